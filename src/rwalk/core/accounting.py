@@ -1,0 +1,179 @@
+"""What happens to the flat state at each moment of training; the arithmetic itself is ``functional``'s.
+
+Persistent quantities of a bucket: ``fisher``, ``loss_change`` (of the open window), ``score``, ``window_start``, and
+after the first task ``importance`` and ``anchor``. Between the two halves of a step also ``gradient`` (unscaled,
+without penalty) and ``before`` (the weights before the step).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from rwalk.core import functional as F
+from rwalk.core.buckets import Bucket
+from rwalk.core.config import RWalkConfig
+from rwalk.core.tracking import Part
+from rwalk.errors import RWalkError
+
+__all__ = ["account", "add_penalty_gradient", "close_window", "freeze", "open_window", "pull_to_anchor", "read"]
+
+log = logging.getLogger(__name__)
+
+
+def open_window(parts: Iterable[Part]) -> None:
+    """Remember where every parameter stands as a window begins."""
+    for part in parts:
+        part.gather("window_start", part.parameters)
+
+
+def read(parts: Iterable[Part], grad_scale: Tensor | float | None) -> None:
+    """Copy gradients and weights before the optimizer changes them."""
+    for part in parts:
+        part.gather("gradient", part.gradients)
+        part.gather("before", part.parameters)
+        if grad_scale is not None:
+            (gradient,) = part.bucket.require("gradient")
+            for run in part.runs:
+                gradient[run].div_(grad_scale)
+
+
+def add_penalty_gradient(parts: Iterable[Part], config: RWalkConfig, grad_scale: Tensor | float | None) -> None:
+    """Add the penalty's gradient to ``.grad``. ``before`` lends its memory for it and is read again."""
+    for part in parts:
+        importance, before, anchor = part.bucket.require("importance", "before", "anchor")
+        for run in part.runs:
+            pull = F.penalty_gradient(importance[run], before[run], anchor[run], config.ewc_lambda, out=before[run])
+            if grad_scale is not None:
+                pull.mul_(grad_scale)
+        torch._foreach_add_(part.gradients, part.views("before"))
+        part.gather("before", part.parameters)
+
+
+def pull_to_anchor(parts: Iterable[Part], config: RWalkConfig, optimizer: Optimizer) -> None:
+    """Take the penalty's proximal step on the parameters, with each group's learning rate."""
+    for whole in parts:
+        for index, part in whole.by_group().items():
+            lr = optimizer.param_groups[index]["lr"]
+            for importance, parameter, anchor in zip(
+                part.views("importance"), part.parameters, part.views("anchor"), strict=True
+            ):
+                parameter.copy_(F.proximal_step(importance, parameter.to(anchor.dtype), anchor, config.ewc_lambda, lr))
+
+
+def account(parts: Iterable[Part], config: RWalkConfig) -> None:
+    """Bring Fisher and loss change up to date with the step just taken. ``before`` is used up."""
+    for part in parts:
+        fisher, change, gradient, before = part.bucket.require("fisher", "loss_change", "gradient", "before")
+        _subtract(part.views("before"), part.parameters)
+        for run in part.runs:
+            F.loss_change(change[run], gradient[run], before[run], out=change[run])
+        for alpha, runs in _alphas(part, config).items():
+            for run in runs:
+                F.fisher_ema(fisher[run], gradient[run], alpha, out=fisher[run])
+        _start_grown_elements(part)
+
+
+def close_window(parts: Iterable[Part], config: RWalkConfig) -> None:
+    """Turn the window's loss change into a score and add it. ``window_start`` is used up."""
+    parts = list(parts)
+    for part in parts:
+        _subtract(part.views("window_start"), part.parameters)
+        fisher, moved = part.bucket.require("fisher", "window_start")
+        for run in part.runs:
+            F.riemannian_distance(fisher[run], moved[run], out=moved[run])
+    for part in parts:
+        score, change, distance = part.bucket.require("score", "loss_change", "window_start")
+        damping = _damping(parts, config, part.bucket)
+        for run in part.runs:
+            gained = F.path_score(change[run], distance[run], damping, out=distance[run])
+            if config.rectify == "window":
+                gained.clamp_(min=0.0)
+            score[run].add_(gained)
+            change[run].zero_()
+
+
+def freeze(buckets: list[Bucket], residents: list[Part], config: RWalkConfig, tasks_before: int) -> None:
+    """Average the scores, build the penalty's importances and drop anchors where the parameters stand."""
+    for bucket in buckets:
+        for quantity in ("fisher", "score"):
+            if not bool(torch.isfinite(bucket.require(quantity)[0]).all()):
+                bad = next(
+                    name for name, view in bucket.views(quantity).items() if not bool(torch.isfinite(view).all())
+                )
+                raise RWalkError(
+                    f"{quantity} of {bad!r} is not finite: a gradient was inf or NaN. Clip gradients, lower the "
+                    "learning rate, or use GradScaler; the importances of past tasks are unchanged"
+                )
+    for bucket in buckets:
+        score, change = bucket.require("score", "loss_change")
+        F.average_scores(score, tasks_before, out=score)
+        change.zero_()
+    fisher_range = _extent([bucket.require("fisher")[0] for bucket in buckets])
+    score_range = _extent([bucket.require("score")[0] for bucket in buckets])
+    if fisher_range[1] <= 0 or score_range[1] <= 0:
+        empty = "Fisher" if fisher_range[1] <= 0 else "score"
+        log.warning("consolidate(): the %s of every weight is zero and adds nothing to the penalty", empty)
+    for bucket in buckets:
+        fisher, score, importance = bucket.require("fisher", "score", "importance")
+        scaled = [
+            F.scale(value, low.to(value), high.to(value), config.scaling)
+            for value, (low, high) in ((fisher, fisher_range), (score.clamp(min=0.0), score_range))
+        ]
+        F.combine_importance(scaled[0], scaled[1], out=importance)
+    for part in residents:
+        part.gather("anchor", part.parameters)
+
+
+def _extent(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Smallest and largest non-negative part over tensors that may lie on several devices."""
+    low = min((tensor.min().clamp(min=0.0).double().cpu() for tensor in tensors), key=float)
+    high = max((tensor.max().clamp(min=0.0).double().cpu() for tensor in tensors), key=float)
+    return low, high
+
+
+def _damping(parts: list[Part], config: RWalkConfig, bucket: Bucket) -> float | Tensor:
+    machine = torch.finfo(bucket.dtype).eps
+    if config.damping_scale == "absolute":
+        return machine if config.damping is None else config.damping
+    sums = [part.bucket.require("window_start")[0][run].sum() for part in parts for run in part.runs]
+    total = torch.stack([value.to(bucket.device, bucket.dtype) for value in sums]).sum()
+    count = sum(run.stop - run.start for part in parts for run in part.runs)
+    relative = 1.0 if config.damping is None else config.damping
+    epsilon: Tensor = (total * (relative / count)).clamp(min=torch.finfo(bucket.dtype).tiny)
+    return epsilon
+
+
+def _subtract(views: list[Tensor], parameters: list[Tensor]) -> None:
+    """``views -= parameters``, in the views' dtype."""
+    torch._foreach_sub_(views, [parameter.to(view.dtype) for view, parameter in zip(views, parameters, strict=True)])
+
+
+def _alphas(part: Part, config: RWalkConfig) -> dict[float, list[slice]]:
+    """The stretches to update with each weight of the new term: 1 at a parameter's first update (Eq. 6)."""
+    slots = [part.bucket.slots[name] for name in part.names]
+    settled = config.ewc_alpha
+    steady = 1 if not config.alpha_warmup else int(1 / max(settled, 1e-9)) + 1
+    if all(slot.updates >= steady for slot in slots):
+        return {settled: part.runs}
+    groups: dict[float, list[str]] = {}
+    for slot in slots:
+        warm = 1.0 / (slot.updates + 1)
+        alpha = 1.0 if slot.updates == 0 else max(settled, warm) if config.alpha_warmup else settled
+        groups.setdefault(alpha, []).append(slot.name)
+        slot.updates += 1
+    return {alpha: part.bucket.runs(names) for alpha, names in groups.items()}
+
+
+def _start_grown_elements(part: Part) -> None:
+    """Elements that joined by growth see their first gradient: F = g² there too."""
+    for name in part.names:
+        slot = part.bucket.slots[name]
+        if slot.fresh is not None:
+            fisher, gradient = part.bucket.views("fisher")[name], part.bucket.views("gradient")[name]
+            fisher[slot.fresh] = gradient[slot.fresh].square()
+            slot.fresh = None

@@ -1,0 +1,105 @@
+"""How RWalk sees an optimizer's own steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch.optim import LBFGS, Optimizer
+
+from rwalk.errors import RWalkError
+
+if TYPE_CHECKING:
+    from rwalk.core.regularizer import RWalk
+
+__all__ = ["OptimizerHooks", "base_optimizer"]
+
+_ATTACHED: WeakKeyDictionary[Optimizer, OptimizerHooks] = WeakKeyDictionary()
+
+
+def base_optimizer(optimizer: Optimizer) -> Optimizer:
+    """The torch optimizer inside wrappers that keep it as ``.optimizer`` (Accelerate's does).
+
+    Raises:
+        TypeError: Not an optimizer.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer={optimizer!r}: expected a torch.optim.Optimizer")
+    inner = getattr(optimizer, "optimizer", None)
+    return base_optimizer(inner) if isinstance(inner, Optimizer) else optimizer
+
+
+class OptimizerHooks:
+    """Calls ``before_step`` and ``after_step`` from an optimizer's step hooks.
+
+    - A closure runs backward *inside* the step, when a pre-hook has long run: it is wrapped, so that gradients are
+      read right after it. An optimizer that calls it more than once a step has no one gradient, and is refused.
+    - A fused optimizer under GradScaler receives scaled gradients, ``grad_scale`` and ``found_inf`` and may skip the
+      step by itself.
+    - A step that raises leaves no trace.
+
+    Args:
+        optimizer: Whose steps to follow.
+        rwalk: Whom to tell.
+
+    Raises:
+        RWalkError: LBFGS, or an optimizer that another RWalk follows already.
+    """
+
+    def __init__(self, optimizer: Optimizer, rwalk: RWalk) -> None:
+        if isinstance(optimizer, LBFGS):
+            raise RWalkError(
+                "LBFGS evaluates its closure several times a step, so there is no one gradient to score: "
+                "use a first-order optimizer"
+            )
+        if optimizer in _ATTACHED:
+            raise RWalkError("another RWalk is attached to this optimizer; detach() it first")
+        self.rwalk = rwalk
+        self._optimizer = optimizer
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+        _ATTACHED[optimizer] = self
+
+    def remove(self) -> None:
+        """Stop following."""
+        for handle in self._handles:
+            handle.remove()
+        _ATTACHED.pop(self._optimizer, None)
+
+    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.rwalk.abandon_step()
+        closure = kwargs.get("closure") or next((arg for arg in args[1:] if callable(arg)), None)
+        if closure is None:
+            self.rwalk.before_step(grad_scale=getattr(optimizer, "grad_scale", None))
+            return None
+        wrapped = self._reading_after(closure)
+        return (
+            tuple(wrapped if arg is closure else arg for arg in args),
+            {key: wrapped if value is closure else value for key, value in kwargs.items()},
+        )
+
+    def _reading_after(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        calls = 0
+
+        def wrapped() -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > 1:
+                raise RWalkError(
+                    f"{type(self._optimizer).__name__} called its closure {calls} times in one step, so there is no "
+                    "one gradient to score: use an optimizer that calls it once"
+                )
+            with torch.enable_grad():
+                loss = closure()
+            self.rwalk.before_step()
+            return loss
+
+        return wrapped
+
+    def _after(self, optimizer: Optimizer, *_: Any) -> None:
+        found_inf = getattr(optimizer, "found_inf", None)
+        self.rwalk.after_step(skipped=found_inf is not None and bool(found_inf.item()))

@@ -1,0 +1,280 @@
+"""RWalk: the object that a training loop holds."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rwalk.core import accounting, state
+from rwalk.core import functional as F
+from rwalk.core.artifact import load_state, save_state
+from rwalk.core.config import RWalkConfig
+from rwalk.core.hooks import OptimizerHooks, base_optimizer
+from rwalk.core.tracking import Part, Tracker
+from rwalk.errors import RWalkError
+
+__all__ = ["RWalk"]
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["penalty", "fisher", "score"]
+
+
+class RWalk:
+    r"""Riemannian Walk on a model and the optimizer that trains it.
+
+    Every optimizer step is seen twice: before it, the gradient :math:`g` and the weights are read and the penalty's
+    gradient is added to ``.grad`` in closed form; after it, the Fisher (Eq. 6) and the loss change (Eq. 7) are brought
+    up to date. No forward or backward pass is added and the model's mode is never touched.
+
+    Args:
+        model: The model. State is keyed by its parameter names.
+        optimizer: What moves the parameters. Wrapped optimizers (Accelerate) are unwrapped.
+        config: Settings; ``RWalkConfig()`` if None.
+        attach: Follow the optimizer's own steps through its hooks. With False, call ``before_step`` when gradients are
+            complete (unscaled, accumulated, synchronised) and ``after_step`` when the optimizer has stepped.
+
+    Raises:
+        TypeError: ``model`` is not a module or ``optimizer`` not an optimizer.
+        RWalkError: The optimizer holds none of the model's parameters, maximises, calls its closure more than
+            once a step (LBFGS), or has an RWalk attached already.
+
+    Attributes:
+        tasks: Tasks consolidated so far.
+        steps: Optimizer steps seen so far (skipped ones not counted).
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> rwalk = RWalk(model, optimizer, RWalkConfig(ewc_lambda=1.0))
+        >>> for x in torch.eye(2):                      # your loop, unchanged
+        ...     optimizer.zero_grad()
+        ...     _ = model(x).square().sum().backward()
+        ...     _ = optimizer.step()
+        >>> rwalk.consolidate()                         # end of a task
+        >>> sorted(rwalk.importances())
+        ['bias', 'weight']
+
+    References:
+        Chaudhry et al., *Riemannian Walk for Incremental Learning*, ECCV 2018, arXiv:1801.10112.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, config: RWalkConfig | None = None, *, attach: bool = True
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model={model!r}: expected a torch.nn.Module")
+        self.config = config if config is not None else RWalkConfig()
+        if not isinstance(self.config, RWalkConfig):
+            raise TypeError(f"config={config!r}: expected an RWalkConfig")
+        self.model, self.optimizer = model, base_optimizer(optimizer)
+        self.tasks = self.steps = self.task_steps = self.window_steps = 0
+        self._tracker = Tracker(model, self.optimizer, self.config)
+        self._pending: list[Part] | None = None
+        self._hooks: OptimizerHooks | None = None
+        if attach:
+            self.attach()
+
+    def attach(self) -> None:
+        """Follow the optimizer through its step hooks.
+
+        Raises:
+            RWalkError: Already attached, or another RWalk is attached to this optimizer.
+        """
+        if self._hooks is not None:
+            raise RWalkError("this RWalk is attached already; detach() it first")
+        self._hooks = OptimizerHooks(self.optimizer, self)
+
+    def detach(self) -> None:
+        """Stop following the optimizer; all state stays.
+
+        Raises:
+            RWalkError: Not attached.
+        """
+        if self._hooks is None:
+            raise RWalkError("this RWalk is not attached, so there is nothing to detach")
+        self._hooks.remove()
+        self._hooks = None
+
+    @property
+    def attached(self) -> bool:
+        """Whether the optimizer's own steps are followed."""
+        return self._hooks is not None
+
+    @torch.no_grad()
+    def before_step(self, *, grad_scale: Tensor | float | None = None) -> None:
+        """Read gradients and weights; add the penalty's gradient (nothing in proximal mode).
+
+        Call it where ``.grad`` holds the complete gradient of the plain loss. Only ``.grad`` is changed.
+
+        Args:
+            grad_scale: The factor by which gradients are still scaled (a fused optimizer under GradScaler). The
+                penalty's gradient is scaled alike.
+
+        Raises:
+            RWalkError: Called twice without ``after_step`` between.
+        """
+        if self._pending is not None:
+            raise RWalkError("before_step() called twice: after_step() must follow each optimizer step")
+        parts = self._tracker.stepping()
+        if self.window_steps == 0:
+            accounting.open_window(self._tracker.resident())
+        accounting.read(parts, grad_scale)
+        if self.tasks and self.config.ewc_lambda and self.config.penalty == "gradient":
+            accounting.add_penalty_gradient(parts, self.config, grad_scale)
+        self._pending = parts
+
+    @torch.no_grad()
+    def after_step(self, *, skipped: bool = False) -> None:
+        """Account for the step that the optimizer has taken.
+
+        Args:
+            skipped: The optimizer did not step after all (GradScaler found inf). Nothing of it is kept.
+
+        Raises:
+            RWalkError: No ``before_step`` came first.
+        """
+        parts, self._pending = self._pending, None
+        if parts is None:
+            raise RWalkError("after_step() without before_step(): call before_step() when the gradients are complete")
+        if skipped:
+            return
+        if self.tasks and self.config.ewc_lambda and self.config.penalty == "proximal":
+            accounting.pull_to_anchor(parts, self.config, self.optimizer)
+        accounting.account(parts, self.config)
+        self.steps += 1
+        self.task_steps += 1
+        self.window_steps += 1
+        if self.window_steps == self.config.delta_t:
+            self._close_window()
+
+    def abandon_step(self) -> None:
+        """Forget a step whose ``after_step`` will not come, because the optimizer raised. Nothing of it is kept."""
+        self._pending = None
+
+    @torch.no_grad()
+    def consolidate(self) -> None:
+        r"""End a task: average and scale the scores, freeze penalties and anchors.
+
+        The unfinished window is scored or dropped first (``config.unfinished``). The Fisher goes on from where it is.
+        If no optimizer step was seen since the last call, a warning is logged and nothing changes.
+
+        Raises:
+            RWalkError: Called between ``before_step`` and ``after_step``, or Fisher or score is not finite (then
+                nothing changes).
+        """
+        if self._pending is not None:
+            raise RWalkError(
+                "consolidate() called between before_step() and after_step(): let the optimizer step first"
+            )
+        if self.task_steps == 0:
+            log.warning(
+                "consolidate(): no optimizer step since the last one, so nothing was learned and nothing changes"
+            )
+            return
+        if self.window_steps and self.config.unfinished == "flush":
+            self._close_window()
+        self._tracker.refresh()
+        accounting.freeze(self._tracker.buckets, self._tracker.resident(), self.config, self.tasks)
+        self.tasks += 1
+        self.task_steps = self.window_steps = 0
+
+    def penalty(self) -> Tensor:
+        r""":math:`\lambda \sum_i (F_i + s_i)(\theta_i - \theta^*_i)^2` at the present weights (Eq. 8), for logging.
+
+        Returns:
+            A scalar tensor; 0 before the first ``consolidate``. Differentiable, but do not add it to the loss of an
+            attached RWalk: its gradient is added already.
+        """
+        total = torch.zeros((), dtype=torch.float32)
+        if self.tasks:
+            for part in self._tracker.resident():
+                importances, anchors = part.views("importance"), part.views("anchor")
+                for entry, importance, anchor in zip(part.watched, importances, anchors, strict=True):
+                    value = F.penalty(importance, entry.parameter.to(importance.dtype), anchor, self.config.ewc_lambda)
+                    total = total.to(value) + value
+        return total
+
+    def importances(self, kind: Kind = "penalty") -> dict[str, Tensor]:
+        r"""What each weight is worth, by parameter name.
+
+        Args:
+            kind: ``"penalty"``, the frozen :math:`F + s` of the penalty, scaled; ``"fisher"`` or ``"score"``, the
+                running values, unscaled (score: sum over windows on top of the averaged score of past tasks).
+
+        Returns:
+            Copies, each in its parameter's shape. Parameters that never had a gradient are absent.
+
+        Raises:
+            ValueError: Unknown ``kind``.
+        """
+        quantities = {"penalty": "importance", "fisher": "fisher", "score": "score"}
+        if kind not in quantities:
+            raise ValueError(f"kind={kind!r}: expected one of {', '.join(map(repr, quantities))}")
+        views = [bucket.views(quantities[kind]) for bucket in self._tracker.buckets]
+        return {name: view.clone() for named in views for name, view in named.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly where this stands: counters, config, and tensors by parameter name.
+
+        Raises:
+            RWalkError: Called between ``before_step`` and ``after_step``.
+        """
+        if self._pending is not None:
+            raise RWalkError("state_dict() called between before_step() and after_step(): let the optimizer step first")
+        counters = {name: getattr(self, name) for name in state.COUNTERS}
+        return state.export(self._tracker.buckets, self.config, counters)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a ``state_dict``. This object's own config stays in force.
+
+        Raises:
+            ValueError: The state is not rwalk's, or names or shapes do not match the model (nothing changes then).
+        """
+        counters = state.restore(self._tracker, state_dict)
+        for name, value in counters.items():
+            setattr(self, name, value)
+        self._pending = None
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a safetensors file, atomically."""
+        save_state(self.state_dict(), path)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        model: nn.Module,
+        optimizer: Optimizer,
+        config: RWalkConfig | None = None,
+        *,
+        attach: bool = True,
+    ) -> RWalk:
+        """Read a saved state into a new RWalk.
+
+        Args:
+            path: A file that ``save`` wrote.
+            model: A model with the same parameter names and shapes.
+            optimizer: What will train it.
+            config: Settings from now on; the saved ones if None.
+            attach: As in the constructor.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: Not an rwalk state, or it does not fit the model.
+        """
+        saved = load_state(path)
+        rwalk = cls(model, optimizer, config or RWalkConfig.from_dict(saved["config"]), attach=False)
+        rwalk.load_state_dict(saved)
+        if attach:
+            rwalk.attach()
+        return rwalk
+
+    def _close_window(self) -> None:
+        accounting.close_window(self._tracker.resident(), self.config)
+        self.window_steps = 0

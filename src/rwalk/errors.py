@@ -1,0 +1,28 @@
+"""What goes wrong, in rwalk's own words.
+
+Bad input (a value outside its range, a wrong type) raises ``ValueError`` or ``TypeError``. The classes here are for
+everything else: calls in the wrong order, things missing on this machine.
+"""
+
+__all__ = ["DataUnavailableError", "MissingExtraError", "RWalkError"]
+
+
+class RWalkError(RuntimeError):
+    """rwalk was used in a way that cannot give a correct result."""
+
+
+class DataUnavailableError(RWalkError):
+    """A benchmark's data is neither on this machine nor within its reach."""
+
+
+class MissingExtraError(RWalkError, ImportError):
+    """An optional dependency is not installed.
+
+    Args:
+        feature: What needs the dependency, for the message.
+        extra: The extra of this package that brings it.
+        cause: The import error itself.
+    """
+
+    def __init__(self, feature: str, extra: str, cause: ImportError) -> None:
+        super().__init__(f"{feature} needs {cause.name or cause}; install it with: pip install 'rwalk[{extra}]'")
