@@ -144,7 +144,8 @@ def _damping(parts: list[Part], config: RWalkConfig, bucket: Bucket) -> float | 
     total = torch.stack([value.to(bucket.device, bucket.dtype) for value in sums]).sum()
     count = sum(run.stop - run.start for part in parts for run in part.runs)
     relative = 1.0 if config.damping is None else config.damping
-    epsilon: Tensor = (total * (relative / count)).clamp(min=torch.finfo(bucket.dtype).tiny)
+    floor = torch.finfo(bucket.dtype).tiny / machine  # where nothing moved, so that ΔL / ε stays finite
+    epsilon: Tensor = (total * (relative / count)).clamp(min=floor)
     return epsilon
 
 

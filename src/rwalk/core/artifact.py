@@ -62,9 +62,9 @@ def load_state(path: str | Path) -> dict[str, Any]:
     state = inspect_state(path)
     with safe_open(path, framework="pt") as file:
         for key in file.keys():  # noqa: SIM118 - not a mapping
-            quantity, name = key.split("/", 1)
-            state["parameters"][name][quantity] = file.get_tensor(key)
-    shapes = {name: values["fisher"].shape for name, values in state["parameters"].items()}
+            quantity, _, name = key.partition("/")
+            state["parameters"].setdefault(name, {})[quantity] = file.get_tensor(key)
+    shapes = {name: values["fisher"].shape for name, values in state["parameters"].items() if "fisher" in values}
     if fingerprint(shapes) != state.pop("fingerprint"):
         raise ValueError(
             f"{path}: names or shapes do not match the file's own fingerprint; it was changed after saving"

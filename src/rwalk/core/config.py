@@ -94,7 +94,8 @@ class RWalkConfig:
                 raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(choices)))}")
         for name in ("include", "exclude"):
             patterns = getattr(self, name)
-            if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+            sequence = isinstance(patterns, list | tuple)
+            if not sequence or not all(isinstance(pattern, str) for pattern in patterns):
                 raise TypeError(f"{name}={patterns!r}: expected a sequence of glob patterns, such as ('encoder.*',)")
             object.__setattr__(self, name, tuple(patterns))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 import torch
 from torch.optim import LBFGS, Optimizer
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OptimizerHooks", "base_optimizer"]
 
-_ATTACHED: WeakKeyDictionary[Optimizer, OptimizerHooks] = WeakKeyDictionary()
+_ATTACHED: WeakSet[Optimizer] = WeakSet()
 
 
 def base_optimizer(optimizer: Optimizer) -> Optimizer:
@@ -62,19 +62,23 @@ class OptimizerHooks:
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
         ]
-        _ATTACHED[optimizer] = self
+        self._reading = False
+        _ATTACHED.add(optimizer)
 
     def remove(self) -> None:
         """Stop following."""
         for handle in self._handles:
             handle.remove()
-        _ATTACHED.pop(self._optimizer, None)
+        _ATTACHED.discard(self._optimizer)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.rwalk.abandon_step()
+        if self._reading:  # the optimizer raised in its last step
+            self._reading = False
+            self.rwalk.abandon_step()
         closure = kwargs.get("closure") or next((arg for arg in args[1:] if callable(arg)), None)
         if closure is None:
             self.rwalk.before_step(grad_scale=getattr(optimizer, "grad_scale", None))
+            self._reading = True
             return None
         wrapped = self._reading_after(closure)
         return (
@@ -89,6 +93,8 @@ class OptimizerHooks:
             nonlocal calls
             calls += 1
             if calls > 1:
+                self._reading = False
+                self.rwalk.abandon_step()
                 raise RWalkError(
                     f"{type(self._optimizer).__name__} called its closure {calls} times in one step, so there is no "
                     "one gradient to score: use an optimizer that calls it once"
@@ -96,10 +102,12 @@ class OptimizerHooks:
             with torch.enable_grad():
                 loss = closure()
             self.rwalk.before_step()
+            self._reading = True
             return loss
 
         return wrapped
 
     def _after(self, optimizer: Optimizer, *_: Any) -> None:
+        self._reading = False
         found_inf = getattr(optimizer, "found_inf", None)
         self.rwalk.after_step(skipped=found_inf is not None and bool(found_inf.item()))

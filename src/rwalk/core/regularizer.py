@@ -80,14 +80,19 @@ class RWalk:
         if attach:
             self.attach()
 
-    def attach(self) -> None:
+    def attach(self, optimizer: Optimizer | None = None) -> None:
         """Follow the optimizer through its step hooks.
+
+        Args:
+            optimizer: Another optimizer of the same model, to follow from now on; the same one if None.
 
         Raises:
             RWalkError: Already attached, or another RWalk is attached to this optimizer.
         """
         if self._hooks is not None:
             raise RWalkError("this RWalk is attached already; detach() it first")
+        if optimizer is not None and base_optimizer(optimizer) is not self.optimizer:
+            self.optimizer = self._tracker.optimizer = base_optimizer(optimizer)
         self._hooks = OptimizerHooks(self.optimizer, self)
 
     def detach(self) -> None:
@@ -172,15 +177,15 @@ class RWalk:
             raise RWalkError(
                 "consolidate() called between before_step() and after_step(): let the optimizer step first"
             )
-        if self.task_steps == 0:
+        if self.task_steps == 0 or not self._tracker.buckets:
             log.warning(
-                "consolidate(): no optimizer step since the last one, so nothing was learned and nothing changes"
+                "consolidate(): no optimizer step with gradients yet, or none since the last one: nothing changes"
             )
             return
         if self.window_steps and self.config.unfinished == "flush":
             self._close_window()
-        self._tracker.refresh()
-        accounting.freeze(self._tracker.buckets, self._tracker.resident(), self.config, self.tasks)
+        residents = self._tracker.resident()
+        accounting.freeze(self._tracker.buckets, residents, self.config, self.tasks)
         self.tasks += 1
         self.task_steps = self.window_steps = 0
 

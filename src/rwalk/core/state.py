@@ -15,7 +15,8 @@ __all__ = ["COUNTERS", "SCHEMA", "export", "restore"]
 
 SCHEMA = 1
 COUNTERS = ("tasks", "steps", "task_steps", "window_steps")
-PERSISTENT = ("fisher", "loss_change", "score", "window_start", "importance", "anchor")
+ALWAYS = ("fisher", "loss_change", "score", "window_start")
+PERSISTENT = (*ALWAYS, "importance", "anchor")
 
 
 def export(buckets: Iterable[Bucket], config: RWalkConfig, counters: Mapping[str, int]) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def export(buckets: Iterable[Bucket], config: RWalkConfig, counters: Mapping[str
     """
     parameters: dict[str, dict[str, Any]] = {}
     for bucket in buckets:
+        bucket.require(*ALWAYS)
         for name, slot in bucket.slots.items():
             entry: dict[str, Any] = {"updates": slot.updates}
             if slot.fresh is not None:
@@ -58,14 +60,19 @@ def restore(tracker: Tracker, state: Mapping[str, Any]) -> dict[str, int]:
             "build the model as it was when the state was saved, and give all of it to the optimizer"
         )
     for name, values in saved.items():
-        expected, found = tuple(entries[name].parameter.shape), tuple(values["fisher"].shape)
-        if expected != found:
-            raise ValueError(f"{name!r} has shape {found} in the state and {expected} in the model")
+        missing = [quantity for quantity in ALWAYS if quantity not in values]
+        if missing:
+            raise ValueError(f"the state of {name!r} has no {missing[0]!r}: it is damaged")
+        expected = tuple(entries[name].parameter.shape)
+        for quantity, value in values.items():
+            if isinstance(value, torch.Tensor) and tuple(value.shape) != expected:
+                found = tuple(value.shape)
+                raise ValueError(f"{name!r} has shape {found} in the state ({quantity}) and {expected} in the model")
 
     tracker.buckets = []
     for entry in tracker.watched:
         entry.placement = entry.seen = None
-    tracker.place([entry for entry in tracker.watched if entry.name in saved])
+    tracker.place([entries[name] for name in saved])  # in the saved order: sums over parameters then round alike
     for bucket in tracker.buckets:
         for name, slot in bucket.slots.items():
             slot.updates = int(saved[name]["updates"])

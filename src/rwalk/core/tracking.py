@@ -93,8 +93,8 @@ class Tracker:
         if not self.watched:
             raise RWalkError(
                 f"the optimizer ({type(optimizer).__name__}) holds none of the parameters of {type(model).__name__} "
-                f"that include={config.include!r}, exclude={config.exclude!r} select: build it from model.parameters(), "
-                "or widen the patterns"
+                f"that include={config.include!r}, exclude={config.exclude!r} select: "
+                "build it from model.parameters(), or widen the patterns"
             )
 
     def refresh(self) -> None:
@@ -123,7 +123,7 @@ class Tracker:
         entries, gradients = [], []
         for entry in self.watched:
             gradient = entry.parameter.grad
-            if gradient is not None:
+            if gradient is not None and gradient.numel():
                 if gradient.layout is not torch.strided:
                     raise RWalkError(
                         f"{entry.name} has a {gradient.layout} gradient: RWalk needs dense ones; use sparse=False in "
@@ -135,7 +135,9 @@ class Tracker:
         return self._parts(entries, gradients)
 
     def resident(self) -> list[Part]:
-        """All parameters that have state."""
+        """All parameters that have state, in their present shape."""
+        self.refresh()
+        self._make_room([])
         return self._parts([entry for entry in self.watched if entry.placement is not None], None)
 
     def place(self, entries: Sequence[Watched]) -> None:
@@ -156,9 +158,10 @@ class Tracker:
                 view = bucket.views(quantity)[entry.name]
                 view.copy_(torch.where(new, entry.parameter.detach().to(view.dtype), view))
 
-    def _make_room(self, entries: Sequence[Watched]) -> None:
+    def _make_room(self, joining: Sequence[Watched]) -> None:
+        """Make or move state where it is needed, of all parameters at once: Parts hold on to buckets."""
         changed = []
-        for entry in entries:
+        for entry in dict.fromkeys([*(entry for entry in self.watched if entry.placement is not None), *joining]):
             parameter = entry.parameter
             seen = (parameter.shape, parameter.device, parameter.dtype)
             if seen != entry.seen:

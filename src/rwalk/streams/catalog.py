@@ -1,0 +1,138 @@
+"""Benchmarks by name."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rwalk.errors import DataUnavailableError, MissingExtraError
+from rwalk.streams.data import TensorData
+from rwalk.streams.experience import Benchmark
+from rwalk.streams.scenarios import class_incremental, permuted
+
+__all__ = ["DATA_DIR", "benchmark", "benchmarks"]
+
+DATA_DIR = "RWALK_DATA_DIR"
+
+Builder = Callable[[int | None, int | None], Benchmark]
+
+
+def benchmarks() -> dict[str, str]:
+    """Names of all benchmarks, each with a line about it."""
+    return {name: (builder.__doc__ or "").strip().splitlines()[0] for name, builder in _CATALOG.items()}
+
+
+def benchmark(name: str, *, n_experiences: int | None = None, seed: int | None = None) -> Benchmark:
+    """Build a benchmark by name.
+
+    Args:
+        name: One of ``benchmarks()``.
+        n_experiences: Into how many experiences; the benchmark's usual number if None.
+        seed: Draws what the benchmark leaves to chance: the order of classes, or permutations. None keeps the classes
+            in ascending order and draws permutations from seed 0.
+
+    Raises:
+        ValueError: Unknown name (the known ones are listed), or a number of experiences that does not fit.
+        DataUnavailableError: The data is neither on this machine nor to be had.
+        MissingExtraError: The library that reads the data is not installed.
+
+    Example:
+        >>> digits = benchmark("split-digits")
+        >>> len(digits.train_stream), digits.n_classes, digits.input_shape
+        (5, 10, (64,))
+    """
+    if name not in _CATALOG:
+        raise ValueError(f"unknown benchmark {name!r}: choose one of {', '.join(_CATALOG)}")
+    return _CATALOG[name](n_experiences, seed)
+
+
+def _split_digits(n_experiences: int | None, seed: int | None) -> Benchmark:
+    """scikit-learn's bundled 8×8 digits, 10 classes in 5 experiences; needs no download."""
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise MissingExtraError("split-digits", "data", error) from error
+    images, labels = load_digits(return_X_y=True)
+    parts = train_test_split(images / 16.0, labels, test_size=0.3, random_state=0, stratify=labels)
+    x_train, x_test, y_train, y_test = (torch.from_numpy(part) for part in parts)
+    train, test = TensorData(x_train.float(), y_train), TensorData(x_test.float(), y_test)
+    return class_incremental("split-digits", train, test, 5 if n_experiences is None else n_experiences, seed=seed)
+
+
+def _split_mnist(n_experiences: int | None, seed: int | None) -> Benchmark:
+    """MNIST, 10 classes in 5 experiences."""
+    train, test = _mnist()
+    return class_incremental("split-mnist", train, test, 5 if n_experiences is None else n_experiences, seed=seed)
+
+
+def _permuted_mnist(n_experiences: int | None, seed: int | None) -> Benchmark:
+    """MNIST under 10 (or more) fixed random permutations of its pixels."""
+    train, test = _mnist()
+    return permuted("permuted-mnist", train, test, 10 if n_experiences is None else n_experiences, seed=seed or 0)
+
+
+_CATALOG: dict[str, Builder] = {
+    "split-digits": _split_digits,
+    "split-mnist": _split_mnist,
+    "permuted-mnist": _permuted_mnist,
+}
+
+
+def _mnist() -> tuple[TensorData, TensorData]:
+    loaded = _load("ylecun/mnist", "mnist")
+    return _images(loaded["train"]), _images(loaded["test"])
+
+
+def _images(split: Any) -> TensorData:
+    columns = split.with_format("numpy")
+    pixels, labels = torch.from_numpy(columns["image"][:]), torch.from_numpy(columns["label"][:])
+    return TensorData((pixels.float() / 255.0).unsqueeze(1), labels)
+
+
+def _load(repository: str, folder: str) -> Any:
+    """A Hugging Face dataset: from ``$RWALK_DATA_DIR/folder`` if that is set, else from the hub or its cache."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError(repository, "data", error) from error
+    root = os.environ.get(DATA_DIR)
+    source = str(Path(root, folder)) if root else repository
+    if root and not Path(source).is_dir():
+        raise DataUnavailableError(
+            f"no folder {source}: {DATA_DIR}={root} should hold {folder}/ with the files of {repository} "
+            f"(unset {DATA_DIR} to download it)"
+        )
+    try:
+        with _quiet(datasets):
+            return datasets.load_dataset(source)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataUnavailableError(
+            f"cannot load {repository} from {'the hub' if source == repository else source} ({_first_line(error)}); "
+            f"set {DATA_DIR} to a folder that holds {folder}/ with its files"
+        ) from error
+
+
+@contextmanager
+def _quiet(datasets: Any) -> Iterator[None]:
+    """No progress bars and no line for each retry; what went wrong is said once, in the error."""
+    hub, bars = logging.getLogger("huggingface_hub"), datasets.is_progress_bar_enabled()
+    level = hub.level
+    hub.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        hub.setLevel(level)
+        if bars:
+            datasets.enable_progress_bars()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,119 @@
+"""Labelled data in memory, batched by indexing tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+__all__ = ["TensorData", "labels_of"]
+
+BatchTransform = Callable[[Tensor], Tensor]
+
+
+class TensorData(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Samples ``(x, y, task label)`` held as three tensors.
+
+    Args:
+        x: Inputs, shape (N, ...), any dtype.
+        y: Class labels, shape (N,), an integer dtype, ≥ 0.
+        task_label: One task label for all samples, or one per sample, shape (N,).
+        transform: Applied to each *batch* of inputs as it is taken, so that many views of the same data (permutations,
+            rotations) share its memory.
+
+    Raises:
+        TypeError: ``x`` or ``y`` is not a tensor.
+        ValueError: Lengths differ, labels are not whole numbers ≥ 0, or there are no samples.
+
+    Example:
+        >>> data = TensorData(torch.eye(3), torch.tensor([0, 1, 0]))
+        >>> x, y, t = data.batch(torch.tensor([2, 0]))
+        >>> y
+        tensor([0, 0])
+        >>> len(data.subset(data.targets == 1))
+        1
+    """
+
+    def __init__(
+        self, x: Tensor, y: Tensor, task_label: int | Tensor = 0, *, transform: BatchTransform | None = None
+    ) -> None:
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            raise TypeError(f"expected tensors x and y, found {type(x).__name__} and {type(y).__name__}")
+        if y.dim() != 1 or len(x) != len(y):
+            raise ValueError(f"expected one label for each of {len(x)} inputs, found labels of shape {tuple(y.shape)}")
+        if len(y) == 0:
+            raise ValueError("no samples: a dataset needs at least one")
+        if y.is_floating_point() or y.is_complex() or y.dtype is torch.bool:
+            raise ValueError(f"labels have dtype {y.dtype}: expected whole numbers (torch.int64)")
+        if int(y.min()) < 0:
+            raise ValueError(f"labels go down to {int(y.min())}: expected class numbers ≥ 0")
+        self.x, self.targets = x, y.to(torch.int64)
+        labels = task_label if isinstance(task_label, Tensor) else torch.full_like(self.targets, task_label)
+        if labels.shape != y.shape:
+            raise ValueError(f"expected one task label for each of {len(y)} samples, found shape {tuple(labels.shape)}")
+        self.task_labels, self.transform = labels.to(torch.int64), transform
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """One sample."""
+        x, y, t = self.batch(slice(index, index + 1) if index >= 0 else torch.tensor([index]))
+        return x[0], y[0], t[0]
+
+    def batch(self, index: Tensor | slice) -> list[Tensor]:
+        """Several samples at once: inputs, labels, task labels."""
+        x = self.x[index]
+        return [x if self.transform is None else self.transform(x), self.targets[index], self.task_labels[index]]
+
+    def subset(self, index: Tensor) -> TensorData:
+        """The samples at these positions, or where this mask is true."""
+        return TensorData(self.x[index], self.targets[index], self.task_labels[index], transform=self.transform)
+
+    def with_task_label(self, task_label: int) -> TensorData:
+        """The same samples under another task label; memory is shared."""
+        return TensorData(self.x, self.targets, task_label, transform=self.transform)
+
+    def to(self, device: torch.device | str) -> TensorData:
+        """The same samples on another device."""
+        moved = (tensor.to(device) for tensor in (self.x, self.targets, self.task_labels))
+        return TensorData(*moved, transform=self.transform)
+
+    @classmethod
+    def from_samples(cls, samples: Sequence[tuple[Any, Any, Any]]) -> TensorData:
+        """Stack samples ``(x, y, task label)`` of one input shape."""
+        xs, ys, ts = zip(*samples, strict=True)
+        return cls(torch.stack([torch.as_tensor(x) for x in xs]), _whole(ys), _whole(ts))
+
+
+def labels_of(dataset: Dataset[Any]) -> Tensor:
+    """Class labels of a dataset, shape (N,), int64: its ``targets``, or the second entry of each sample.
+
+    Raises:
+        ValueError: There are no labels, or they are not whole numbers ≥ 0.
+    """
+    labels = getattr(dataset, "targets", None)
+    if labels is None:
+        try:
+            labels = [dataset[index][1] for index in range(len(dataset))]  # type: ignore[arg-type]
+        except (TypeError, IndexError, KeyError) as error:
+            raise ValueError(
+                f"{type(dataset).__name__} is not labelled: expected `.targets`, or samples (x, y, ...)"
+            ) from error
+    labels = _whole(labels)
+    if len(labels) and int(labels.min()) < 0:
+        raise ValueError(f"labels go down to {int(labels.min())}: expected class numbers ≥ 0")
+    return labels
+
+
+def _whole(labels: Any) -> Tensor:
+    tensor = labels if isinstance(labels, Tensor) else torch.tensor([int(label) for label in labels])
+    if tensor.is_floating_point() or tensor.dim() != 1:
+        raise ValueError(
+            f"labels have dtype {tensor.dtype} and shape {tuple(tensor.shape)}: expected (N,) whole numbers"
+        )
+    return tensor.to(torch.int64)

@@ -1,0 +1,121 @@
+"""What arrives: experiences, one after the other, in streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+from torch.utils.data import Dataset
+
+from rwalk.streams.data import labels_of
+
+__all__ = ["Benchmark", "Experience", "Stream"]
+
+
+@dataclass(frozen=True, eq=False)
+class Experience:
+    """One portion of the data, seen for a while and then gone.
+
+    Attributes:
+        dataset: Samples ``(x, y)`` or ``(x, y, task label)``.
+        current_experience: Its place in the stream, from 0.
+        task_label: The task it belongs to (0 throughout where tasks are not told apart).
+        classes_in_this_experience: Its class labels, ascending.
+        origin_stream: The stream it is part of.
+    """
+
+    dataset: Dataset[Any]
+    current_experience: int
+    task_label: int
+    classes_in_this_experience: tuple[int, ...]
+    origin_stream: Stream
+
+    @property
+    def task_labels(self) -> list[int]:
+        """All task labels in the experience."""
+        return [self.task_label]
+
+    @property
+    def previous_classes(self) -> tuple[int, ...]:
+        """Classes of the experiences before this one, ascending."""
+        earlier = self.origin_stream[: self.current_experience]
+        return tuple(sorted({label for experience in earlier for label in experience.classes_in_this_experience}))
+
+    @property
+    def classes_seen_so_far(self) -> tuple[int, ...]:
+        """Classes up to and including this experience, ascending."""
+        return tuple(sorted({*self.previous_classes, *self.classes_in_this_experience}))
+
+
+class Stream(Sequence[Experience]):
+    """A sequence of experiences, such as all training or all test data.
+
+    Args:
+        name: ``"train"``, ``"test"``, ``"valid"``, …
+        datasets: One labelled dataset per experience.
+        task_labels: One per experience; all 0 if None.
+
+    Raises:
+        ValueError: No experience, an experience without samples or labels, or as many task labels as experiences.
+
+    Example:
+        >>> import torch
+        >>> from rwalk.streams import TensorData
+        >>> data = TensorData(torch.zeros(4, 2), torch.tensor([0, 1, 1, 0]))
+        >>> stream = Stream("train", [data, data], task_labels=[0, 1])
+        >>> stream[1].task_label, stream[1].classes_in_this_experience
+        (1, (0, 1))
+    """
+
+    def __init__(self, name: str, datasets: Sequence[Dataset[Any]], task_labels: Sequence[int] | None = None) -> None:
+        if not datasets:
+            raise ValueError(f"the {name} stream has no experiences")
+        tasks = [0] * len(datasets) if task_labels is None else list(task_labels)
+        if len(tasks) != len(datasets):
+            raise ValueError(f"the {name} stream has {len(datasets)} experiences and {len(tasks)} task labels")
+        self.name = name
+        self._experiences: list[Experience] = []
+        for index, (dataset, task) in enumerate(zip(datasets, tasks, strict=True)):
+            labels = labels_of(dataset)
+            if len(labels) == 0:
+                raise ValueError(f"experience {index} of the {name} stream has no samples")
+            self._experiences.append(Experience(dataset, index, task, tuple(labels.unique().tolist()), self))
+
+    @overload
+    def __getitem__(self, index: int) -> Experience: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Experience]: ...
+    def __getitem__(self, index: int | slice) -> Experience | list[Experience]:
+        """One experience, or a list of several."""
+        return self._experiences[index]
+
+    def __len__(self) -> int:
+        """Number of experiences."""
+        return len(self._experiences)
+
+    def __iter__(self) -> Iterator[Experience]:
+        """Experiences in order."""
+        return iter(self._experiences)
+
+    def __repr__(self) -> str:
+        return f"Stream({self.name!r}, {len(self)} experiences)"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A training and a test stream that belong together.
+
+    Attributes:
+        name: What it is called in the catalog.
+        train_stream: Experiences to learn from, in order.
+        test_stream: Held-out data; experience j tests what training experience j teaches.
+        n_classes: Distinct labels over the whole stream.
+        input_shape: Shape of one input.
+    """
+
+    name: str
+    train_stream: Stream
+    test_stream: Stream
+    n_classes: int
+    input_shape: tuple[int, ...]

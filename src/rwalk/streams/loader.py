@@ -1,0 +1,129 @@
+"""Batches: from memory by indexing, from any other dataset through a DataLoader, or from new and old data together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from rwalk.streams.data import TensorData
+
+__all__ = ["Batches", "MixedLoader", "TensorLoader", "data_loader"]
+
+
+class Batches(Protocol):
+    """What a training loop iterates: batches, and how many."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Batches ``[x, y, task label]``."""
+        ...
+
+    def __len__(self) -> int:
+        """How many batches."""
+        ...
+
+
+class TensorLoader:
+    """Batches of a ``TensorData``, taken by one indexing operation each.
+
+    Args:
+        data: The samples.
+        batch_size: Samples in a batch; the last one may be smaller.
+        shuffle: A new order on each pass, drawn from torch's global generator.
+        drop_last: Leave out a last batch that is not full.
+
+    Raises:
+        ValueError: ``batch_size`` is below 1.
+    """
+
+    def __init__(self, data: TensorData, batch_size: int, *, shuffle: bool, drop_last: bool = False) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r}: expected at least 1")
+        self.data, self.batch_size, self.shuffle, self.drop_last = data, batch_size, shuffle, drop_last
+
+    def __len__(self) -> int:
+        """Batches in a pass."""
+        whole, rest = divmod(len(self.data), self.batch_size)
+        return whole + (1 if rest and not self.drop_last else 0)
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        """One pass."""
+        order = torch.randperm(len(self.data)).to(self.data.targets.device) if self.shuffle else None
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            chosen = slice(start, start + self.batch_size)
+            yield self.data.batch(chosen if order is None else order[chosen])
+
+
+class MixedLoader:
+    """Each batch holds samples of the new data and an even share of remembered ones.
+
+    The remembered data is gone through in a new random order again and again; its share is always full, so that few
+    exemplars weigh as much as many.
+
+    Args:
+        new: Batches ``[x, y, task label]`` of the new data; they determine the length of a pass.
+        old: The remembered data.
+        old_batch_size: Remembered samples in each batch.
+
+    Raises:
+        ValueError: ``old_batch_size`` is below 1.
+    """
+
+    def __init__(self, new: Batches, old: TensorData, old_batch_size: int) -> None:
+        if old_batch_size < 1:
+            raise ValueError(f"old_batch_size={old_batch_size!r}: expected at least 1")
+        self.new, self.old, self.old_batch_size = new, old, old_batch_size
+
+    def __len__(self) -> int:
+        """Batches in a pass."""
+        return len(self.new)
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        """One pass over the new data."""
+        queue = torch.empty(0, dtype=torch.int64)
+        for batch in self.new:
+            while len(queue) < self.old_batch_size:
+                queue = torch.cat([queue, torch.randperm(len(self.old))])
+            chosen, queue = queue[: self.old_batch_size], queue[self.old_batch_size :]
+            old = self.old.batch(chosen.to(self.old.targets.device))
+            yield [torch.cat([a, b.to(a.device)]) for a, b in zip(batch, old, strict=True)]
+
+
+def data_loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    *,
+    shuffle: bool,
+    drop_last: bool = False,
+    num_workers: int = 0,
+    in_memory: bool = True,
+    **options: Any,
+) -> Batches:
+    """The fastest way to batches of ``[x, y, task label]``.
+
+    Args:
+        dataset: A ``TensorData`` is batched in memory; anything else goes through ``torch.utils.data.DataLoader``.
+        batch_size: Samples in a batch.
+        shuffle: A new order on each pass.
+        drop_last: Leave out a last batch that is not full.
+        num_workers: Processes that load samples; above 0 a ``DataLoader`` is used for any dataset.
+        in_memory: With False, a ``DataLoader`` even for a ``TensorData``.
+        options: Further arguments of ``DataLoader``.
+    """
+    if in_memory and isinstance(dataset, TensorData) and num_workers == 0 and not options:
+        return TensorLoader(dataset, batch_size, shuffle=shuffle, drop_last=drop_last)
+    options.setdefault("collate_fn", _collate_with_task)
+    return DataLoader(
+        dataset, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, num_workers=num_workers, **options
+    )
+
+
+def _collate_with_task(samples: list[Any]) -> Any:
+    """Collate as torch does, and give samples ``(x, y)`` the task label 0."""
+    batch = list(default_collate(samples))
+    if len(batch) == 2:
+        batch.append(torch.zeros(len(samples), dtype=torch.int64))
+    return batch

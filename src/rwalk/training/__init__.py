@@ -1,0 +1,29 @@
+"""A training template with hooks, and plugins for it."""
+
+from rwalk.training.clock import Clock, PeriodicEval
+from rwalk.training.events import HOOKS, BasePlugin
+from rwalk.training.plugins import (
+    EarlyStoppingPlugin,
+    EvaluationPlugin,
+    LoggingPlugin,
+    LRSchedulerPlugin,
+    ReplayPlugin,
+    RWalkPlugin,
+)
+from rwalk.training.template import BaseTemplate, Naive, SupervisedTemplate
+
+__all__ = [
+    "HOOKS",
+    "BasePlugin",
+    "BaseTemplate",
+    "Clock",
+    "EarlyStoppingPlugin",
+    "EvaluationPlugin",
+    "LRSchedulerPlugin",
+    "LoggingPlugin",
+    "Naive",
+    "PeriodicEval",
+    "RWalkPlugin",
+    "ReplayPlugin",
+    "SupervisedTemplate",
+]

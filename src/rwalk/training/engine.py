@@ -1,0 +1,100 @@
+"""Where a training loop runs: on one device, plainly, or wherever an ``accelerate.Accelerator`` takes it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import Dataset
+
+from rwalk.core.hooks import base_optimizer
+from rwalk.streams import data_loader
+from rwalk.streams.loader import Batches
+
+__all__ = ["AcceleratedEngine", "PlainEngine"]
+
+
+class PlainEngine:
+    """One device, one process, full precision; adds nothing to a step.
+
+    Args:
+        device: Where model and batches go.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.device = torch.device(device)
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Model and optimizer as the loop uses them."""
+        return model, optimizer
+
+    def loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> Batches:
+        """Batches of a dataset."""
+        return data_loader(dataset, batch_size, **options)
+
+    def accumulate(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """What surrounds the iteration."""
+        return nullcontext()
+
+    def zero_grad(self, optimizer: Optimizer) -> None:
+        """Clear gradients, if the last iteration used them."""
+        optimizer.zero_grad()
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass."""
+        loss.backward()
+
+    def step(self, optimizer: Optimizer) -> None:
+        """Step the optimizer, if this iteration completes a batch."""
+        optimizer.step()
+
+    def gather(self, values: Tensor) -> Tensor:
+        """An evaluation batch's values from all processes, each sample once."""
+        return values
+
+
+class AcceleratedEngine(PlainEngine):
+    """Devices, mixed precision, gradient accumulation and several processes, all done by Accelerate.
+
+    Args:
+        accelerator: An ``accelerate.Accelerator``.
+    """
+
+    def __init__(self, accelerator: Any) -> None:
+        super().__init__(accelerator.device)
+        self.accelerator = accelerator
+        self._used = True
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Model and optimizer as Accelerate wraps them."""
+        return cast("tuple[nn.Module, Optimizer]", self.accelerator.prepare(model, optimizer))
+
+    def loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> Batches:
+        """Batches of this process's share; ``batch_size`` counts per process."""
+        plain = data_loader(dataset, batch_size, in_memory=False, **options)
+        return cast("Batches", self.accelerator.prepare_data_loader(plain))
+
+    def accumulate(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """Tells Accelerate where an iteration begins and ends."""
+        return cast("AbstractContextManager[Any]", self.accelerator.accumulate(model))
+
+    def zero_grad(self, optimizer: Optimizer) -> None:
+        """Clear gradients only after the optimizer has used them."""
+        if self._used:
+            base_optimizer(optimizer).zero_grad()
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass, scaled as precision and accumulation need."""
+        self.accelerator.backward(loss)
+
+    def step(self, optimizer: Optimizer) -> None:
+        """Step, unless gradients are still being accumulated."""
+        optimizer.step()
+        self._used = self.accelerator.sync_gradients
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Values from all processes, without the samples that only padded the last batch."""
+        return cast("Tensor", self.accelerator.gather_for_metrics(values))

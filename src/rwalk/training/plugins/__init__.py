@@ -1,0 +1,17 @@
+"""What can be plugged into a strategy."""
+
+from rwalk.training.plugins.early_stopping import EarlyStoppingPlugin
+from rwalk.training.plugins.evaluation import EvaluationPlugin
+from rwalk.training.plugins.logs import LoggingPlugin
+from rwalk.training.plugins.lr_scheduling import LRSchedulerPlugin
+from rwalk.training.plugins.replay import ReplayPlugin
+from rwalk.training.plugins.rwalk import RWalkPlugin
+
+__all__ = [
+    "EarlyStoppingPlugin",
+    "EvaluationPlugin",
+    "LRSchedulerPlugin",
+    "LoggingPlugin",
+    "RWalkPlugin",
+    "ReplayPlugin",
+]

@@ -1,0 +1,56 @@
+"""What a strategy is doing, through Python's logging."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from rwalk.training.events import BasePlugin
+
+__all__ = ["LoggingPlugin"]
+
+
+class LoggingPlugin(BasePlugin):
+    """Logs the end of each epoch with its mean loss, and each evaluation with its accuracy.
+
+    Args:
+        logger: Where to; the logger ``rwalk`` if None.
+        level: At which level.
+    """
+
+    supports_distributed = True
+
+    def __init__(self, logger: logging.Logger | None = None, level: int = logging.INFO) -> None:
+        self.logger = logger if logger is not None else logging.getLogger("rwalk")
+        self.level = level
+        self._loss: Any = 0.0
+        self._batches = 0
+
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Start counting."""
+        self._loss, self._batches = 0.0, 0
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Count the loss."""
+        self._loss, self._batches = self._loss + strategy.loss.detach(), self._batches + 1
+
+    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Say what the epoch brought."""
+        self.logger.log(
+            self.level,
+            "experience %d, epoch %d/%d: loss %.4f over %d iterations",
+            strategy.experience.current_experience,
+            strategy.clock.train_exp_epochs + 1,
+            strategy.train_epochs,
+            float(self._loss) / max(self._batches, 1),
+            self._batches,
+        )
+
+    def after_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Say what the model can do."""
+        experience = strategy.experience
+        name, number = experience.origin_stream.name, experience.current_experience
+        key = f"Top1_Acc_Exp/eval_phase/{name}_stream/Task{experience.task_label:03d}/Exp{number:03d}"
+        accuracy = strategy.evaluator.get_last_metrics().get(key)
+        if accuracy is not None:
+            self.logger.log(self.level, "%s experience %d: accuracy %.4f", name, number, accuracy)
