@@ -1,0 +1,113 @@
+"""The commands, and how their options become a spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rwalk import __version__
+from rwalk.cli import demo as demonstration
+from rwalk.cli import display
+from rwalk.experiments import METHODS, load_spec, read_result, run, write_result
+from rwalk.experiments.store import check_folder
+from rwalk.streams import benchmarks
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Riemannian Walk: keep what a network has learned while it learns something new.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"rwalk {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None: ...
+
+
+@app.command("list")
+def list_() -> None:
+    """List the benchmarks and methods that `run` knows."""
+    display.listing(console, "benchmark", benchmarks())
+    display.listing(console, "method", {name: method.summary for name, method in METHODS.items()})
+
+
+@app.command()
+def demo(
+    seeds: Annotated[int, typer.Option(min=2, help="Runs of each method.")] = demonstration.SEEDS,
+    out: Annotated[Path | None, typer.Option(help="Also keep each run's result.json under this folder.")] = None,
+) -> None:
+    """Compare fine-tuning, RWalk, replay, and RWalk + replay on real data that comes with the package."""
+    demonstration.demo(console, seeds, out)
+
+
+@app.command("run")
+def run_(
+    out: Annotated[Path, typer.Option(help="Folder for result.json.")],
+    benchmark: Annotated[str | None, typer.Option(help="What to learn; see `rwalk list`.")] = None,
+    method: Annotated[str | None, typer.Option(help="How; see `rwalk list`.")] = None,
+    spec: Annotated[Path | None, typer.Option(help="YAML file with settings; options win over it.")] = None,
+    exemplars: Annotated[int | None, typer.Option(help="Replayed exemplars of each class.")] = None,
+    ewc_lambda: Annotated[float | None, typer.Option(help="Strength of RWalk's penalty.")] = None,
+    ewc_alpha: Annotated[float | None, typer.Option(help="Weight of the new term in the Fisher.")] = None,
+    delta_t: Annotated[int | None, typer.Option(help="Steps in a window of the path score.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over each experience.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="New samples in a batch.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adam, adamw, sgd or momentum.")] = None,
+    n_experiences: Annotated[int | None, typer.Option(help="Into how many experiences.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seeds everything that is random.")] = None,
+    shuffle_classes: Annotated[bool, typer.Option("--shuffle-classes", help="Draw the classes' order.")] = False,
+    device: Annotated[str | None, typer.Option(help="Torch device.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the CPU.")] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Result of a `joint` run on the same stream; gives intransigence."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run stored in --out.")] = False,
+) -> None:
+    """Train on a stream of experiences and store accuracy matrix and metrics."""
+    walk: dict[str, Any] = {"ewc_lambda": ewc_lambda, "ewc_alpha": ewc_alpha, "delta_t": delta_t}
+    chosen = load_spec(
+        spec,
+        benchmark=benchmark,
+        method=method,
+        exemplars=exemplars,
+        rwalk={name: value for name, value in walk.items() if value is not None},
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        optimizer=optimizer,
+        n_experiences=n_experiences,
+        seed=seed,
+        shuffle_classes=shuffle_classes or None,
+        device=device,
+        threads=threads,
+    )
+    folder = check_folder(out, overwrite=overwrite)
+    joint = None if reference is None else _diagonal(reference)
+    with display.run_progress(console) as progress:
+        result = run(chosen, plugins=[progress], reference=joint)
+    path = write_result(result.to_dict(), folder)
+    display.matrix(console, result.matrix)
+    display.metrics(console, result.metrics)
+    console.print(f"{path}  ({result.seconds:.1f} s)", highlight=False, soft_wrap=True)
+
+
+def _diagonal(path: Path) -> list[float]:
+    rows = read_result(path)["accuracy_matrix"]
+    return [row[index] for index, row in enumerate(rows)]

@@ -1,0 +1,93 @@
+"""What a person sees: progress while training, tables after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from rwalk.metrics import AccuracyMatrix
+from rwalk.training import BasePlugin
+
+__all__ = ["ProgressPlugin", "listing", "matrix", "metrics", "percent", "run_progress"]
+
+LOSS_EVERY = 20  # iterations between two readings of the loss
+
+
+class ProgressPlugin(BasePlugin):
+    """Shows experience, epoch and loss as they change.
+
+    Args:
+        progress: Where to draw.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self._bar = progress.add_task("", loss="", total=None)
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """A new experience has its own bar length."""
+        self.progress.reset(self._bar, total=strategy.train_epochs * len(strategy.dataloader))
+
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """Name the experience and the epoch."""
+        experience = strategy.experience
+        where = f"experience {experience.current_experience + 1}/{len(experience.origin_stream)}"
+        epoch = f"epoch {strategy.clock.train_exp_epochs + 1}/{strategy.train_epochs}"
+        self.progress.update(self._bar, description=f"{where}, {epoch}")
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Move on; read the loss now and then, since reading it waits for the device."""
+        self.progress.advance(self._bar)
+        if strategy.clock.train_exp_iterations % LOSS_EVERY == 0:
+            self.progress.update(self._bar, loss=f"loss {float(strategy.loss.detach()):.4f}")
+
+
+@contextmanager
+def run_progress(console: Console) -> Iterator[ProgressPlugin]:
+    """A live display for one run."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        yield ProgressPlugin(progress)
+
+
+def percent(value: float | None) -> str:
+    """A fraction in per cent, or a dash."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def listing(console: Console, kind: str, entries: Mapping[str, str]) -> None:
+    """Names with a line about each."""
+    table = Table(kind, "", box=None, header_style="bold", pad_edge=False)
+    for name, summary in entries.items():
+        table.add_row(name, summary)
+    console.print(table)
+    console.print()
+
+
+def matrix(console: Console, accuracies: AccuracyMatrix) -> None:
+    """The accuracy matrix in per cent, a row after each experience."""
+    rows = accuracies.tolist()
+    table = Table(title="Accuracy in %, tested on", title_justify="left")
+    table.add_column("after")
+    for index in range(len(rows)):
+        table.add_column(str(index + 1), justify="right")
+    for index, row in enumerate(rows):
+        cells = [percent(value) if column <= index else f"[dim]{percent(value)}" for column, value in enumerate(row)]
+        table.add_row(str(index + 1), *cells)
+    console.print(table)
+
+
+def metrics(console: Console, values: Mapping[str, float | None]) -> None:
+    """Metrics by name, in per cent."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in values.items():
+        if value is not None:
+            table.add_row(name.replace("_", " "), f"{percent(value)} %")
+    console.print(table)
