@@ -91,7 +91,7 @@ def run(spec: RunSpec, *, plugins: Sequence[BasePlugin] = (), reference: Sequenc
     method = METHODS[spec.method]
     own: list[BasePlugin] = method.plugins(spec.rwalk_config)
     if spec.exemplars:
-        own.append(ReplayPlugin(per_class=spec.exemplars))
+        own.append(ReplayPlugin(per_class=spec.exemplars, batch_size_mem=spec.replay_batch_size))
     strategy = _strategy(spec, data, [*own, *plugins], evaluator)
     strategy.eval(data.test_stream)
     for experience in _joined(data.train_stream) if method.joint else data.train_stream:

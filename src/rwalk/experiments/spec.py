@@ -29,6 +29,7 @@ class RunSpec(BaseModel):
         benchmark: Name in the catalog.
         method: Name in the registry of methods.
         exemplars: Exemplars kept of each class and replayed; 0 for none.
+        replay_batch_size: Remembered samples in a batch, beside ``batch_size`` new ones; as many as new ones if None.
         rwalk: Settings of ``RWalkConfig`` by name; used by the methods that need them.
         n_experiences: Into how many experiences the data is split; the benchmark's usual number if None.
         epochs: Passes over each experience.
@@ -47,6 +48,7 @@ class RunSpec(BaseModel):
     benchmark: str
     method: str
     exemplars: int = Field(default=0, ge=0)
+    replay_batch_size: int | None = Field(default=None, ge=1)
     rwalk: dict[str, Any] = Field(default_factory=dict)
     n_experiences: int | None = Field(default=None, ge=1)
     epochs: int = Field(default=1, ge=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import Any
 
 import torch
@@ -99,7 +100,7 @@ def labels_of(dataset: Dataset[Any]) -> Tensor:
     labels = getattr(dataset, "targets", None)
     if labels is None:
         try:
-            labels = [dataset[index][1] for index in range(len(dataset))]  # type: ignore[arg-type]
+            labels = [dataset[position][1] for position in range(len(dataset))]  # type: ignore[arg-type]
         except (TypeError, IndexError, KeyError) as error:
             raise ValueError(
                 f"{type(dataset).__name__} is not labelled: expected `.targets`, or samples (x, y, ...)"
@@ -111,7 +112,12 @@ def labels_of(dataset: Dataset[Any]) -> Tensor:
 
 
 def _whole(labels: Any) -> Tensor:
-    tensor = labels if isinstance(labels, Tensor) else torch.tensor([int(label) for label in labels])
+    if not isinstance(labels, Tensor):
+        try:
+            labels = torch.tensor([index(label) for label in labels], dtype=torch.int64)
+        except TypeError as error:
+            raise ValueError(f"labels must be whole numbers: {error}") from error
+    tensor: Tensor = labels
     if tensor.is_floating_point() or tensor.dim() != 1:
         raise ValueError(
             f"labels have dtype {tensor.dtype} and shape {tuple(tensor.shape)}: expected (N,) whole numbers"
