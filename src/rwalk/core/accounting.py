@@ -1,8 +1,9 @@
 """What happens to the flat state at each moment of training; the arithmetic itself is ``functional``'s.
 
 Persistent quantities of a bucket: ``fisher``, ``loss_change`` (of the open window), ``score``, ``window_start``, and
-after the first task ``importance`` and ``anchor``. Between the two halves of a step also ``gradient`` (unscaled,
-without penalty) and ``before`` (the weights before the step).
+after the first task ``importance`` and ``anchor``; where settings ask for them, ``task_score`` (apart from the averaged
+one) and ``window_fisher`` (as the window began). Between the two halves of a step also ``gradient`` (unscaled, without
+penalty) and ``before`` (the weights before the step).
 """
 
 from __future__ import annotations
@@ -20,15 +21,28 @@ from rwalk.core.config import RWalkConfig
 from rwalk.core.tracking import Part
 from rwalk.errors import RWalkError
 
-__all__ = ["account", "add_penalty_gradient", "close_window", "freeze", "open_window", "pull_to_anchor", "read"]
+__all__ = [
+    "account",
+    "add_penalty_gradient",
+    "close_window",
+    "drop_window",
+    "freeze",
+    "merge_fisher",
+    "open_window",
+    "pull_to_anchor",
+    "read",
+]
 
 log = logging.getLogger(__name__)
 
 
-def open_window(parts: Iterable[Part]) -> None:
+def open_window(parts: Iterable[Part], config: RWalkConfig) -> None:
     """Remember where every parameter stands as a window begins."""
     for part in parts:
         part.gather("window_start", part.parameters)
+        if config.fisher_in_score == "window_start":
+            fisher, remembered = part.bucket.require("fisher", "window_fisher")
+            remembered.copy_(fisher)
 
 
 def read(parts: Iterable[Part], grad_scale: Tensor | float | None) -> None:
@@ -47,7 +61,7 @@ def add_penalty_gradient(parts: Iterable[Part], config: RWalkConfig, grad_scale:
     for part in parts:
         importance, before, anchor = part.bucket.require("importance", "before", "anchor")
         for run in part.runs:
-            pull = F.penalty_gradient(importance[run], before[run], anchor[run], config.ewc_lambda, out=before[run])
+            pull = F.penalty_gradient(importance[run], before[run], anchor[run], config.strength, out=before[run])
             if grad_scale is not None:
                 pull.mul_(grad_scale)
         torch._foreach_add_(part.gradients, part.views("before"))
@@ -62,20 +76,32 @@ def pull_to_anchor(parts: Iterable[Part], config: RWalkConfig, optimizer: Optimi
             for importance, parameter, anchor in zip(
                 part.views("importance"), part.parameters, part.views("anchor"), strict=True
             ):
-                parameter.copy_(F.proximal_step(importance, parameter.to(anchor.dtype), anchor, config.ewc_lambda, lr))
+                parameter.copy_(F.proximal_step(importance, parameter.to(anchor.dtype), anchor, config.strength, lr))
 
 
-def account(parts: Iterable[Part], config: RWalkConfig) -> None:
-    """Bring Fisher and loss change up to date with the step just taken. ``before`` is used up."""
+def account(parts: Iterable[Part], config: RWalkConfig, step: int) -> None:
+    """Bring Fisher and loss change up to date with the step just taken, the run's ``step``-th. Uses ``before`` up."""
+    updates_fisher = config.fisher_source == "step" and step % config.fisher_every == 0
     for part in parts:
         fisher, change, gradient, before = part.bucket.require("fisher", "loss_change", "gradient", "before")
         _subtract(part.views("before"), part.parameters)
         for run in part.runs:
             F.loss_change(change[run], gradient[run], before[run], out=change[run])
-        for alpha, runs in _alphas(part, config).items():
-            for run in runs:
-                F.fisher_ema(fisher[run], gradient[run], alpha, out=fisher[run])
-        _start_grown_elements(part)
+        if updates_fisher:
+            for alpha, runs in _alphas(part, config).items():
+                for run in runs:
+                    F.fisher_ema(fisher[run], gradient[run], alpha, out=fisher[run])
+            _start_grown_elements(part, config)
+
+
+def merge_fisher(parts: Iterable[Part], estimate: dict[str, Tensor], config: RWalkConfig) -> None:
+    """Merge a Fisher estimated in a pass of its own into the moving one."""
+    for part in parts:
+        for name, fisher in zip(part.names, part.views("fisher"), strict=True):
+            slot = part.bucket.slots[name]
+            first = slot.updates == 0 and config.fisher_start == "first"
+            F.fisher_merge(fisher, estimate[name].to(fisher.dtype), 1.0 if first else config.ewc_alpha, out=fisher)
+            slot.updates += 1
 
 
 def close_window(parts: Iterable[Part], config: RWalkConfig) -> None:
@@ -83,11 +109,15 @@ def close_window(parts: Iterable[Part], config: RWalkConfig) -> None:
     parts = list(parts)
     for part in parts:
         _subtract(part.views("window_start"), part.parameters)
-        fisher, moved = part.bucket.require("fisher", "window_start")
+        (moved,) = part.bucket.require("window_start")
+        measure = "window_fisher" if config.fisher_in_score == "window_start" else "fisher"
+        fisher = part.bucket.require(measure)[0] if config.distance == "riemannian" else None
         for run in part.runs:
-            F.riemannian_distance(fisher[run], moved[run], out=moved[run])
+            within = None if fisher is None else fisher[run]
+            F.riemannian_distance(within, moved[run], config.distance_factor, out=moved[run])
+    target = "task_score" if config.keeps_task_score else "score"
     for part in parts:
-        score, change, distance = part.bucket.require("score", "loss_change", "window_start")
+        score, change, distance = part.bucket.require(target, "loss_change", "window_start")
         damping = _damping(parts, config, part.bucket)
         for run in part.runs:
             gained = F.path_score(change[run], distance[run], damping, out=distance[run])
@@ -97,36 +127,56 @@ def close_window(parts: Iterable[Part], config: RWalkConfig) -> None:
             change[run].zero_()
 
 
+def drop_window(buckets: Iterable[Bucket]) -> None:
+    """Forget what the open window has gathered."""
+    for bucket in buckets:
+        bucket.require("loss_change")[0].zero_()
+
+
 def freeze(buckets: list[Bucket], residents: list[Part], config: RWalkConfig, tasks_before: int) -> None:
     """Average the scores, build the penalty's importances and drop anchors where the parameters stand."""
+    _check_finite(buckets, ("fisher", "score", "task_score") if config.keeps_task_score else ("fisher", "score"))
     for bucket in buckets:
-        for quantity in ("fisher", "score"):
+        (score,) = bucket.require("score")
+        new = None
+        if config.keeps_task_score:
+            (new,) = bucket.require("task_score")
+            if config.rectify == "task":
+                new.clamp_(min=0.0)
+        F.average_scores(score, new, tasks_before, config.score_average, out=score)
+        if new is not None:
+            new.zero_()
+    terms = [name for name in ("fisher", "score") if config.terms in ("both", name)]
+    extents = {name: _extent([bucket.require(name)[0] for bucket in buckets]) for name in terms}
+    for name, (_, high) in extents.items():
+        if high <= 0:
+            log.warning("consolidate(): the %s of every weight is zero and adds nothing to the penalty", name)
+    for bucket in buckets:
+        (importance,) = bucket.require("importance")
+        importance.zero_()
+        for name, (low, high) in extents.items():
+            (value,) = bucket.require(name)
+            scaled = F.scale(value.clamp(min=0.0), low.to(value), high.to(value), config.scaling)
+            F.combine_importance(importance, scaled, out=importance)
+    for part in residents:
+        part.gather("anchor", part.parameters)
+    if config.fisher_boundary == "reset":
+        for bucket in buckets:
+            bucket.require("fisher")[0].zero_()
+            for slot in bucket.slots.values():
+                slot.updates = 0
+
+
+def _check_finite(buckets: Iterable[Bucket], quantities: Iterable[str]) -> None:
+    for bucket in buckets:
+        for quantity in quantities:
             if not bool(torch.isfinite(bucket.require(quantity)[0]).all()):
-                bad = next(
-                    name for name, view in bucket.views(quantity).items() if not bool(torch.isfinite(view).all())
-                )
+                views = bucket.views(quantity).items()
+                bad = next(name for name, view in views if not bool(torch.isfinite(view).all()))
                 raise RWalkError(
                     f"{quantity} of {bad!r} is not finite: a gradient was inf or NaN. Clip gradients, lower the "
                     "learning rate, or use GradScaler; the importances of past tasks are unchanged"
                 )
-    for bucket in buckets:
-        score, change = bucket.require("score", "loss_change")
-        F.average_scores(score, tasks_before, out=score)
-        change.zero_()
-    fisher_range = _extent([bucket.require("fisher")[0] for bucket in buckets])
-    score_range = _extent([bucket.require("score")[0] for bucket in buckets])
-    if fisher_range[1] <= 0 or score_range[1] <= 0:
-        empty = "Fisher" if fisher_range[1] <= 0 else "score"
-        log.warning("consolidate(): the %s of every weight is zero and adds nothing to the penalty", empty)
-    for bucket in buckets:
-        fisher, score, importance = bucket.require("fisher", "score", "importance")
-        scaled = [
-            F.scale(value, low.to(value), high.to(value), config.scaling)
-            for value, (low, high) in ((fisher, fisher_range), (score.clamp(min=0.0), score_range))
-        ]
-        F.combine_importance(scaled[0], scaled[1], out=importance)
-    for part in residents:
-        part.gather("anchor", part.parameters)
 
 
 def _extent(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -159,7 +209,7 @@ def _alphas(part: Part, config: RWalkConfig) -> dict[float, list[slice]]:
     slots = [part.bucket.slots[name] for name in part.names]
     settled = config.ewc_alpha
     steady = 1 if not config.alpha_warmup else int(1 / max(settled, 1e-9)) + 1
-    if all(slot.updates >= steady for slot in slots):
+    if all(slot.updates >= steady for slot in slots) or (config.fisher_start == "zero" and not config.alpha_warmup):
         return {settled: part.runs}
     groups: dict[float, list[str]] = {}
     for slot in slots:
@@ -170,11 +220,11 @@ def _alphas(part: Part, config: RWalkConfig) -> dict[float, list[slice]]:
     return {alpha: part.bucket.runs(names) for alpha, names in groups.items()}
 
 
-def _start_grown_elements(part: Part) -> None:
-    """Elements that joined by growth see their first gradient: F = g² there too."""
+def _start_grown_elements(part: Part, config: RWalkConfig) -> None:
+    """Elements that joined by growth see their first gradient: their Fisher starts as any other."""
     for name in part.names:
         slot = part.bucket.slots[name]
-        if slot.fresh is not None:
+        if slot.fresh is not None and config.fisher_start == "first":
             fisher, gradient = part.bucket.views("fisher")[name], part.bucket.views("gradient")[name]
             fisher[slot.fresh] = gradient[slot.fresh].square()
-            slot.fresh = None
+        slot.fresh = None

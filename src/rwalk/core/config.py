@@ -6,41 +6,65 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from rwalk.core.presets import PRESETS
+
 __all__ = ["RWalkConfig"]
 
 PenaltyMode = Literal["gradient", "proximal"]
 DampingScale = Literal["absolute", "relative"]
-Rectify = Literal["window", "penalty"]
+FisherSource = Literal["step", "loader"]
+FisherStart = Literal["first", "zero"]
+FisherBoundary = Literal["keep", "reset"]
+FisherInScore = Literal["window_end", "window_start"]
+WindowPhase = Literal["task", "run"]
+Unfinished = Literal["flush", "drop", "carry"]
+Distance = Literal["riemannian", "euclidean"]
+Rectify = Literal["window", "task", "penalty"]
+ScoreAverage = Literal["mean", "mean_from_zero", "sum", "accumulate"]
 Scaling = Literal["max", "minmax", "none"]
-Unfinished = Literal["flush", "drop"]
+Terms = Literal["both", "fisher", "score"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RWalkConfig:
     r"""Settings of Riemannian Walk; the defaults are the method as published.
 
-    Where the paper is silent and the published codes differ, the choice is a setting here.
+    Where the paper is silent and the published codes differ, the choice is a setting here, and the class methods
+    (``RWalkConfig.avalanche()``, …) choose as each of those codes does.
 
     Args:
         ewc_lambda: Strength :math:`\lambda \ge 0` of the penalty (Eq. 8). 0 measures importances without using them.
         ewc_alpha: Weight :math:`\alpha \in [0, 1]` of the *new* squared gradient in the moving Fisher (Eq. 6).
-        delta_t: Optimizer steps :math:`\Delta t \ge 1` in a window of the path score. A task shorter than this
-            has one window, if ``unfinished="flush"``.
+        delta_t: Optimizer steps :math:`\Delta t \ge 1` in a window of the path score; None makes each task one window.
         alpha_warmup: Use :math:`\max(\alpha, 1/t)` at a parameter's t-th update, so that the Fisher starts as a plain
             mean. Without it a small ``ewc_alpha`` remembers the first batch for :math:`1/\alpha` steps.
+        fisher_source: ``"step"``: the gradients of training. ``"loader"``: one pass over a data loader given to
+            ``consolidate``, with the model's own predictions as labels.
+        fisher_every: Steps from one update of the Fisher to the next.
+        fisher_start: ``"first"``: :math:`F = g^2` at the first update. ``"zero"``: the average starts from 0.
+        fisher_boundary: At a task's end, ``"keep"`` the running Fisher or ``"reset"`` it.
+        fisher_in_score: Which Fisher measures a window's distance: that of its end, or that of its start (one buffer
+            more).
+        distance: ``"riemannian"``: :math:`F\,\Delta\theta^2`. ``"euclidean"``: :math:`\Delta\theta^2` (Path Integral).
+        distance_factor: What the distance is multiplied by; one half in the second-order KL divergence.
         damping: :math:`\varepsilon > 0` in the score's denominator. ``None`` is the machine epsilon of the
             state's dtype for an absolute damping and 1 for a relative one.
         damping_scale: ``"absolute"`` adds :math:`\varepsilon` itself. ``"relative"`` adds :math:`\varepsilon` times the
-            mean of :math:`\frac12 F \Delta\theta^2` over all parameters, so that the Riemannian distance acts at any
-            scale of gradients and steps. In published settings the absolute one swamps it.
-        rectify: Where negative scores become zero: ``"window"``, each window's score before it is added, or
-            ``"penalty"``, the averaged score when the penalty is built.
+            mean distance over all parameters, so that the distance acts at any scale of gradients and steps. In
+            published settings the absolute one swamps it.
+        rectify: Where negative scores become zero: ``"window"``, each window's before it is added; ``"task"``, the
+            task's before it is averaged; ``"penalty"``, the average when the penalty is built.
+        window_phase: ``"task"`` counts windows from each task's first step, ``"run"`` from the run's.
+        unfinished: What ``consolidate`` does with a window that is not full: ``"flush"`` scores it as it is,
+            ``"drop"`` forgets it, ``"carry"`` lets it go on into the next task.
+        score_average: Averaged score from old and new: ``"mean"``, the first task's kept whole; ``"mean_from_zero"``,
+            the first task's halved; ``"sum"``; ``"accumulate"``, 1.5 old + 0.5 new, the first doubled.
         scaling: How Fisher and score are brought to [0, 1] before they are added: ``"max"`` divides by the maximum
             over all parameters, ``"minmax"`` subtracts the minimum first, ``"none"`` leaves them.
-        unfinished: What ``consolidate`` does with a window that has not seen ``delta_t`` steps: ``"flush"`` scores
-            it as it is, ``"drop"`` forgets it.
+        terms: What the penalty weighs by: ``"both"`` Fisher and score, or one of them.
         penalty: ``"gradient"`` adds the penalty's gradient to ``.grad`` before the optimizer steps. ``"proximal"``
             applies the penalty implicitly after the step; stable at any ``ewc_lambda``.
+        penalty_factor: What :math:`\lambda` is multiplied by; some codes have one half.
         include: Glob patterns (``"encoder.*"``) of the parameter names to protect. Empty means all.
         exclude: Glob patterns of names to leave alone; wins over ``include``.
 
@@ -62,14 +86,25 @@ class RWalkConfig:
 
     ewc_lambda: float = 0.1
     ewc_alpha: float = 0.9
-    delta_t: int = 10
+    delta_t: int | None = 10
     alpha_warmup: bool = False
+    fisher_source: FisherSource = "step"
+    fisher_every: int = 1
+    fisher_start: FisherStart = "first"
+    fisher_boundary: FisherBoundary = "keep"
+    fisher_in_score: FisherInScore = "window_end"
+    distance: Distance = "riemannian"
+    distance_factor: float = 0.5
     damping: float | None = None
     damping_scale: DampingScale = "absolute"
     rectify: Rectify = "penalty"
-    scaling: Scaling = "max"
+    window_phase: WindowPhase = "task"
     unfinished: Unfinished = "flush"
+    score_average: ScoreAverage = "mean"
+    scaling: Scaling = "max"
+    terms: Terms = "both"
     penalty: PenaltyMode = "gradient"
+    penalty_factor: float = 1.0
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
@@ -80,10 +115,11 @@ class RWalkConfig:
         _check_number(
             "ewc_alpha", self.ewc_alpha, 0.0, 1.0, "a number in [0, 1] (the weight of the new squared gradient, Eq. 6)"
         )
-        if isinstance(self.delta_t, bool) or not isinstance(self.delta_t, int):
-            raise TypeError(f"delta_t={self.delta_t!r}: expected an int, the number of optimizer steps in a window")
-        if self.delta_t < 1:
-            raise ValueError(f"delta_t={self.delta_t!r}: expected at least 1 optimizer step in a window")
+        if self.delta_t is not None:
+            _check_count("delta_t", self.delta_t, "optimizer step in a window (None: each task is one)")
+        _check_count("fisher_every", self.fisher_every, "step from one update of the Fisher to the next")
+        for name in ("distance_factor", "penalty_factor"):
+            _check_number(name, getattr(self, name), math.ulp(0.0), math.inf, "a finite number > 0")
         if self.damping is not None:
             _check_number("damping", self.damping, math.ulp(0.0), math.inf, "a finite number > 0, or None")
         if not isinstance(self.alpha_warmup, bool):
@@ -98,6 +134,16 @@ class RWalkConfig:
             if not sequence or not all(isinstance(pattern, str) for pattern in patterns):
                 raise TypeError(f"{name}={patterns!r}: expected a sequence of glob patterns, such as ('encoder.*',)")
             object.__setattr__(self, name, tuple(patterns))
+
+    @property
+    def strength(self) -> float:
+        """What the penalty is multiplied by."""
+        return self.ewc_lambda * self.penalty_factor
+
+    @property
+    def keeps_task_score(self) -> bool:
+        """Whether a task's score has to be kept apart from the old one until both are averaged."""
+        return self.rectify == "task" or self.score_average == "accumulate"
 
     def replace(self, **changes: Any) -> RWalkConfig:
         """A copy with some settings changed, validated like a new one."""
@@ -120,14 +166,79 @@ class RWalkConfig:
             raise ValueError(f"unknown setting {unknown[0]!r}: RWalkConfig knows {', '.join(known)}")
         return cls(**values)
 
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> RWalkConfig:
+        """The settings of a published RWalk, or of a method that RWalk joins, by name.
+
+        Args:
+            name: One of ``rwalk.core.presets.PRESETS``.
+            changes: Settings that differ.
+
+        Raises:
+            ValueError: Unknown name (the known ones are listed), or a bad setting.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+        return cls.from_dict({**PRESETS[name], **changes})
+
+    @classmethod
+    def paper(cls, **changes: Any) -> RWalkConfig:
+        """The paper's equations; same as the defaults."""
+        return cls.preset("paper", **changes)
+
+    @classmethod
+    def avalanche(cls, **changes: Any) -> RWalkConfig:
+        """As ``avalanche.training.plugins.RWalkPlugin`` 0.6.0 computes, without its faults."""
+        return cls.preset("avalanche", **changes)
+
+    @classmethod
+    def facil(cls, **changes: Any) -> RWalkConfig:
+        """As FACIL's ``r_walk.py`` computes; ``consolidate`` needs the task's data. Exclude heads, as FACIL does."""
+        return cls.preset("facil", **changes)
+
+    @classmethod
+    def agem(cls, **changes: Any) -> RWalkConfig:
+        """As the authors' TensorFlow code of 2018 computes on MNIST."""
+        return cls.preset("agem", **changes)
+
+    @classmethod
+    def capymoa(cls, **changes: Any) -> RWalkConfig:
+        """As CapyMOA's ``RWalk`` computes."""
+        return cls.preset("capymoa", **changes)
+
+    @classmethod
+    def ewc_plus_plus(cls, **changes: Any) -> RWalkConfig:
+        """EWC++: the moving Fisher alone weighs the penalty."""
+        return cls.preset("ewc_plus_plus", **changes)
+
+    @classmethod
+    def path_integral(cls, **changes: Any) -> RWalkConfig:
+        """Path Integral (Synaptic Intelligence): scores over Euclidean distance, whole tasks, summed."""
+        return cls.preset("path_integral", **changes)
+
 
 _CHOICES: dict[str, Any] = {
+    "fisher_source": FisherSource,
+    "fisher_start": FisherStart,
+    "fisher_boundary": FisherBoundary,
+    "fisher_in_score": FisherInScore,
+    "distance": Distance,
     "damping_scale": DampingScale,
     "rectify": Rectify,
-    "scaling": Scaling,
+    "window_phase": WindowPhase,
     "unfinished": Unfinished,
+    "score_average": ScoreAverage,
+    "scaling": Scaling,
+    "terms": Terms,
     "penalty": PenaltyMode,
 }
+
+
+def _check_count(name: str, value: Any, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}={value!r}: expected a whole number ≥ 1")
+    if value < 1:
+        raise ValueError(f"{name}={value!r}: expected at least 1 {what}")
 
 
 def _check_number(name: str, value: Any, low: float, high: float, expected: str) -> None:

@@ -14,10 +14,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rwalk.core.config import ScoreAverage
+
 __all__ = [
     "average_scores",
     "combine_importance",
     "fisher_ema",
+    "fisher_merge",
     "kl_divergence",
     "loss_change",
     "path_score",
@@ -27,6 +30,14 @@ __all__ = [
     "riemannian_distance",
     "scale",
 ]
+
+#: Weights of the old score, of the new one, and of the new one in the first task.
+AVERAGES: dict[ScoreAverage, tuple[float, float, float]] = {
+    "mean": (0.5, 0.5, 1.0),
+    "mean_from_zero": (0.5, 0.5, 0.5),
+    "sum": (1.0, 1.0, 1.0),
+    "accumulate": (1.5, 0.5, 2.0),
+}
 
 
 def kl_divergence(fisher: Tensor, step: Tensor) -> Tensor:
@@ -48,18 +59,22 @@ def kl_divergence(fisher: Tensor, step: Tensor) -> Tensor:
     return riemannian_distance(fisher, step).sum()
 
 
-def riemannian_distance(fisher: Tensor, step: Tensor, *, out: Tensor | None = None) -> Tensor:
+def riemannian_distance(
+    fisher: Tensor | None, step: Tensor, factor: float = 0.5, *, out: Tensor | None = None
+) -> Tensor:
     r"""Each parameter's share of the KL divergence, :math:`\tfrac12 F_i \Delta_i^2`, the score's denominator.
 
     Args:
-        fisher: Diagonal Fisher, any shape.
+        fisher: Diagonal Fisher, any shape; None takes the identity, which makes the distance Euclidean.
         step: Displacement :math:`\Delta`, same shape.
+        factor: What the distance is multiplied by.
         out: Where to write; may be ``step``.
 
     Returns:
         A tensor of that shape.
     """
-    return torch.mul(step, step, out=out).mul_(fisher).mul_(0.5)
+    squared = torch.mul(step, step, out=out)
+    return (squared if fisher is None else squared.mul_(fisher)).mul_(factor)
 
 
 def fisher_ema(fisher: Tensor, gradient: Tensor, alpha: float, *, out: Tensor | None = None) -> Tensor:
@@ -81,6 +96,21 @@ def fisher_ema(fisher: Tensor, gradient: Tensor, alpha: float, *, out: Tensor | 
         tensor([5.])
     """
     return torch.mul(fisher, 1.0 - alpha, out=out).addcmul_(gradient, gradient, value=alpha)
+
+
+def fisher_merge(fisher: Tensor, estimate: Tensor, alpha: float, *, out: Tensor | None = None) -> Tensor:
+    r"""Merge an estimate of the Fisher made elsewhere into the moving one, :math:`(1-\alpha) F + \alpha \hat F`.
+
+    Args:
+        fisher: :math:`F`, any shape.
+        estimate: :math:`\hat F`, same shape.
+        alpha: Weight of the estimate, in [0, 1].
+        out: Where to write; may be ``fisher``.
+
+    Returns:
+        The merged Fisher.
+    """
+    return torch.lerp(fisher, estimate, alpha, out=out)
 
 
 def loss_change(accumulated: Tensor, gradient: Tensor, decrease: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -128,19 +158,32 @@ def path_score(loss_change: Tensor, distance: Tensor, damping: float | Tensor, *
     return torch.div(loss_change, damped, out=damped)
 
 
-def average_scores(score: Tensor, tasks_before: int, *, out: Tensor | None = None) -> Tensor:
+def average_scores(
+    old: Tensor, new: Tensor | None, tasks_before: int, mode: ScoreAverage = "mean", *, out: Tensor | None = None
+) -> Tensor:
     r"""Score at a task's end: the mean of old and new, :math:`s \leftarrow \tfrac12 (s_\text{old} + s_\text{new})`.
 
     Args:
-        score: :math:`s_\text{old} + s_\text{new}`: the new task's windows were added on top of the old score, so the
-            average needs no buffer of its own.
-        tasks_before: How many tasks ended before this one. At 0 there is no old score and the new one is kept whole.
-        out: Where to write; may be ``score``.
+        old: :math:`s_\text{old}`, any shape.
+        new: :math:`s_\text{new}`, same shape. None: its windows were added on top of ``old``, so that the average
+            needs no second buffer; only where old and new weigh the same.
+        tasks_before: How many tasks ended before this one; at 0 there is no old score.
+        mode: ``"mean"``: the first task's score is kept whole. ``"mean_from_zero"``: it is halved. ``"sum"``: old plus
+            new. ``"accumulate"``: 1.5 old + 0.5 new, the first doubled (the authors' code of 2018).
+        out: Where to write; may be ``old``.
 
     Returns:
         The averaged score.
+
+    Example:
+        >>> average_scores(torch.tensor([1.0]), torch.tensor([3.0]), 1)
+        tensor([2.])
     """
-    return torch.mul(score, 0.5 if tasks_before else 1.0, out=out)
+    weight_of_old, weight_of_new, weight_of_first = AVERAGES[mode]
+    weight = weight_of_new if tasks_before else weight_of_first
+    if new is None:
+        return torch.mul(old, weight, out=out)
+    return torch.mul(old, weight_of_old, out=out).add_(new, alpha=weight)
 
 
 def scale(value: Tensor, low: Tensor, high: Tensor, mode: Literal["max", "minmax", "none"]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from rwalk.core import accounting, state
 from rwalk.core import functional as F
 from rwalk.core.artifact import load_state, save_state
 from rwalk.core.config import RWalkConfig
+from rwalk.core.estimation import estimate_fisher
 from rwalk.core.hooks import OptimizerHooks, base_optimizer
 from rwalk.core.tracking import Part, Tracker
 from rwalk.errors import RWalkError
@@ -128,7 +130,7 @@ class RWalk:
             raise RWalkError("before_step() called twice: after_step() must follow each optimizer step")
         parts = self._tracker.stepping()
         if self.window_steps == 0:
-            accounting.open_window(self._tracker.resident())
+            accounting.open_window(self._tracker.resident(), self.config)
         accounting.read(parts, grad_scale)
         if self.tasks and self.config.ewc_lambda and self.config.penalty == "gradient":
             accounting.add_penalty_gradient(parts, self.config, grad_scale)
@@ -151,11 +153,11 @@ class RWalk:
             return
         if self.tasks and self.config.ewc_lambda and self.config.penalty == "proximal":
             accounting.pull_to_anchor(parts, self.config, self.optimizer)
-        accounting.account(parts, self.config)
         self.steps += 1
         self.task_steps += 1
         self.window_steps += 1
-        if self.window_steps == self.config.delta_t:
+        accounting.account(parts, self.config, self.steps)
+        if self._window_is_full():
             self._close_window()
 
     def abandon_step(self) -> None:
@@ -163,31 +165,48 @@ class RWalk:
         self._pending = None
 
     @torch.no_grad()
-    def consolidate(self) -> None:
+    def consolidate(self, batches: Iterable[Any] | None = None) -> None:
         r"""End a task: average and scale the scores, freeze penalties and anchors.
 
         The unfinished window is scored or dropped first (``config.unfinished``). The Fisher goes on from where it is.
         If no optimizer step was seen since the last call, a warning is logged and nothing changes.
 
+        Args:
+            batches: The task's data, batches ``(x, ...)``; needed with ``fisher_source="loader"`` and refused without.
+
         Raises:
-            RWalkError: Called between ``before_step`` and ``after_step``, or Fisher or score is not finite (then
-                nothing changes).
+            RWalkError: Called between ``before_step`` and ``after_step``, ``batches`` missing or not wanted, or Fisher
+                or score not finite (then the penalty stays as it was).
         """
         if self._pending is not None:
             raise RWalkError(
                 "consolidate() called between before_step() and after_step(): let the optimizer step first"
             )
+        if (batches is not None) != (self.config.fisher_source == "loader"):
+            takes = "needs the task's data: consolidate(batches)" if batches is None else "takes no data"
+            raise RWalkError(f"fisher_source={self.config.fisher_source!r} {takes}")
         if self.task_steps == 0 or not self._tracker.buckets:
             log.warning(
                 "consolidate(): no optimizer step with gradients yet, or none since the last one: nothing changes"
             )
             return
+        residents = self._tracker.resident()
+        if batches is not None:
+            parameters = {entry.name: entry.parameter for part in residents for entry in part.watched}
+            accounting.merge_fisher(residents, estimate_fisher(self.model, parameters, batches), self.config)
         if self.window_steps and self.config.unfinished == "flush":
             self._close_window()
-        residents = self._tracker.resident()
         accounting.freeze(self._tracker.buckets, residents, self.config, self.tasks)
         self.tasks += 1
-        self.task_steps = self.window_steps = 0
+        self.task_steps = 0
+        if self.config.unfinished != "carry":
+            self.drop_window()
+
+    @torch.no_grad()
+    def drop_window(self) -> None:
+        """Forget what the unfinished window has gathered; the next step opens a new one."""
+        accounting.drop_window(self._tracker.buckets)
+        self.window_steps = 0
 
     def penalty(self) -> Tensor:
         r""":math:`\lambda \sum_i (F_i + s_i)(\theta_i - \theta^*_i)^2` at the present weights (Eq. 8), for logging.
@@ -201,7 +220,7 @@ class RWalk:
             for part in self._tracker.resident():
                 importances, anchors = part.views("importance"), part.views("anchor")
                 for entry, importance, anchor in zip(part.watched, importances, anchors, strict=True):
-                    value = F.penalty(importance, entry.parameter.to(importance.dtype), anchor, self.config.ewc_lambda)
+                    value = F.penalty(importance, entry.parameter.to(importance.dtype), anchor, self.config.strength)
                     total = total.to(value) + value
         return total
 
@@ -221,8 +240,13 @@ class RWalk:
         quantities = {"penalty": "importance", "fisher": "fisher", "score": "score"}
         if kind not in quantities:
             raise ValueError(f"kind={kind!r}: expected one of {', '.join(map(repr, quantities))}")
-        views = [bucket.views(quantities[kind]) for bucket in self._tracker.buckets]
-        return {name: view.clone() for named in views for name, view in named.items()}
+        values = {}
+        for bucket in self._tracker.buckets:
+            for name, view in bucket.views(quantities[kind]).items():
+                values[name] = view.clone()
+                if kind == "score" and self.config.keeps_task_score:
+                    values[name] += bucket.views("task_score")[name]
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly where this stands: counters, config, and tensors by parameter name.
@@ -279,6 +303,12 @@ class RWalk:
         if attach:
             rwalk.attach()
         return rwalk
+
+    def _window_is_full(self) -> bool:
+        if self.config.delta_t is None:
+            return False
+        counted = self.steps if self.config.window_phase == "run" else self.window_steps
+        return counted % self.config.delta_t == 0
 
     def _close_window(self) -> None:
         accounting.close_window(self._tracker.resident(), self.config)

@@ -16,7 +16,7 @@ __all__ = ["COUNTERS", "SCHEMA", "export", "restore"]
 SCHEMA = 1
 COUNTERS = ("tasks", "steps", "task_steps", "window_steps")
 ALWAYS = ("fisher", "loss_change", "score", "window_start")
-PERSISTENT = (*ALWAYS, "importance", "anchor")
+PERSISTENT = (*ALWAYS, "task_score", "window_fisher", "importance", "anchor")
 
 
 def export(buckets: Iterable[Bucket], config: RWalkConfig, counters: Mapping[str, int]) -> dict[str, Any]:

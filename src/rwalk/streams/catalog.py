@@ -87,11 +87,13 @@ _CATALOG: dict[str, Builder] = {
 
 def _mnist() -> tuple[TensorData, TensorData]:
     loaded = _load("ylecun/mnist", "mnist")
-    return _images(loaded["train"]), _images(loaded["test"])
+    return _images(loaded, "train"), _images(loaded, "test")
 
 
-def _images(split: Any) -> TensorData:
-    columns = split.with_format("numpy")
+def _images(loaded: Any, split: str) -> TensorData:
+    if split not in loaded or not {"image", "label"} <= set(loaded[split].column_names):
+        raise DataUnavailableError(f"the data found for MNIST has no split {split!r} with columns 'image' and 'label'")
+    columns = loaded[split].with_format("numpy")
     pixels, labels = torch.from_numpy(columns["image"][:]), torch.from_numpy(columns["label"][:])
     return TensorData((pixels.float() / 255.0).unsqueeze(1), labels)
 
@@ -122,14 +124,16 @@ def _load(repository: str, folder: str) -> Any:
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
     """No progress bars and no line for each retry; what went wrong is said once, in the error."""
-    hub, bars = logging.getLogger("huggingface_hub"), datasets.is_progress_bar_enabled()
-    level = hub.level
-    hub.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "datasets")]
+    levels, bars = [logger.level for logger in loggers], datasets.is_progress_bar_enabled()
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        hub.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if bars:
             datasets.enable_progress_bars()
 

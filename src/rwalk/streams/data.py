@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
-from operator import index
 from typing import Any
 
 import torch
@@ -114,7 +114,7 @@ def labels_of(dataset: Dataset[Any]) -> Tensor:
 def _whole(labels: Any) -> Tensor:
     if not isinstance(labels, Tensor):
         try:
-            labels = torch.tensor([index(label) for label in labels], dtype=torch.int64)
+            labels = torch.tensor([operator.index(label) for label in labels], dtype=torch.int64)
         except TypeError as error:
             raise ValueError(f"labels must be whole numbers: {error}") from error
     tensor: Tensor = labels

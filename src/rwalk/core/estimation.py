@@ -1,0 +1,56 @@
+"""The diagonal Fisher from a pass over a data loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rwalk.errors import RWalkError
+
+__all__ = ["estimate_fisher"]
+
+
+def estimate_fisher(model: nn.Module, parameters: dict[str, nn.Parameter], batches: Iterable[Any]) -> dict[str, Tensor]:
+    r"""Diagonal Fisher from squared batch gradients, the model's most likely class taken as label.
+
+    .. math:: \hat F = \frac1N \sum_b B_b \, \big(\nabla \mathcal L_b\big)^2
+
+    where :math:`\mathcal L_b` is the mean cross-entropy of batch b with :math:`B_b` samples, N in all. The model keeps
+    its mode, its ``.grad`` and its buffers (running statistics of normalisation layers are put back).
+
+    Args:
+        model: Maps the first entry of a batch to scores of classes, shape (B, C).
+        parameters: Whose Fisher, by name.
+        batches: Batches ``(x, ...)``.
+
+    Returns:
+        A tensor per name, in the parameter's shape; zero where the output does not depend on it.
+
+    Raises:
+        RWalkError: There are no batches.
+
+    References:
+        FACIL's ``r_walk.py`` estimates the Fisher like this, after each task.
+    """
+    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    device = next(iter(parameters.values())).device
+    samples = 0
+    with torch.enable_grad():
+        for batch in batches:
+            inputs = batch[0].to(device)
+            outputs = model(inputs)
+            loss = nn.functional.cross_entropy(outputs, outputs.argmax(dim=1))
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for accumulated, gradient in zip(total.values(), gradients, strict=True):
+                if gradient is not None:
+                    accumulated.addcmul_(gradient, gradient, value=len(inputs))
+            samples += len(inputs)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    if samples == 0:
+        raise RWalkError("the data loader given for the Fisher has no batches")
+    return {name: accumulated / samples for name, accumulated in total.items()}
