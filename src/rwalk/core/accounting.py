@@ -9,10 +9,10 @@ penalty) and ``before`` (the weights before the step).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rwalk.core import functional as F
@@ -45,10 +45,13 @@ def open_window(parts: Iterable[Part], config: RWalkConfig) -> None:
             remembered.copy_(fisher)
 
 
-def read(parts: Iterable[Part], grad_scale: Tensor | float | None) -> None:
-    """Copy gradients and weights before the optimizer changes them."""
+def read(
+    parts: Iterable[Part], grad_scale: Tensor | float | None, instead: Mapping[nn.Parameter, Tensor] | None
+) -> None:
+    """Copy gradients (or what is to be measured instead) and weights before the optimizer changes them."""
     for part in parts:
-        part.gather("gradient", part.gradients)
+        measured = part.gradients if instead is None else [instead[entry.parameter] for entry in part.watched]
+        part.gather("gradient", measured)
         part.gather("before", part.parameters)
         if grad_scale is not None:
             (gradient,) = part.bucket.require("gradient")

@@ -55,7 +55,9 @@ class OptimizerHooks:
                 "use a first-order optimizer"
             )
         if optimizer in _ATTACHED:
-            raise RWalkError("another RWalk is attached to this optimizer; detach() it first")
+            raise RWalkError(
+                "another RWalk is attached to this optimizer: detach() it first, or use one RWalk (one plugin) only"
+            )
         self.rwalk = rwalk
         self._optimizer = optimizer
         self._handles = [

@@ -1,7 +1,7 @@
 """Published variants of Riemannian Walk, as settings that differ from the defaults.
 
-Where a code named here has a fault that is no choice (gradients in eval mode, NaN from 0/0), the preset computes what the
-code means.
+Where a code named here has a fault that is no choice (gradients in eval mode, NaN from 0/0), the preset computes what
+that code means.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,19 +82,23 @@ class RWalk:
         if attach:
             self.attach()
 
-    def attach(self, optimizer: Optimizer | None = None) -> None:
+    def attach(self, optimizer: Optimizer | None = None, model: nn.Module | None = None) -> None:
         """Follow the optimizer through its step hooks.
 
         Args:
-            optimizer: Another optimizer of the same model, to follow from now on; the same one if None.
+            optimizer: Another optimizer, to follow from now on; the same one if None.
+            model: Another model with the same parameter names, to protect from now on; the same one if None.
 
         Raises:
-            RWalkError: Already attached, or another RWalk is attached to this optimizer.
+            RWalkError: Already attached, another RWalk is attached to this optimizer, or the model or optimizer lacks
+                a parameter whose state is kept.
         """
         if self._hooks is not None:
             raise RWalkError("this RWalk is attached already; detach() it first")
-        if optimizer is not None and base_optimizer(optimizer) is not self.optimizer:
-            self.optimizer = self._tracker.optimizer = base_optimizer(optimizer)
+        if optimizer is not None or model is not None:
+            self.optimizer = self.optimizer if optimizer is None else base_optimizer(optimizer)
+            self.model = self.model if model is None else model
+            self._tracker.follow(self.model, self.optimizer)
         self._hooks = OptimizerHooks(self.optimizer, self)
 
     def detach(self) -> None:
@@ -114,7 +118,12 @@ class RWalk:
         return self._hooks is not None
 
     @torch.no_grad()
-    def before_step(self, *, grad_scale: Tensor | float | None = None) -> None:
+    def before_step(
+        self,
+        *,
+        grad_scale: Tensor | float | None = None,
+        gradients: Mapping[nn.Parameter, Tensor] | None = None,
+    ) -> None:
         """Read gradients and weights; add the penalty's gradient (nothing in proximal mode).
 
         Call it where ``.grad`` holds the complete gradient of the plain loss. Only ``.grad`` is changed.
@@ -122,6 +131,7 @@ class RWalk:
         Args:
             grad_scale: The factor by which gradients are still scaled (a fused optimizer under GradScaler). The
                 penalty's gradient is scaled alike.
+            gradients: Measure these instead of ``.grad`` (for comparison with codes that take theirs elsewhere).
 
         Raises:
             RWalkError: Called twice without ``after_step`` between.
@@ -131,7 +141,7 @@ class RWalk:
         parts = self._tracker.stepping()
         if self.window_steps == 0:
             accounting.open_window(self._tracker.resident(), self.config)
-        accounting.read(parts, grad_scale)
+        accounting.read(parts, grad_scale, gradients)
         if self.tasks and self.config.ewc_lambda and self.config.penalty == "gradient":
             accounting.add_penalty_gradient(parts, self.config, grad_scale)
         self._pending = parts

@@ -97,6 +97,25 @@ class Tracker:
                 "build it from model.parameters(), or widen the patterns"
             )
 
+    def follow(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Go on with another model or optimizer, in which every parameter that has state must be found by name.
+
+        Raises:
+            RWalkError: One is not found; then nothing changes.
+        """
+        successor = Tracker(model, optimizer, self.config)
+        found = {entry.name for entry in successor.watched}
+        lost = [name for bucket in self.buckets for name in bucket.slots if name not in found]
+        if lost:
+            raise RWalkError(
+                f"the model or its optimizer no longer has {lost[0]!r}, whose importances are kept: the model was "
+                "replaced by a different one; start a new RWalk for it"
+            )
+        successor.buckets = self.buckets
+        for entry in successor.watched:
+            entry.placement = next((old.placement for old in self.watched if old.name == entry.name), None)
+        vars(self).update(vars(successor))
+
     def refresh(self) -> None:
         """Match the optimizer's parameters with the model's names, if either may have changed."""
         groups = self.optimizer.param_groups

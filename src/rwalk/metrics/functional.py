@@ -55,6 +55,7 @@ def forgetting(accuracy: Tensor) -> float | None:
         Chaudhry et al. 2018, Eq. 3.
     """
     best = accuracy[:-1].nan_to_num(nan=-torch.inf).amax(dim=0)[:-1] if len(accuracy) > 1 else accuracy[0, :0]
+    best = best.where(best.isfinite(), torch.nan)
     return _mean(best - accuracy[-1, : len(best)])
 
 

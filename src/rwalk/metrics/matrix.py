@@ -52,7 +52,8 @@ class AccuracyMatrix:
         if bool((row < 0).any() | (row > 1).any()):
             raise ValueError(f"accuracies {row.tolist()}: expected fractions in [0, 1]")
         if task < 0:
-            self.untrained = row
+            self.untrained = torch.full_like(self.values[0], torch.nan)
+            self.untrained[: len(row)] = row
         else:
             self.values[task, : len(row)] = row
             self.learned = max(self.learned, task + 1)

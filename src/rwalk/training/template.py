@@ -45,6 +45,8 @@ class BaseTemplate:
         clock: Counters of training events.
     """
 
+    PLUGIN_CLASS = BasePlugin
+
     def __init__(
         self,
         *,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
 
 from rwalk.core import RWalk, RWalkConfig
-from rwalk.training.events import BasePlugin
+from rwalk.errors import RWalkError
+from rwalk.training.events import HOOKS, BasePlugin
 
 __all__ = ["RWalkPlugin"]
 
@@ -13,18 +17,23 @@ __all__ = ["RWalkPlugin"]
 class RWalkPlugin(BasePlugin):
     r"""Protects what past experiences taught, in any strategy that follows the hook protocol.
 
-    The gradient is read from the strategy's own optimizer step: no second forward or backward pass, no change to the
-    model's mode, and ``strategy.loss`` stays the plain loss.
+    The same object works in this package's templates and in ``avalanche.training`` strategies. The gradient is read
+    from the strategy's own optimizer step: no second forward or backward pass, no change to the model's mode, and
+    ``strategy.loss`` stays the plain loss.
 
     Args:
-        ewc_lambda: Strength :math:`\lambda` of the penalty.
-        ewc_alpha: Weight :math:`\alpha` of the new squared gradient in the Fisher.
-        delta_t: Iterations :math:`\Delta t` between checkpoints of the path score.
+        ewc_lambda: Strength :math:`\lambda` of the penalty; 0.1 if None.
+        ewc_alpha: Weight :math:`\alpha` of the new squared gradient in the Fisher; 0.9 if None.
+        delta_t: Iterations :math:`\Delta t` between checkpoints of the path score; 10 if None.
         config: All settings at once; then leave the three out.
+        gradient: ``"step"``, or for comparison only ``"eval_pass"``: as Avalanche's plugin does, an extra forward and
+            backward pass in eval mode, in which the model then *stays* (dropout off, BatchNorm frozen).
 
     Raises:
         TypeError: Both ``config`` and one of the three are given.
         ValueError: A setting is out of range.
+        RWalkError: In training: two of these plugins in one strategy, a strategy of another protocol, or a model
+            replaced by one that lacks parameters whose importances are kept.
 
     Attributes:
         rwalk: The core; None until training begins.
@@ -43,23 +52,78 @@ class RWalkPlugin(BasePlugin):
         delta_t: int | None = None,
         *,
         config: RWalkConfig | None = None,
+        gradient: Literal["step", "eval_pass"] = "step",
     ) -> None:
         given = {"ewc_lambda": ewc_lambda, "ewc_alpha": ewc_alpha, "delta_t": delta_t}
         changes = {name: value for name, value in given.items() if value is not None}
         if config is not None and changes:
             raise TypeError(f"config= and {', '.join(changes)} both given: put {', '.join(changes)} into the config")
-        self.config = config if config is not None else RWalkConfig(**changes)  # type: ignore[arg-type]
+        if gradient not in ("step", "eval_pass"):
+            raise ValueError(f"gradient={gradient!r}: expected 'step' or 'eval_pass'")
+        self.config = config if config is not None else RWalkConfig.from_dict(changes)
+        self.gradient = gradient
         self.rwalk: RWalk | None = None
+        self._measured: dict[nn.Parameter, Tensor] = {}
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Make sure that this strategy can be followed; a window left open by an earlier ``train`` call is dropped."""
+        _check_strategy(strategy)
+        if self.rwalk is not None:
+            self.rwalk.drop_window()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Follow the strategy's optimizer."""
+        """Follow the strategy's model and optimizer."""
+        attach = self.gradient == "step"
         if self.rwalk is None:
-            self.rwalk = RWalk(strategy.model, strategy.optimizer, self.config)
-        elif not self.rwalk.attached:
-            self.rwalk.attach(strategy.optimizer)
+            self.rwalk = RWalk(strategy.model, strategy.optimizer, self.config, attach=attach)
+        elif attach and not self.rwalk.attached:
+            self.rwalk.attach(strategy.optimizer, strategy.model)
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """With ``gradient="eval_pass"``: measure the gradient in eval mode."""
+        if self.gradient == "eval_pass":
+            self._measured = _gradients_in_eval_mode(strategy)
+
+    def before_update(self, strategy: Any, **kwargs: Any) -> None:
+        """With ``gradient="eval_pass"``: tell the core what was measured (else it sees the optimizer's step itself)."""
+        if self.gradient == "eval_pass" and self.rwalk is not None:
+            self.rwalk.before_step(gradients=self._measured)
+
+    def after_update(self, strategy: Any, **kwargs: Any) -> None:
+        """With ``gradient="eval_pass"``: tell the core that the optimizer has stepped."""
+        if self.gradient == "eval_pass" and self.rwalk is not None:
+            self.rwalk.after_step()
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """The task ends; steps taken outside of training are nobody's business."""
+        """The task ends. Steps taken until the next experience begins are not followed."""
         if self.rwalk is not None:
-            self.rwalk.consolidate()
-            self.rwalk.detach()
+            self.rwalk.consolidate(strategy.dataloader if self.config.fisher_source == "loader" else None)
+            if self.rwalk.attached:
+                self.rwalk.detach()
+
+
+def _check_strategy(strategy: Any) -> None:
+    """Refuse a strategy in which the plugin could not work.
+
+    Raises:
+        RWalkError: It has two of these plugins, or its protocol lacks hooks or state that the plugin needs.
+    """
+    name = type(strategy).__name__
+    if sum(isinstance(other, RWalkPlugin) for other in strategy.plugins) > 1:
+        raise RWalkError(f"{name} has two RWalkPlugins, which would penalise twice: keep one")
+    missing = [state for state in ("model", "optimizer", "clock") if not hasattr(strategy, state)]
+    protocol = getattr(strategy, "PLUGIN_CLASS", None)
+    missing += [hook for hook in HOOKS if protocol is not None and not hasattr(protocol, hook)]
+    if missing:
+        raise RWalkError(
+            f"{name} follows another protocol: it has no {missing[0]!r}. RWalkPlugin follows avalanche-lib 0.6; "
+            "elsewhere, attach rwalk.RWalk to the optimizer instead"
+        )
+
+
+def _gradients_in_eval_mode(strategy: Any) -> dict[nn.Parameter, Tensor]:
+    strategy.model.eval()
+    strategy.optimizer.zero_grad()
+    with torch.enable_grad():
+        strategy._criterion(strategy.forward(), strategy.mb_y).backward()
+    return {p: p.grad.clone() for p in strategy.model.parameters() if p.grad is not None}
