@@ -103,7 +103,11 @@ def merge_fisher(parts: Iterable[Part], estimate: dict[str, Tensor], config: RWa
         for name, fisher in zip(part.names, part.views("fisher"), strict=True):
             slot = part.bucket.slots[name]
             first = slot.updates == 0 and config.fisher_start == "first"
-            F.fisher_merge(fisher, estimate[name].to(fisher.dtype), 1.0 if first else config.ewc_alpha, out=fisher)
+            found = estimate[name].to(fisher.dtype)
+            F.fisher_merge(fisher, found, 1.0 if first else config.ewc_alpha, out=fisher)
+            if slot.fresh is not None and config.fisher_start == "first":
+                fisher[slot.fresh] = found[slot.fresh]
+            slot.fresh = None
             slot.updates += 1
 
 
@@ -119,9 +123,9 @@ def close_window(parts: Iterable[Part], config: RWalkConfig) -> None:
             within = None if fisher is None else fisher[run]
             F.riemannian_distance(within, moved[run], config.distance_factor, out=moved[run])
     target = "task_score" if config.keeps_task_score else "score"
-    for part in parts:
+    dampings = [_damping(parts, config, part.bucket) for part in parts]  # before scores take the distances' place
+    for part, damping in zip(parts, dampings, strict=True):
         score, change, distance = part.bucket.require(target, "loss_change", "window_start")
-        damping = _damping(parts, config, part.bucket)
         for run in part.runs:
             gained = F.path_score(change[run], distance[run], damping, out=distance[run])
             if config.rectify == "window":
@@ -190,14 +194,16 @@ def _extent(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _damping(parts: list[Part], config: RWalkConfig, bucket: Bucket) -> float | Tensor:
-    machine = torch.finfo(bucket.dtype).eps
+    number = torch.finfo(torch.get_default_dtype()).eps if config.damping == "machine" else config.damping
     if config.damping_scale == "absolute":
-        return machine if config.damping is None else config.damping
+        return torch.finfo(torch.float32).eps if number is None else number
     sums = [part.bucket.require("window_start")[0][run].sum() for part in parts for run in part.runs]
     total = torch.stack([value.to(bucket.device, bucket.dtype) for value in sums]).sum()
     count = sum(run.stop - run.start for part in parts for run in part.runs)
-    relative = 1.0 if config.damping is None else config.damping
-    floor = torch.finfo(bucket.dtype).tiny / machine  # where nothing moved, so that ΔL / ε stays finite
+    relative = 1.0 if number is None else number
+    floor = (
+        torch.finfo(bucket.dtype).tiny / torch.finfo(bucket.dtype).eps
+    )  # where nothing moved, so that ΔL / ε stays finite
     epsilon: Tensor = (total * (relative / count)).clamp(min=floor)
     return epsilon
 

@@ -47,8 +47,9 @@ class RWalkConfig:
             more).
         distance: ``"riemannian"``: :math:`F\,\Delta\theta^2`. ``"euclidean"``: :math:`\Delta\theta^2` (Path Integral).
         distance_factor: What the distance is multiplied by; one half in the second-order KL divergence.
-        damping: :math:`\varepsilon > 0` in the score's denominator. ``None`` is the machine epsilon of the
-            state's dtype for an absolute damping and 1 for a relative one.
+        damping: :math:`\varepsilon > 0` in the score's denominator. ``None`` is float32's machine epsilon,
+            :math:`2^{-23}`, for an absolute damping and 1 for a relative one. ``"machine"`` is the epsilon of torch's
+            default dtype, as Avalanche takes it.
         damping_scale: ``"absolute"`` adds :math:`\varepsilon` itself. ``"relative"`` adds :math:`\varepsilon` times the
             mean distance over all parameters, so that the distance acts at any scale of gradients and steps. In
             published settings the absolute one swamps it.
@@ -95,7 +96,7 @@ class RWalkConfig:
     fisher_in_score: FisherInScore = "window_end"
     distance: Distance = "riemannian"
     distance_factor: float = 0.5
-    damping: float | None = None
+    damping: float | Literal["machine"] | None = None
     damping_scale: DampingScale = "absolute"
     rectify: Rectify = "penalty"
     window_phase: WindowPhase = "task"
@@ -120,8 +121,8 @@ class RWalkConfig:
         _check_count("fisher_every", self.fisher_every, "step from one update of the Fisher to the next")
         for name in ("distance_factor", "penalty_factor"):
             _check_number(name, getattr(self, name), math.ulp(0.0), math.inf, "a finite number > 0")
-        if self.damping is not None:
-            _check_number("damping", self.damping, math.ulp(0.0), math.inf, "a finite number > 0, or None")
+        if self.damping is not None and self.damping != "machine":
+            _check_number("damping", self.damping, math.ulp(0.0), math.inf, "a finite number > 0, 'machine' or None")
         if not isinstance(self.alpha_warmup, bool):
             raise TypeError(f"alpha_warmup={self.alpha_warmup!r}: expected True or False")
         for name, choices in _CHOICES.items():

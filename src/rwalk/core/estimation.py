@@ -27,7 +27,7 @@ def estimate_fisher(model: nn.Module, parameters: dict[str, nn.Parameter], batch
         batches: Batches ``(x, ...)``.
 
     Returns:
-        A tensor per name, in the parameter's shape; zero where the output does not depend on it.
+        A tensor per name, in the parameter's shape; zero where it is frozen or the output does not depend on it.
 
     Raises:
         RWalkError: There are no batches.
@@ -36,6 +36,7 @@ def estimate_fisher(model: nn.Module, parameters: dict[str, nn.Parameter], batch
         FACIL's ``r_walk.py`` estimates the Fisher like this, after each task.
     """
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    learning = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     device = next(iter(parameters.values())).device
     samples = 0
@@ -44,10 +45,10 @@ def estimate_fisher(model: nn.Module, parameters: dict[str, nn.Parameter], batch
             inputs = batch[0].to(device)
             outputs = model(inputs)
             loss = nn.functional.cross_entropy(outputs, outputs.argmax(dim=1))
-            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-            for accumulated, gradient in zip(total.values(), gradients, strict=True):
+            gradients = torch.autograd.grad(loss, list(learning.values()), allow_unused=True)
+            for name, gradient in zip(learning, gradients, strict=True):
                 if gradient is not None:
-                    accumulated.addcmul_(gradient, gradient, value=len(inputs))
+                    total[name].addcmul_(gradient, gradient, value=len(inputs))
             samples += len(inputs)
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])

@@ -14,7 +14,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The equations of arXiv:1801.10112; what they leave open is as in the defaults.
     "paper": {},
     # avalanche-lib 0.6.0: windows follow the run's iteration count, and none is scored before it is full.
-    "avalanche": {"window_phase": "run", "unfinished": "carry"},
+    "avalanche": {"window_phase": "run", "unfinished": "carry", "damping": "machine"},
     # FACIL e09d2c8: the whole task is one window, Fisher from an extra pass over its data, nothing scaled.
     "facil": {
         "ewc_lambda": 1.0,

@@ -164,6 +164,7 @@ class Tracker:
 
         Elements without history take the parameter's current value as window start and as anchor.
         """
+        known = {name for bucket in self.buckets for name in bucket.slots}
         anchored = any("anchor" in bucket.flat for bucket in self.buckets)
         for entry in entries:
             entry.placement = Placement.of(entry.parameter)
@@ -172,7 +173,8 @@ class Tracker:
         for entry in entries:
             bucket = home[entry.name]
             slot = bucket.slots[entry.name]
-            new = slot.fresh if slot.fresh is not None else torch.full((), slot.updates == 0, device=bucket.device)
+            joins = torch.full((), entry.name not in known, device=bucket.device)
+            new = joins if slot.fresh is None else slot.fresh
             for quantity in ("window_start", "anchor") if anchored else ("window_start",):
                 view = bucket.views(quantity)[entry.name]
                 view.copy_(torch.where(new, entry.parameter.detach().to(view.dtype), view))

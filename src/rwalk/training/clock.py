@@ -84,8 +84,8 @@ class PeriodicEval(BasePlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Find out whether the last epoch's evaluation will be the final one."""
-        last_epoch_is_due = self.peval_mode == "epoch" and self._due(strategy.train_epochs - 1)
-        self._final = self.eval_every >= 0 and not last_epoch_is_due
+        by_epochs = self.peval_mode == "epoch" and self.eval_every > 0
+        self._final = self.eval_every >= 0 and not (by_epochs and self._due(strategy.train_epochs - 1))
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Evaluate if an epoch is due."""

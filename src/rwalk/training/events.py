@@ -97,7 +97,7 @@ class BasePlugin:
         """An epoch has ended; ``clock.train_exp_epochs`` does not count it yet."""
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """``mbatch`` is on the device. Gradients still are the last iteration's."""
+        """``mbatch`` is on the device; gradients still are the last iteration's."""
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """The weights are updated; ``loss`` and ``mb_output`` are those of before the update."""

@@ -213,8 +213,9 @@ class SupervisedTemplate(BaseTemplate):
         eval_mb_size: int | None = None,
         **options: Any,
     ) -> None:
-        for name, value in {"train_mb_size": train_mb_size, "train_epochs": train_epochs}.items():
-            if value < 1:
+        sizes = {"train_mb_size": train_mb_size, "train_epochs": train_epochs, "eval_mb_size": eval_mb_size}
+        for name, value in sizes.items():
+            if value is not None and value < 1:
                 raise ValueError(f"{name}={value!r}: expected at least 1")
         super().__init__(model=model, optimizer=optimizer, **options)
         self._criterion = criterion if criterion is not None else nn.CrossEntropyLoss()
@@ -290,10 +291,10 @@ class SupervisedTemplate(BaseTemplate):
         for _ in range(self.train_epochs):
             self._fire("before_training_epoch", **kwargs)
             if self._stop_training:
-                self._stop_training = False
                 break
             self.training_epoch(**kwargs)
             self._fire("after_training_epoch", **kwargs)
+        self._stop_training = False
 
     def _eval_exp(self, **kwargs: Any) -> None:
         self.eval_epoch(**kwargs)

@@ -49,10 +49,11 @@ class EarlyStoppingPlugin(BasePlugin):
         self._best: float | None = None
         self._best_at = 0
         self._best_weights: dict[str, Any] = {}
+        self._stopped = False
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Each experience has its own best."""
-        self._best, self._best_at, self._best_weights = None, 0, {}
+        self._best, self._best_at, self._best_weights, self._stopped = None, 0, {}, False
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Look at the metric between epochs."""
@@ -64,8 +65,13 @@ class EarlyStoppingPlugin(BasePlugin):
         if self.peval_mode == "iteration" and strategy.clock.train_exp_iterations > 0:
             self._look(strategy, strategy.clock.train_exp_iterations)
 
+    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """An iteration in which training was stopped still ran; the best weights come after it."""
+        if self._stopped:
+            strategy.model.load_state_dict(self._best_weights)
+
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Nothing was measured after the last epoch or iteration yet: the best weights seen so far are not taken."""
+        """Let the copy of the weights go."""
         self._best_weights = {}
 
     def _look(self, strategy: Any, now: int) -> None:
@@ -81,3 +87,4 @@ class EarlyStoppingPlugin(BasePlugin):
         elif now - self._best_at >= self.patience:
             strategy.model.load_state_dict(self._best_weights)
             strategy.stop_training()
+            self._stopped = True

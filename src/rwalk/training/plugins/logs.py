@@ -46,11 +46,11 @@ class LoggingPlugin(BasePlugin):
             self._batches,
         )
 
-    def after_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Say what the model can do."""
-        experience = strategy.experience
-        name, number = experience.origin_stream.name, experience.current_experience
-        key = f"Top1_Acc_Exp/eval_phase/{name}_stream/Task{experience.task_label:03d}/Exp{number:03d}"
-        accuracy = strategy.evaluator.get_last_metrics().get(key)
-        if accuracy is not None:
-            self.logger.log(self.level, "%s experience %d: accuracy %.4f", name, number, accuracy)
+    def after_eval(self, strategy: Any, **kwargs: Any) -> None:
+        """Say what the model can do. Only here has the evaluator, which comes later, seen every experience."""
+        metrics = strategy.evaluator.get_last_metrics()
+        for experience in strategy.current_eval_stream:
+            name, number = experience.origin_stream.name, experience.current_experience
+            key = f"Top1_Acc_Exp/eval_phase/{name}_stream/Task{experience.task_label:03d}/Exp{number:03d}"
+            if key in metrics:
+                self.logger.log(self.level, "%s experience %d: accuracy %.4f", name, number, metrics[key])
