@@ -78,9 +78,13 @@ def run(spec: RunSpec, *, plugins: Sequence[BasePlugin] = (), reference: Sequenc
         reference: Accuracy on each experience k of a model trained jointly on 1..k (a ``joint`` run's diagonal).
 
     Raises:
-        ValueError: The reference does not cover the stream.
+        ValueError: The reference does not cover the stream, or the device is not one of this machine.
         DataUnavailableError: The benchmark's data is not to be had.
     """
+    try:
+        torch.empty(0, device=spec.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={spec.device!r} cannot be used: {str(error).splitlines()[0]}") from error
     data = benchmark(spec.benchmark, n_experiences=spec.n_experiences, seed=spec.seed if spec.shuffle_classes else None)
     if reference is not None and len(reference) != len(data.train_stream):
         raise ValueError(f"the reference has {len(reference)} accuracies for {len(data.train_stream)} experiences")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -61,8 +61,8 @@ class RunSpec(BaseModel):
     batch_size: int = Field(default=64, ge=1)
     lr: float = Field(default=1e-3, gt=0.0, allow_inf_nan=False)
     optimizer: Literal["adam", "adamw", "sgd", "momentum"] = "adam"
-    hidden: tuple[int, ...] = (256, 256)
-    seed: int = Field(default=0, ge=0)
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (256, 256)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     shuffle_classes: bool = False
     device: str = "cpu"
     threads: int = Field(default=1, ge=1)
@@ -138,7 +138,7 @@ def build_spec(values: dict[str, Any], **overrides: Any) -> RunSpec:
     Raises:
         ValueError: A value is missing, unknown or out of range.
     """
-    merged = {**values, **{key: value for key, value in overrides.items() if value is not None}}
+    merged = {**values, **{key: value for key, value in overrides.items() if value not in (None, {})}}
     if isinstance(values.get("rwalk"), dict):
         merged["rwalk"] = {**values["rwalk"], **(overrides.get("rwalk") or {})}
     try:

@@ -21,8 +21,9 @@ def check_folder(folder: str | Path, *, overwrite: bool) -> Path:
         FileExistsError: The folder holds a run and ``overwrite`` is False, or it is a file.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file: --out names a folder")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise FileExistsError(f"{existing} is a file: --out names a folder")
     if (folder / RESULT).exists() and not overwrite:
         raise FileExistsError(f"{folder} holds another run ({RESULT}): choose another folder, or --overwrite it")
     return folder
@@ -35,8 +36,8 @@ def write_result(result: Mapping[str, Any], folder: str | Path) -> Path:
         The file's path.
     """
     target = Path(folder) / RESULT
-    target.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{RESULT}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -62,7 +62,12 @@ def to_avalanche(benchmark: Benchmark) -> Any:
 
     both = (benchmark.train_stream, benchmark.test_stream)
     streams = {stream.name: [dataset(experience) for experience in stream] for stream in both}
-    return with_task_labels(with_classes_timeline(benchmark_from_datasets(**streams)))
+    result = with_task_labels(with_classes_timeline(benchmark_from_datasets(**streams)))
+    for stream in (result.train_stream, result.test_stream):
+        for experience in stream:
+            # Avalanche's multi-head classifier indexes a tensor with them, which a set cannot
+            experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
+    return result
 
 
 class _Pairs(Dataset[tuple[Tensor, int]]):
