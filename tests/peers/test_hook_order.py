@@ -104,3 +104,11 @@ def test_stopping_early_takes_the_same_way_out(stop_at):
     theirs, ours = _both({}, all_in_one_call, stop_at)
     assert ours == theirs
     assert len(ours) < len(_both({}, all_in_one_call)[1])
+
+
+def test_the_one_deliberate_difference_a_stop_in_the_last_epoch_does_not_reach_into_the_next_experience():
+    theirs, ours = _both({}, all_in_one_call, stop_at=("after_training_iteration", 5, 1))
+    trained = [{event[3] for event in events if event[0] == "before_training_iteration"} for events in (theirs, ours)]
+    assert trained == [{0, 2}, {0, 1, 2}]
+    first = [event for event in ours if event[3] == 0]
+    assert first == [event for event in theirs if event[3] == 0]

@@ -96,9 +96,9 @@ class RWalk:
         if self._hooks is not None:
             raise RWalkError("this RWalk is attached already; detach() it first")
         if optimizer is not None or model is not None:
-            self.optimizer = self.optimizer if optimizer is None else base_optimizer(optimizer)
-            self.model = self.model if model is None else model
-            self._tracker.follow(self.model, self.optimizer)
+            base = self.optimizer if optimizer is None else base_optimizer(optimizer)
+            self._tracker.follow(self.model if model is None else model, base)
+            self.model, self.optimizer = self._tracker.model, base
         self._hooks = OptimizerHooks(self.optimizer, self)
 
     def detach(self) -> None:

@@ -1,0 +1,93 @@
+"""The command line: what it prints and stores."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rwalk
+from rwalk.experiments import METHODS, RunSpec, read_result, run
+from rwalk.streams import benchmarks
+
+
+def test_list_names_every_benchmark_and_method(shell):
+    status, out, err = shell("list")
+    assert (status, err) == (0, "")
+    for name, summary in {**benchmarks(), **{name: method.summary for name, method in METHODS.items()}}.items():
+        assert any(line.startswith(name) and summary in line for line in out.splitlines())
+
+
+def test_version(shell):
+    assert shell("--version") == (0, f"rwalk {rwalk.__version__}\n", "")
+
+
+def test_a_run_is_stored_and_shown(shell):
+    options = ["--benchmark", "split-digits", "--method", "rwalk", "--epochs", "1", "--n-experiences", "2"]
+    more = [
+        "--exemplars",
+        "2",
+        "--ewc-lambda",
+        "0.5",
+        "--ewc-alpha",
+        "0.8",
+        "--delta-t",
+        "4",
+        "--replay-batch-size",
+        "9",
+    ]
+    others = ["--batch-size", "50", "--lr", "0.01", "--optimizer", "momentum", "--seed", "3", "--shuffle-classes"]
+    status, out, err = shell(
+        "run", *options, *more, *others, "--threads", "1", "--device", "cpu", "--out", "runs/first"
+    )
+    assert (status, err) == (0, "")
+    stored = read_result("runs/first")
+    expected = RunSpec(
+        benchmark="split-digits",
+        method="rwalk",
+        epochs=1,
+        n_experiences=2,
+        exemplars=2,
+        replay_batch_size=9,
+        rwalk={"ewc_lambda": 0.5, "ewc_alpha": 0.8, "delta_t": 4},
+        batch_size=50,
+        lr=0.01,
+        optimizer="momentum",
+        seed=3,
+        shuffle_classes=True,
+    )
+    assert RunSpec(**stored["config"]).rwalk_config == expected.rwalk_config
+    assert {**stored["config"], "rwalk": None} == {**expected.model_dump(mode="json"), "rwalk": None}
+    assert stored["accuracy_matrix"] == run(expected).matrix.tolist()
+    for value in (*stored["accuracy_matrix"][1], stored["average_accuracy"], stored["forgetting"]):
+        assert f"{100 * value:.1f}" in out
+    assert "runs/first/result.json" in out
+    assert sorted(path.name for path in Path("runs").rglob("*")) == ["first", "result.json"]
+
+
+def test_a_run_comes_from_a_file_and_options_win(shell, spec):
+    assert shell("run", "--spec", spec, "--out", "one", "--seed", "2", "--ewc-lambda", "7")[0] == 0
+    config = read_result("one")["config"]
+    assert (config["hidden"], config["seed"], config["epochs"]) == ([16], 2, 1)
+    assert (config["rwalk"]["delta_t"], config["rwalk"]["ewc_lambda"]) == (3, 7.0)
+
+
+def test_a_joint_run_gives_intransigence(shell, spec):
+    assert shell("run", "--spec", spec, "--method", "joint", "--out", "joint")[0] == 0
+    status, out, _ = shell("run", "--spec", spec, "--out", "mine", "--reference", "joint")
+    assert status == 0
+    assert "intransigence" in out
+    mine, joint = read_result("mine"), read_result("joint")
+    assert joint["intransigence"] is None
+    expected = joint["accuracy_matrix"][1][1] - mine["accuracy_matrix"][1][1]
+    assert mine["intransigence"] == pytest.approx(expected)
+
+
+def test_the_installed_command_works_and_warns_of_nothing(spec, tmp_path):
+    script = Path(sys.executable).with_name("rwalk")
+    for status in (0, 1):  # the second time the folder holds a run
+        command = [sys.executable, "-W", "error", str(script), "run", "--spec", spec, "--out", "run"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (status, status)
+    assert done.stderr.startswith("rwalk: error: run holds another run")
+    assert read_result(tmp_path / "run")["config"]["method"] == "rwalk"

@@ -1,0 +1,192 @@
+"""An optimizer's own steps, whatever it does inside them."""
+
+import pytest
+import torch
+from torch import nn
+
+from reference.problems import assert_same, assert_same_state, batches, tanh_net, train, weights
+from rwalk import RWalk, RWalkConfig, RWalkError
+
+CONFIG = RWalkConfig(ewc_lambda=1.0, delta_t=4)
+
+
+class PlainSGD(torch.optim.Optimizer):
+    """Calls its closure as often as told, and fails when told."""
+
+    def __init__(self, parameters, lr=0.1, closure_calls=1):
+        super().__init__(parameters, {"lr": lr})
+        self.closure_calls, self.fails = closure_calls, False
+
+    def step(self, closure=None):
+        for _ in range(self.closure_calls if closure else 0):
+            closure()
+        if self.fails:
+            raise FloatingPointError("step failed")
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.sub_(group["lr"] * parameter.grad)
+
+
+class GradFree(PlainSGD):
+    """Calls its closure where gradients are off."""
+
+    step = torch.no_grad()(PlainSGD.step)
+
+
+class Accelerated(torch.optim.Optimizer):
+    """An optimizer around another, as Accelerate makes it."""
+
+    def __init__(self, optimizer):  # deliberately without super().__init__
+        self.optimizer = optimizer
+
+    def step(self, closure=None):
+        self.optimizer.step(closure)
+
+
+def walk(make_optimizer):
+    model = tanh_net()
+    optimizer = make_optimizer(model.parameters())
+    return model, optimizer, RWalk(model, optimizer, CONFIG)
+
+
+def train_with_closure(model, optimizer, task, steps, keyword=False):
+    for x, y in batches(task, steps):
+
+        def closure(x=x, y=y):
+            optimizer.zero_grad()
+            loss = nn.functional.mse_loss(model(x), y)
+            loss.backward()
+            return loss
+
+        returned = optimizer.step(closure=closure) if keyword else optimizer.step(closure)
+        assert returned is None or returned.item() >= 0
+
+
+@pytest.mark.parametrize("keyword", [False, True])
+@pytest.mark.parametrize(
+    "make_optimizer",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+        lambda p: torch.optim.Adam(p, lr=0.01),
+        PlainSGD,
+        GradFree,
+    ],
+)
+def test_a_step_with_a_closure_equals_one_without(make_optimizer, keyword):
+    model, optimizer, rwalk = walk(make_optimizer)
+    other, its_optimizer, its_walk = walk(make_optimizer)
+    for task in range(2):
+        train(model, optimizer, task, steps=10)
+        train_with_closure(other, its_optimizer, task, 10, keyword)
+        rwalk.consolidate()
+        its_walk.consolidate()
+    assert_same(weights(other), weights(model))
+    assert_same_state(its_walk.state_dict(), rwalk.state_dict())
+
+
+def test_the_closures_loss_is_returned():
+    model, optimizer, _ = walk(lambda p: torch.optim.SGD(p, lr=0.1))
+    loss = model(torch.ones(1, 3).double()).sum()
+
+    def closure():
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure) is loss
+
+
+def test_lbfgs_is_refused():
+    model = tanh_net()
+    with pytest.raises(RWalkError, match=r"LBFGS.*first-order"):
+        RWalk(model, torch.optim.LBFGS(model.parameters()))
+
+
+def test_an_optimizer_that_calls_its_closure_twice_is_refused_and_named():
+    model, optimizer, rwalk = walk(lambda p: PlainSGD(p, closure_calls=2))
+    before = weights(model)
+    with pytest.raises(RWalkError, match="PlainSGD called its closure 2 times"):
+        train_with_closure(model, optimizer, 0, 1)
+    assert_same(weights(model), before)
+    assert rwalk.steps == 0
+    rwalk.state_dict()  # no step is left open
+
+
+def test_two_walks_on_one_optimizer_are_refused_until_one_detaches():
+    model, optimizer, rwalk = walk(PlainSGD)
+    with pytest.raises(RWalkError, match=r"another RWalk.*detach"):
+        RWalk(model, optimizer)
+    second = RWalk(model, optimizer, attach=False)
+    with pytest.raises(RWalkError, match="another RWalk"):
+        second.attach()
+    rwalk.detach()
+    second.attach()
+    train(model, optimizer, task=0, steps=2)
+    assert (rwalk.steps, second.steps) == (0, 2)
+
+
+def test_a_wrapped_optimizer_is_followed_at_its_core():
+    model = tanh_net()
+    inner = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, Accelerated(inner))
+    assert rwalk.optimizer is inner
+    train(model, inner, task=0, steps=2)
+    assert rwalk.steps == 2
+
+
+def test_two_optimizers_of_one_model_each_have_their_walk():
+    model = tanh_net()
+    first = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    second = torch.optim.Adam(model[2].parameters(), lr=0.01)
+    walks = RWalk(model, first), RWalk(model, second)
+    for x, y in batches(0, 5):
+        model.zero_grad()
+        nn.functional.mse_loss(model(x), y).backward()
+        first.step()
+        second.step()
+    assert set(walks[0].importances("fisher")) == {"0.weight", "0.bias"}
+    assert set(walks[1].importances("fisher")) == {"2.weight", "2.bias"}
+
+
+def test_a_step_that_raises_leaves_no_trace():
+    model, optimizer, rwalk = walk(PlainSGD)
+    other, its_optimizer, its_walk = walk(PlainSGD)
+    for task in range(2):
+        for part in range(3):
+            train(model, optimizer, task + part, steps=3)
+            train(other, its_optimizer, task + part, steps=3)
+            its_optimizer.fails = True
+            with pytest.raises(FloatingPointError):
+                train(other, its_optimizer, task=9, steps=1)
+            with pytest.raises(FloatingPointError):
+                train_with_closure(other, its_optimizer, 9, 1)
+            its_optimizer.fails = False
+        train(model, optimizer, task, steps=1)
+        train(other, its_optimizer, task, steps=1)
+        rwalk.consolidate()
+        its_walk.consolidate()
+    assert_same(weights(other), weights(model))
+    assert_same_state(its_walk.state_dict(), rwalk.state_dict())
+
+
+def test_a_closure_that_raises_leaves_no_trace():
+    _, optimizer, rwalk = walk(lambda p: torch.optim.SGD(p, lr=0.1))
+    before = rwalk.state_dict()
+
+    def closure():
+        raise KeyError("no batch")
+
+    with pytest.raises(KeyError, match="no batch"):
+        optimizer.step(closure)
+    assert_same_state(rwalk.state_dict(), before)
+
+
+def test_abandoning_a_failed_step_opens_the_way_to_its_state():
+    model, optimizer, rwalk = walk(PlainSGD)
+    train(model, optimizer, task=0, steps=3)
+    before = rwalk.state_dict()
+    optimizer.fails = True
+    with pytest.raises(FloatingPointError):
+        train(model, optimizer, task=0, steps=1)
+    rwalk.abandon_step()
+    assert_same_state(rwalk.state_dict(), before)

@@ -1,0 +1,91 @@
+"""Names that survive wrapping, and the patterns that choose among them."""
+
+import pytest
+import torch
+from torch import nn
+
+from reference.problems import tanh_net, train
+from rwalk import RWalk, RWalkConfig, RWalkError
+from rwalk.core.naming import canonical_name, selected_parameters
+
+
+class Wrapper(nn.Module):
+    """Keeps the model under an attribute, as DataParallel, DDP and ``torch.compile`` do."""
+
+    def __init__(self, attribute: str, model: nn.Module):
+        super().__init__()
+        self.attribute = attribute
+        self.add_module(attribute, model)
+
+    def forward(self, x):
+        return getattr(self, self.attribute)(x)
+
+
+@pytest.mark.parametrize(
+    ("raw", "canonical"),
+    [
+        ("weight", "weight"),
+        ("module.weight", "weight"),
+        ("module.module.0.weight", "0.weight"),
+        ("_orig_mod.0.weight", "0.weight"),
+        ("module._orig_mod.0.weight", "0.weight"),
+        ("_orig_mod.module.0.weight", "0.weight"),
+        ("blocks.0._checkpoint_wrapped_module.fc.weight", "blocks.0.fc.weight"),
+        ("_fsdp_wrapped_module.blocks.1._fsdp_wrapped_module.weight", "blocks.1.weight"),
+        ("encoder.module.weight", "encoder.module.weight"),
+        ("module", "module"),
+    ],
+)
+def test_canonical_name(raw, canonical):
+    assert canonical_name(raw) == canonical
+
+
+@pytest.mark.parametrize("attribute", ["module", "_orig_mod"])
+def test_state_of_a_wrapped_model_fits_the_bare_one(attribute):
+    wrapped = Wrapper(attribute, tanh_net())
+    optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+    rwalk = RWalk(wrapped, optimizer)
+    train(wrapped, optimizer, task=0, steps=12)
+    rwalk.consolidate()
+    bare = tanh_net(seed=1)
+    fresh = RWalk(bare, torch.optim.SGD(bare.parameters(), lr=0.1))
+    fresh.load_state_dict(rwalk.state_dict())
+    assert set(fresh.importances()) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert fresh.importances()["0.weight"].abs().sum() > 0
+
+
+def test_names_that_collide_without_wrappers_are_refused():
+    model = nn.ModuleDict({"a": nn.Linear(1, 1), "_orig_mod": nn.ModuleDict({"a": nn.Linear(1, 1)})})
+    with pytest.raises(RWalkError, match=r"both called 'a\.weight'"):
+        RWalk(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "expected"),
+    [
+        ((), (), {"0.weight", "0.bias", "2.weight", "2.bias"}),
+        (("0.*",), (), {"0.weight", "0.bias"}),
+        ((), ("2.*",), {"0.weight", "0.bias"}),
+        (("*.weight", "2.bias"), (), {"0.weight", "2.weight", "2.bias"}),
+        (("0.*",), ("*.bias",), {"0.weight"}),
+    ],
+)
+def test_include_and_exclude_choose_what_is_tracked(include, exclude, expected):
+    model = tanh_net()
+    config = RWalkConfig(include=include, exclude=exclude)
+    assert set(selected_parameters(model, config)) == expected
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer, config)
+    train(model, optimizer, task=0, steps=3)
+    assert set(rwalk.importances("fisher")) == expected
+
+
+def test_patterns_are_case_sensitive_and_see_canonical_names():
+    model = Wrapper("module", nn.ModuleDict({"Head": nn.Linear(1, 1), "head": nn.Linear(1, 1)}))
+    assert set(selected_parameters(model, RWalkConfig(include=("head.*",)))) == {"head.weight", "head.bias"}
+
+
+def test_patterns_that_select_nothing_are_refused_and_named():
+    model = tanh_net()
+    with pytest.raises(RWalkError, match=r"include=\('decoder\.\*',\)"):
+        RWalk(model, torch.optim.SGD(model.parameters(), lr=0.1), RWalkConfig(include=("decoder.*",)))

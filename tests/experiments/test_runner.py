@@ -1,0 +1,151 @@
+"""Carrying a spec out: what comes back, and what it depends on."""
+
+import json
+import platform
+
+import pytest
+import torch
+
+import rwalk
+from rwalk.experiments import METHODS, RunSpec, run
+from rwalk.experiments.runner import SCHEMA_VERSION
+from training.toys import Recorder
+
+SMALL = {"benchmark": "split-digits", "epochs": 1, "n_experiences": 3, "hidden": (16,), "batch_size": 64}
+METRICS = {
+    "average_accuracy",
+    "forgetting",
+    "intransigence",
+    "backward_transfer",
+    "forward_transfer",
+    "learning_accuracy",
+}
+
+
+def small(method="rwalk", **settings):
+    return RunSpec(**{**SMALL, "method": method, **settings})
+
+
+@pytest.fixture(scope="module")
+def finished():
+    """One run of each method."""
+    return {method: run(small(method)) for method in METHODS}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_result_says_what_was_run_and_what_came_of_it(finished, method):
+    result = finished[method].to_dict()
+    assert set(result) == {
+        "schema_version",
+        "config",
+        "versions",
+        "seconds",
+        "accuracy_matrix",
+        "reference",
+        *METRICS,
+    }
+    assert result["schema_version"] == SCHEMA_VERSION == 1
+    written = json.loads(json.dumps(result, allow_nan=False))
+    assert RunSpec(**written["config"]).rwalk_config == finished[method].spec.rwalk_config
+    rows = result["accuracy_matrix"]
+    assert [len(row) for row in rows] == [3, 3, 3]
+    assert all(0.0 <= value <= 1.0 for row in rows for value in row)
+    assert result["average_accuracy"] == pytest.approx(sum(rows[2]) / 3)
+    best = [max(rows[0][j], rows[1][j]) for j in range(2)]
+    assert result["forgetting"] == pytest.approx(sum(b - rows[2][j] for j, b in enumerate(best)) / 2)
+    assert result["forward_transfer"] is not None
+    assert result["intransigence"] is result["reference"] is None
+    assert result["seconds"] > 0
+
+
+def test_the_configuration_is_complete_and_runs_again(finished):
+    config = finished["rwalk"].to_dict()["config"]
+    assert set(config["rwalk"]) == set(rwalk.RWalkConfig().to_dict())
+    again = RunSpec(**config)
+    assert again.rwalk_config == finished["rwalk"].spec.rwalk_config
+    assert run(again).matrix.tolist() == finished["rwalk"].matrix.tolist()
+
+
+def test_versions_are_those_installed(finished):
+    versions = finished["rwalk"].to_dict()["versions"]
+    assert versions["rwalk"] == rwalk.__version__
+    assert versions["torch"] == torch.__version__
+    assert versions["python"] == platform.python_version()
+    assert {"numpy", "scikit-learn", "datasets"} <= set(versions)
+
+
+def test_the_same_seed_gives_the_same_result_and_another_seed_another():
+    first, second, other = (run(small(exemplars=2, seed=seed)) for seed in (5, 5, 6))
+    ours, again = first.to_dict(), second.to_dict()
+    assert {**ours, "seconds": 0} == {**again, "seconds": 0}
+    assert other.matrix.tolist() != first.matrix.tolist()
+
+
+def test_the_result_does_not_depend_on_what_was_drawn_before(finished):
+    torch.rand(17)
+    assert run(small("rwalk")).matrix.tolist() == finished["rwalk"].matrix.tolist()
+
+
+def test_the_seed_draws_the_order_of_classes_only_if_asked():
+    def classes(**settings):
+        recorder = Recorder(
+            lambda strategy: strategy.experience.classes_in_this_experience if strategy.experience else None
+        )
+        run(small(seed=3, **settings), plugins=[recorder])
+        return recorder.notes("after_training_exp")
+
+    assert classes() == [(0, 1, 2, 3), (4, 5, 6), (7, 8, 9)]
+    shuffled = classes(shuffle_classes=True)
+    assert shuffled != classes()
+    assert sorted(label for group in shuffled for label in group) == list(range(10))
+
+
+def test_a_joint_run_sees_all_data_so_far_from_fresh_weights():
+    def note(strategy):
+        return len(strategy.adapted_dataset), strategy.model[1].weight.detach().clone()
+
+    recorder = Recorder(note, "before_training_exp")
+    result = run(small("joint", shuffle_classes=False), plugins=[recorder])
+    sizes = [size for size, _ in recorder.notes("before_training_exp")]
+    assert sizes[0] < sizes[1] < sizes[2] == 1257
+    starts = [weight for _, weight in recorder.notes("before_training_exp")]
+    assert not torch.equal(starts[0], starts[1])
+    assert all(float(start.abs().max()) <= 1 / 8 for start in starts)  # initial weights of 64 inputs lie within 1/√64
+    assert result.spec.method == "joint"
+
+
+def test_a_joint_run_is_the_reference_of_intransigence():
+    joint = run(small("joint", epochs=3))
+    diagonal = [row[index] for index, row in enumerate(joint.matrix.tolist())]
+    result = run(small("fine-tuning", epochs=3), reference=diagonal)
+    stored = result.to_dict()
+    assert stored["reference"] == diagonal
+    assert stored["intransigence"] == pytest.approx(diagonal[2] - stored["accuracy_matrix"][2][2])
+    with pytest.raises(ValueError, match="the reference has 2 accuracies for 3 experiences"):
+        run(small(), reference=diagonal[:2])
+
+
+def test_rwalk_and_exemplars_change_the_outcome(finished):
+    matrices = [finished["fine-tuning"].matrix, finished["rwalk"].matrix, run(small(exemplars=2)).matrix]
+    assert len({str(matrix.tolist()) for matrix in matrices}) == 3
+    off = run(small(rwalk={"ewc_lambda": 0.0}))
+    assert off.matrix.tolist() == finished["fine-tuning"].matrix.tolist()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "momentum"])
+def test_each_optimizer_runs(optimizer):
+    recorder = Recorder(lambda strategy: strategy.optimizer, "before_training")
+    run(small(optimizer=optimizer, lr=0.05), plugins=[recorder])
+    made = recorder.notes("before_training")[0]
+    assert (type(made).__name__.lower(), made.defaults["lr"]) == (
+        {"momentum": "sgd"}.get(optimizer, optimizer),
+        0.05,
+    )
+    assert made.defaults.get("momentum", 0.0) == (0.9 if optimizer == "momentum" else 0.0)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_a_device_that_this_machine_lacks_is_named_in_one_line(device):
+    with pytest.raises(ValueError, match=f"device={device!r} cannot be used") as caught:
+        run(small(device=device))
+    assert len(str(caught.value).splitlines()) == 1

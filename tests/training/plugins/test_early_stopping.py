@@ -1,0 +1,106 @@
+"""Early stopping: when, and with which weights."""
+
+import pytest
+
+from reference.problems import assert_same, weights
+from rwalk.streams import Stream
+from rwalk.training import EarlyStoppingPlugin, EvaluationPlugin
+from training.toys import ITERATION, Recorder, naive, net, toy, training
+
+KEY = "Top1_Acc_Stream/eval_phase/valid_stream"
+
+
+class Scripted(EvaluationPlugin):
+    """Reports the values it was given, one an evaluation, as the watched metric."""
+
+    def __init__(self, *values, key=KEY):
+        super().__init__()
+        self.values, self.key = list(values), key
+
+    def after_eval(self, strategy, **kwargs):
+        super().after_eval(strategy, **kwargs)
+        self._last[self.key] = self.values.pop(0)
+
+
+def run(values, *, epochs=8, experiences=1, every="epoch", key=KEY, **settings):
+    """Train under scripted values (the first is of before training); weights after each period, and at the end."""
+    benchmark, model = toy(), net()
+    recorder = Recorder(lambda strategy: weights(strategy.model), f"after_training_{every}")
+    plugin = EarlyStoppingPlugin(**{"patience": 2, "peval_mode": every, **settings})
+    strategy = naive(
+        model,
+        plugins=[plugin, recorder],
+        evaluator=Scripted(*values, key=key),
+        eval_every=1,
+        peval_mode=every,
+        train_epochs=epochs,
+    )
+    valid = Stream("valid", [experience.dataset for experience in benchmark.test_stream])
+    strategy.train(benchmark.train_stream[:experiences], [valid])
+    return recorder, recorder.notes(f"after_training_{every}"), model
+
+
+def test_training_stops_after_the_patience_and_the_best_weights_return():
+    _, snapshots, model = run([0.0, 0.5, 0.7, 0.6, 0.7, 0.9])
+    assert len(snapshots) == 4  # best after the second epoch, two without improvement
+    assert_same(weights(model), snapshots[1])
+
+
+def test_training_that_improves_is_not_stopped():
+    _, snapshots, model = run([0.0, 0.1, 0.2, 0.2, 0.3, 0.3], epochs=5)
+    assert len(snapshots) == 5
+    assert_same(weights(model), snapshots[-1])
+
+
+@pytest.mark.parametrize(("mode", "epochs", "best"), [("min", 4, 1), ("max", 3, 0)])
+def test_less_or_more_can_be_better(mode, epochs, best):
+    loss = "Loss_Stream/eval_phase/valid_stream"
+    _, snapshots, model = run([9.0, 3.0, 1.0, 2.0, 1.5], mode=mode, metric_name="Loss_Stream", key=loss)
+    assert len(snapshots) == epochs
+    assert_same(weights(model), snapshots[best])
+
+
+def test_an_improvement_within_the_margin_is_none():
+    _, snapshots, model = run([0.0, 0.5, 0.55, 0.58], margin=0.1)
+    assert len(snapshots) == 3
+    assert_same(weights(model), snapshots[0])
+
+
+def test_between_iterations_the_one_begun_is_run_and_the_best_weights_return_after_it():
+    recorder, snapshots, model = run([0.0, 0.5, 0.7, 0.6, 0.6, 0.9, 0.9], every="iteration", epochs=3)
+    assert len(snapshots) == recorder.names.count("before_update") == 5
+    assert_same(weights(model), snapshots[1])
+
+
+def test_each_experience_has_its_own_best():
+    first, second = [0.9, 0.8, 0.8], [0.1, 0.2, 0.1, 0.1]
+    _, snapshots, model = run([0.0, *first, *second], experiences=2, epochs=6)
+    assert len(snapshots) == 3 + 4
+    assert_same(weights(model), snapshots[4])
+
+
+def test_the_hooks_of_a_stopped_experience_are_complete():
+    recorder, _, _ = run([0.0, 0.5, 0.4, 0.4], epochs=6)
+    trained = [name for name in recorder.names if "eval" not in name]
+    expected = training([ITERATION * 3] * 3)
+    expected.insert(expected.index("after_training_exp"), "before_training_epoch")
+    assert trained == expected
+
+
+def test_a_metric_that_is_not_measured_is_named():
+    strategy = naive(plugins=[EarlyStoppingPlugin(patience=1)], train_epochs=2)
+    with pytest.raises(ValueError, match=f"early stopping watches {KEY!r}, which is not measured"):
+        strategy.train(toy().train_stream[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patience": 0}, "patience=0: expected at least 1"),
+        ({"patience": 1, "mode": "best"}, "mode='best': expected 'max' or 'min'"),
+        ({"patience": 1, "peval_mode": "batch"}, "peval_mode='batch': expected 'epoch' or 'iteration'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        EarlyStoppingPlugin(**settings)

@@ -1,0 +1,129 @@
+"""Riemannian Walk as a plugin: when it follows, and what it leaves alone."""
+
+import pytest
+import torch
+from torch import nn
+
+from reference.problems import assert_same, weights
+from rwalk import RWalk, RWalkConfig, RWalkError
+from rwalk.training import RWalkPlugin
+from training.toys import Recorder, naive, net, sgd, toy
+
+
+def test_three_settings_or_a_whole_config():
+    assert RWalkPlugin().config == RWalkConfig()
+    assert RWalkPlugin(3.0, 0.5, 7).config == RWalkConfig(ewc_lambda=3.0, ewc_alpha=0.5, delta_t=7)
+    assert RWalkPlugin(ewc_lambda=0.0).config.ewc_lambda == 0.0
+    config = RWalkConfig(penalty="proximal")
+    assert RWalkPlugin(config=config).config is config
+    with pytest.raises(TypeError, match="config= and delta_t both given"):
+        RWalkPlugin(delta_t=3, config=config)
+    with pytest.raises(ValueError, match="ewc_alpha=2"):
+        RWalkPlugin(ewc_alpha=2)
+
+
+def test_each_experience_is_a_task_and_only_training_is_followed():
+    plugin = RWalkPlugin(delta_t=2)
+    attached = Recorder(lambda strategy: plugin.rwalk is not None and plugin.rwalk.attached)
+    benchmark = toy()
+    strategy = naive(plugins=[plugin, attached], eval_every=0, train_epochs=2)
+    strategy.train(benchmark.train_stream, [benchmark.test_stream])
+    assert (plugin.rwalk.tasks, plugin.rwalk.steps) == (2, 12)
+    assert all(attached.notes("before_update"))
+    assert not any(attached.notes("after_training_exp"))
+    assert not any(attached.notes("before_eval"))
+    before = plugin.rwalk.steps
+    strategy.optimizer.step()
+    assert plugin.rwalk.steps == before
+
+
+def test_calls_of_train_one_by_one_are_tasks_too():
+    plugin, benchmark = RWalkPlugin(delta_t=2), toy()
+    strategy = naive(plugins=[plugin])
+    for index, experience in enumerate(benchmark.train_stream):
+        strategy.train(experience)
+        assert (plugin.rwalk.tasks, plugin.rwalk.steps) == (index + 1, 3 * (index + 1))
+
+
+def test_the_loss_stays_the_plain_loss_while_the_gradient_holds_the_penalty():
+    noted = []
+
+    class Look(Recorder):
+        def after_backward(self, strategy, **kwargs):
+            self.plain = [parameter.grad.clone() for parameter in strategy.model.parameters()]
+
+        def after_update(self, strategy, **kwargs):
+            assert torch.equal(strategy.loss, nn.functional.cross_entropy(strategy.mb_output, strategy.mb_y))
+            pairs = zip(self.plain, strategy.model.parameters(), strict=True)
+            noted.append(any(not torch.equal(plain, parameter.grad) for plain, parameter in pairs))
+
+    naive(plugins=[RWalkPlugin(ewc_lambda=10.0, delta_t=2), Look()]).train(toy().train_stream)
+    assert noted == [False] * 4 + [True] * 2  # in the second task's first step nothing has moved from its anchor
+
+
+def test_zero_strength_measures_and_changes_nothing():
+    ends = []
+    for plugins in ([], [RWalkPlugin(ewc_lambda=0.0, delta_t=2)]):
+        model = net(dropout=0.3)
+        torch.manual_seed(1)
+        naive(model, plugins=plugins).train(toy().train_stream)
+        ends.append(model.state_dict())
+    assert_same(*ends)
+
+
+def test_an_optimizer_can_be_replaced_between_experiences():
+    plugin, benchmark, model = RWalkPlugin(delta_t=2), toy(), net()
+    strategy = naive(model, plugins=[plugin])
+    strategy.train(benchmark.train_stream[0])
+    strategy.optimizer = torch.optim.AdamW(model.parameters())
+    strategy.train(benchmark.train_stream[1])
+    assert plugin.rwalk.steps == 6
+    assert plugin.rwalk.optimizer is strategy.optimizer
+
+
+def test_two_of_them_in_one_strategy_are_refused():
+    strategy = naive(plugins=[RWalkPlugin(), RWalkPlugin()])
+    with pytest.raises(RWalkError, match="two RWalkPlugins"):
+        strategy.train(toy().train_stream[0])
+
+
+def test_a_training_that_was_interrupted_can_go_on():
+    class Interrupt(Recorder):
+        armed = True
+
+        def after_backward(self, strategy, **kwargs):
+            if self.armed and strategy.clock.train_exp_iterations == 1:
+                self.armed = False
+                raise KeyboardInterrupt
+
+    plugin, benchmark = RWalkPlugin(delta_t=2), toy()
+    strategy = naive(plugins=[plugin, Interrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        strategy.train(benchmark.train_stream[0])
+    strategy.train(benchmark.train_stream[0])
+    assert plugin.rwalk.tasks == 1
+    assert all(values.isfinite().all() for values in plugin.rwalk.importances().values())
+
+
+def test_a_strong_penalty_keeps_what_was_learned_where_it_was():
+    moved = []
+    for strength in (0.0, 20.0):
+        model, benchmark = net(), toy()
+        strategy = naive(
+            model, optimizer=sgd(model, lr=0.01), plugins=[RWalkPlugin(ewc_lambda=strength, delta_t=2)], train_epochs=5
+        )
+        torch.manual_seed(1)
+        strategy.train(benchmark.train_stream[0])
+        before, important = weights(model), strategy.plugins[0].rwalk.importances()
+        strategy.train(benchmark.train_stream[1])
+        moved.append(sum(float((important[n] * (p - before[n]) ** 2).sum()) for n, p in weights(model).items()))
+    assert moved[1] < 0.5 * moved[0]
+
+
+def test_a_core_of_ones_own_beside_it_is_refused():
+    model = net()
+    optimizer = sgd(model)
+    rwalk = RWalk(model, optimizer)
+    with pytest.raises(RWalkError, match="another RWalk is attached"):
+        naive(model, optimizer=optimizer, plugins=[RWalkPlugin()]).train(toy().train_stream[0])
+    rwalk.detach()
