@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakSet
 
 import torch
 from torch.optim import LBFGS, Optimizer
 
 from rwalk.errors import RWalkError
-
-if TYPE_CHECKING:
-    from rwalk.core.regularizer import RWalk
 
 __all__ = ["OptimizerHooks", "base_optimizer"]
 
@@ -29,6 +26,19 @@ def base_optimizer(optimizer: Optimizer) -> Optimizer:
         raise TypeError(f"optimizer={optimizer!r}: expected a torch.optim.Optimizer")
     inner = getattr(optimizer, "optimizer", None)
     return base_optimizer(inner) if isinstance(inner, Optimizer) else optimizer
+
+
+class StepFollower(Protocol):
+    """What the hooks call at each step of the optimizer; ``RWalk`` is one."""
+
+    def before_step(self, *, grad_scale: Any = None) -> None:
+        """Gradients are complete; the optimizer is about to use them."""
+
+    def after_step(self, *, skipped: bool = False) -> None:
+        """The optimizer has stepped, or skipped the step."""
+
+    def abandon_step(self) -> None:
+        """The optimizer raised; ``after_step`` will not come."""
 
 
 class OptimizerHooks:
@@ -48,7 +58,7 @@ class OptimizerHooks:
         RWalkError: LBFGS, or an optimizer that another RWalk follows already.
     """
 
-    def __init__(self, optimizer: Optimizer, rwalk: RWalk) -> None:
+    def __init__(self, optimizer: Optimizer, rwalk: StepFollower) -> None:
         if isinstance(optimizer, LBFGS):
             raise RWalkError(
                 "LBFGS evaluates its closure several times a step, so there is no one gradient to score: "
