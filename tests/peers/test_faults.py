@@ -135,7 +135,7 @@ def test_trap_3_new_rows_of_a_grown_head_are_anchored_where_they_start_in_ours_a
     name = "1.classifier.weight"
     theirs, ours = TheirRWalk(), RWalkPlugin()
     looks = {
-        # noqa below: what the lambda looks up is made only in training
+        # the lambda waits: what it looks up is made only in training
         theirs: AtTheFirstGrownStep(lambda shape: theirs.checkpoint_params[name].expand(shape)),  # noqa: PLW0108
         ours: AtTheFirstGrownStep(lambda shape: ours.rwalk.state_dict()["parameters"][name]["anchor"]),
     }
