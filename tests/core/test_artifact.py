@@ -54,7 +54,14 @@ def test_loading_with_another_config_keeps_the_other(saved):
 
 
 @pytest.mark.parametrize(
-    "config", [CONFIG, CONFIG.replace(damping_scale="relative"), CONFIG.replace(alpha_warmup=True, ewc_alpha=0.02)]
+    "config",
+    [
+        CONFIG,
+        CONFIG.replace(damping_scale="relative"),
+        CONFIG.replace(alpha_warmup=True, ewc_alpha=0.02),
+        RWalkConfig.agem(delta_t=4, fisher_every=3),
+        RWalkConfig.avalanche(delta_t=5),
+    ],
 )
 @pytest.mark.parametrize("stop", [6, 12, 13, 22])  # inside a window, between windows, inside a task
 def test_training_goes_on_bit_for_bit_through_a_file(config, stop, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -245,5 +246,5 @@ def _check_count(name: str, value: Any, what: str) -> None:
 def _check_number(name: str, value: Any, low: float, high: float, expected: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}={value!r}: expected {expected}")
-    if not (math.isfinite(value) and low <= value <= high):
+    if not low <= value <= high or value in (math.inf, -math.inf) or value > sys.float_info.max:
         raise ValueError(f"{name}={value!r}: expected {expected}")

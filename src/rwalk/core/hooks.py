@@ -49,6 +49,7 @@ class OptimizerHooks:
     - A fused optimizer under GradScaler receives scaled gradients, ``grad_scale`` and ``found_inf`` and may skip the
       step by itself.
     - A step that raises leaves no trace.
+    - A step that calls its parent class's ``step`` fires the hooks of both; only the outer ones count.
 
     Args:
         optimizer: Whose steps to follow.
@@ -74,7 +75,9 @@ class OptimizerHooks:
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
         ]
-        self._reading = False
+        self._read: list[tuple[int, int]] | None = None  # gradients as before_step left them, until the step ends
+        self._closure: Callable[[], Any] | None = None
+        self._nested = 0
         _ATTACHED.add(optimizer)
 
     def remove(self) -> None:
@@ -84,19 +87,33 @@ class OptimizerHooks:
         _ATTACHED.discard(self._optimizer)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._reading:  # the optimizer raised in its last step
-            self._reading = False
-            self.rwalk.abandon_step()
         closure = kwargs.get("closure") or next((arg for arg in args[1:] if callable(arg)), None)
+        if self._is_nested(closure):
+            self._nested += 1
+            return None
+        self._nested = 0
+        if self._read is not None:  # the optimizer raised in its last step
+            self._read = None
+            self.rwalk.abandon_step()
         if closure is None:
             self.rwalk.before_step(grad_scale=getattr(optimizer, "grad_scale", None))
-            self._reading = True
+            self._read = self._gradients()
             return None
-        wrapped = self._reading_after(closure)
+        wrapped = self._closure = self._reading_after(closure)
         return (
             tuple(wrapped if arg is closure else arg for arg in args),
             {key: wrapped if value is closure else value for key, value in kwargs.items()},
         )
+
+    def _is_nested(self, closure: Callable[[], Any] | None) -> bool:
+        """Whether this is ``super().step()`` of a step that was read already: torch runs the hooks there once more."""
+        if closure is not None:
+            return closure is self._closure
+        return self._read is not None and self._read == self._gradients()
+
+    def _gradients(self) -> list[tuple[int, int]]:
+        gradients = [p.grad for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
+        return [(id(gradient), gradient._version) for gradient in gradients]
 
     def _reading_after(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         calls = 0
@@ -105,7 +122,7 @@ class OptimizerHooks:
             nonlocal calls
             calls += 1
             if calls > 1:
-                self._reading = False
+                self._read = None
                 self.rwalk.abandon_step()
                 raise RWalkError(
                     f"{type(self._optimizer).__name__} called its closure {calls} times in one step, so there is no "
@@ -114,12 +131,15 @@ class OptimizerHooks:
             with torch.enable_grad():
                 loss = closure()
             self.rwalk.before_step()
-            self._reading = True
+            self._read = self._gradients()
             return loss
 
         return wrapped
 
     def _after(self, optimizer: Optimizer, *_: Any) -> None:
-        self._reading = False
+        if self._nested:
+            self._nested -= 1
+            return
+        self._read = self._closure = None
         found_inf = getattr(optimizer, "found_inf", None)
         self.rwalk.after_step(skipped=found_inf is not None and bool(found_inf.item()))
