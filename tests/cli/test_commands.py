@@ -7,8 +7,19 @@ from pathlib import Path
 import pytest
 
 import rwalk
+from cli.shells import open_shell, write_spec
 from rwalk.experiments import METHODS, RunSpec, read_result, run
 from rwalk.streams import benchmarks
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch, capsys):
+    return open_shell(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def spec(tmp_path):
+    return write_spec(tmp_path)
 
 
 def test_list_names_every_benchmark_and_method(shell):

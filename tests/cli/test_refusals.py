@@ -6,6 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from cli.shells import open_shell, write_spec
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch, capsys):
+    return open_shell(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def spec(tmp_path):
+    return write_spec(tmp_path)
+
 
 def refused(result, message, *, folder=None, holds=()):
     """A non-zero status, one line on standard error, nothing else, and nothing written."""

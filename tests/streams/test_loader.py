@@ -88,17 +88,19 @@ def test_a_dataloader_gives_the_same_batches_of_data_in_memory():
     assert together(data_loader(data, 3, shuffle=False, drop_last=True, in_memory=False)) == memory
 
 
-def test_samples_without_a_task_label_get_task_0():
+def test_samples_without_a_task_label_get_task_0_or_the_one_given():
     batches = list(data_loader(Pairs(), 2, shuffle=False))
     assert [y.tolist() for _, y, _ in batches] == [[0, 1], [2, 3], [4]]
     assert [task.tolist() for *_, task in batches] == [[0, 0], [0, 0], [0]]
+    *_, tasks = next(iter(data_loader(Pairs(), 5, shuffle=False, task_label=3)))
+    assert tasks.tolist() == [3] * 5
     x = torch.cat([batch[0] for batch in batches])
     assert torch.equal(x, torch.arange(5.0).view(-1, 1).expand(5, 2))
 
 
 def test_samples_with_a_task_label_keep_it():
     dataset = TensorDataset(torch.zeros(3, 2), torch.tensor([0, 1, 2]), torch.tensor([7, 8, 9]))
-    (batch,) = data_loader(dataset, 3, shuffle=False)
+    (batch,) = data_loader(dataset, 3, shuffle=False, task_label=1)
     assert [part.tolist() for part in batch[1:]] == [[0, 1, 2], [7, 8, 9]]
 
 

@@ -11,7 +11,7 @@ from reference.problems import assert_same, assert_same_state, weights
 from rwalk import RWalk, RWalkConfig
 from rwalk.streams import Stream, TensorData
 from rwalk.training import RWalkPlugin
-from training.toys import blobs, naive, net, sgd, toy
+from training.toys import Recorder, blobs, naive, net, sgd, toy
 
 CONFIG = RWalkConfig(ewc_lambda=5.0, delta_t=2)
 
@@ -100,12 +100,14 @@ class Pictures(Dataset):
 
 
 def test_any_dataset_is_learned_from_and_evaluated_on_like_data_in_memory():
-    data, models, results = blobs(), [], []
+    data, models, results = blobs().with_task_label(3), [], []
+    tasks = Recorder(lambda strategy: set(strategy.mb_task_id.tolist()), "before_eval_forward")
     for dataset in (data, Pictures(data)):
-        stream = Stream("train", [dataset])
+        stream = Stream("train", [dataset], [3])
         models.append(net())
-        strategy = naive(models[-1], plugins=[RWalkPlugin(config=CONFIG)])
+        strategy = naive(models[-1], plugins=[RWalkPlugin(config=CONFIG), tasks])
         strategy.train(stream, shuffle=False, num_workers=0)
         results.append(strategy.eval(stream))
     assert_same(weights(models[0]), weights(models[1]))
     assert results[0] == results[1]
+    assert tasks.notes("before_eval_forward") == [{3}] * 12

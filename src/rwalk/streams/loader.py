@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -100,6 +101,7 @@ def data_loader(
     drop_last: bool = False,
     num_workers: int = 0,
     in_memory: bool = True,
+    task_label: int = 0,
     **options: Any,
 ) -> Batches:
     """The fastest way to batches of ``[x, y, task label]``.
@@ -111,19 +113,20 @@ def data_loader(
         drop_last: Leave out a last batch that is not full.
         num_workers: Processes that load samples; above 0 a ``DataLoader`` is used for any dataset.
         in_memory: With False, a ``DataLoader`` even for a ``TensorData``.
+        task_label: For samples ``(x, y)`` that carry none.
         options: Further arguments of ``DataLoader``.
     """
     if in_memory and isinstance(dataset, TensorData) and num_workers == 0 and not options:
         return TensorLoader(dataset, batch_size, shuffle=shuffle, drop_last=drop_last)
-    options.setdefault("collate_fn", _collate_with_task)
+    options.setdefault("collate_fn", partial(_collate_with_task, task_label))
     return DataLoader(
         dataset, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, num_workers=num_workers, **options
     )
 
 
-def _collate_with_task(samples: list[Any]) -> Any:
-    """Collate as torch does, and give samples ``(x, y)`` the task label 0."""
+def _collate_with_task(task_label: int, samples: list[Any]) -> Any:
+    """Collate as torch does, and give samples ``(x, y)`` the task label."""
     batch = list(default_collate(samples))
     if len(batch) == 2:
-        batch.append(torch.zeros(len(samples), dtype=torch.int64))
+        batch.append(torch.full((len(samples),), task_label, dtype=torch.int64))
     return batch

@@ -301,17 +301,20 @@ class SupervisedTemplate(BaseTemplate):
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         self._fire("before_train_dataset_adaptation", **kwargs)
-        self.adapted_dataset = cast("Experience", self.experience).dataset
+        experience = cast("Experience", self.experience)
+        self.adapted_dataset = experience.dataset
         self._fire("after_train_dataset_adaptation", **kwargs)
-        options = {"shuffle": True, **{k: kwargs[k] for k in ("num_workers", "shuffle", "drop_last") if k in kwargs}}
+        options = {"shuffle": True, "task_label": experience.task_label}
+        options |= {k: kwargs[k] for k in ("num_workers", "shuffle", "drop_last") if k in kwargs}
         self.dataloader = self.engine.loader(self.adapted_dataset, self.train_mb_size, **options)
         super()._before_training_exp(**kwargs)
 
     def _before_eval_exp(self, **kwargs: Any) -> None:
         self._fire("before_eval_dataset_adaptation", **kwargs)
-        self.adapted_dataset = cast("Experience", self.experience).dataset
+        experience = cast("Experience", self.experience)
+        self.adapted_dataset = experience.dataset
         self._fire("after_eval_dataset_adaptation", **kwargs)
-        options = {k: kwargs[k] for k in ("num_workers",) if k in kwargs}
+        options = {"task_label": experience.task_label, **{k: kwargs[k] for k in ("num_workers",) if k in kwargs}}
         self.dataloader = self.engine.loader(self.adapted_dataset, self.eval_mb_size, shuffle=False, **options)
         super()._before_eval_exp(**kwargs)
 

@@ -92,9 +92,11 @@ def test_any_dataset_can_be_replayed():
         torch.utils.data.TensorDataset(experience.dataset.x, experience.dataset.targets)
         for experience in toy().train_stream
     ]
-    recorder = Recorder(lambda strategy: strategy.mb_y.tolist(), "before_forward")
-    naive(plugins=[ReplayPlugin(per_class=2), recorder]).train(Stream("train", pairs))
-    assert all(sum(label < 2 for label in labels) == 4 for labels in recorder.notes("before_forward")[3:])
+    recorder = Recorder(lambda strategy: (strategy.mb_y.tolist(), strategy.mb_task_id.tolist()), "before_forward")
+    naive(plugins=[ReplayPlugin(per_class=2), recorder]).train(Stream("train", pairs, [5, 6]))
+    for labels, tasks in recorder.notes("before_forward")[3:]:
+        assert sum(label < 2 for label in labels) == 4
+        assert tasks == [6, 6, 6, 6, 5, 5, 5, 5]
 
 
 def test_a_budget_and_a_share_start_at_1():
