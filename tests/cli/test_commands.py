@@ -94,6 +94,21 @@ def test_a_joint_run_gives_intransigence(shell, spec):
     assert mine["intransigence"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "fine-tuning"], "needs a run with method='joint', this one has 'fine-tuning'"),
+        (["--method", "joint", "--n-experiences", "3"], "needs a run with n_experiences=2, this one has 3"),
+    ],
+)
+def test_a_reference_that_is_no_joint_run_over_the_same_stream_is_refused(shell, spec, options, message):
+    assert shell("run", "--spec", spec, "--out", "other", *options)[0] == 0
+    status, _, err = shell("run", "--spec", spec, "--out", "mine", "--reference", "other")
+    assert (status, err.count("\n")) == (1, 1)
+    assert message in err
+    assert not Path("mine").exists()
+
+
 def test_the_installed_command_works_and_warns_of_nothing(spec, tmp_path):
     script = Path(sys.executable).with_name("rwalk")
     for status in (0, 1):  # the second time the folder holds a run

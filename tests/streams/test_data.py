@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from rwalk.streams import TensorData, labels_of
 
@@ -126,6 +126,19 @@ def test_labels_come_from_targets_or_from_the_samples():
     listed = Labelled([9, 9])
     listed.targets = [4, 5]
     assert labels_of(listed).tolist() == [4, 5]
+
+
+def test_labels_of_subsets_and_concatenations_are_not_read_sample_by_sample():
+    class Counting(TensorData):
+        reads = 0
+
+        def __getitem__(self, index):
+            Counting.reads += 1
+            return super().__getitem__(index)
+
+    data = Counting(torch.zeros(3, 1), torch.tensor([5, 6, 7]))
+    assert labels_of(ConcatDataset([Subset(data, [2, 0]), data])).tolist() == [7, 5, 5, 6, 7]
+    assert Counting.reads == 0
 
 
 @pytest.mark.parametrize(

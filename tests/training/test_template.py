@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from reference.problems import assert_same, weights
+from rwalk.streams import Stream, TensorData
 from rwalk.training import BaseTemplate
 from training.toys import Recorder, naive, net, sgd, toy
 
@@ -99,6 +100,16 @@ def test_a_label_that_the_model_has_no_output_for_is_named_before_any_update():
     strategy = naive(model)
     with pytest.raises(ValueError, match=r"experience 1 has label 3, but the model has 3 outputs \(labels 0 to 2\)"):
         strategy.train(benchmark.train_stream[1])
+    assert_same(weights(model), before)
+
+
+def test_a_rare_label_is_found_before_any_update_wherever_it_stands_and_in_evaluation_too():
+    rare = Stream("rare", [TensorData(torch.zeros(40, 4), torch.tensor([0] * 39 + [3]))])
+    model = net(outputs=3)
+    before = weights(model)
+    for use in (naive(model).train, naive(model).eval):
+        with pytest.raises(ValueError, match="experience 0 has label 3, but the model has 3 outputs"):
+            use(rare)
     assert_same(weights(model), before)
 
 

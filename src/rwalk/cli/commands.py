@@ -11,7 +11,7 @@ from rich.console import Console
 from rwalk import __version__
 from rwalk.cli import demo as demonstration
 from rwalk.cli import display
-from rwalk.experiments import METHODS, load_spec, read_result, run, write_result
+from rwalk.experiments import METHODS, RunSpec, load_spec, read_result, run, write_result
 from rwalk.experiments.store import check_folder
 from rwalk.streams import benchmarks
 
@@ -50,9 +50,10 @@ def list_() -> None:
 def demo(
     seeds: Annotated[int, typer.Option(min=2, help="Runs of each method.")] = demonstration.SEEDS,
     out: Annotated[Path | None, typer.Option(help="Also keep each run's result.json under this folder.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs stored in --out.")] = False,
 ) -> None:
     """Compare fine-tuning, RWalk, replay, and RWalk + replay on real data that comes with the package."""
-    demonstration.demo(console, seeds, out)
+    demonstration.demo(console, seeds, out, overwrite=overwrite)
 
 
 @app.command("run")
@@ -101,7 +102,7 @@ def run_(
         threads=threads,
     )
     folder = check_folder(out, overwrite=overwrite)
-    joint = None if reference is None else _diagonal(reference)
+    joint = None if reference is None else _joint_accuracies(reference, chosen)
     with display.run_progress(console) as progress:
         result = run(chosen, plugins=[progress], reference=joint)
     path = write_result(result.to_dict(), folder)
@@ -110,6 +111,17 @@ def run_(
     console.print(f"{path}  ({result.seconds:.1f} s)", highlight=False, soft_wrap=True)
 
 
-def _diagonal(path: Path) -> list[float]:
-    rows = read_result(path)["accuracy_matrix"]
+def _joint_accuracies(path: Path, spec: RunSpec) -> list[float]:
+    """What a stored joint run reached on each experience, if it is one over the spec's stream."""
+    stored = read_result(path)
+    config, rows = stored.get("config", {}), stored["accuracy_matrix"]
+    stream = ["benchmark", "n_experiences", "shuffle_classes", *(["seed"] if spec.shuffle_classes else [])]
+    expected = {"method": "joint", **{name: getattr(spec, name) for name in stream}}
+    for name, value in expected.items():
+        if config.get(name) != value:
+            raise ValueError(
+                f"{path}: --reference needs a run with {name}={value!r}, this one has {config.get(name)!r}"
+            )
+    if any(len(row) != len(rows) for row in rows):
+        raise ValueError(f"{path}: its accuracy matrix is not square")
     return [row[index] for index, row in enumerate(rows)]

@@ -11,6 +11,7 @@ from rich.table import Table
 from rwalk.cli.display import percent
 from rwalk.experiments import RunResult, RunSpec, write_result
 from rwalk.experiments.compare import mean_and_deviation, run_all
+from rwalk.experiments.store import check_folder
 
 __all__ = ["SEEDS", "demo"]
 
@@ -25,16 +26,26 @@ SPECS = {
 }
 
 
-def demo(console: Console, seeds: int, out: Path | None) -> None:
+def demo(console: Console, seeds: int, out: Path | None, *, overwrite: bool = False) -> None:
     """Run every method over the seeds and print what became of accuracy and forgetting.
 
     Args:
         console: Where to print.
         seeds: Runs of each method.
         out: Keep each run's ``result.json`` here, if given.
+        overwrite: Replace runs stored there.
+
+    Raises:
+        FileExistsError: A run is stored there and ``overwrite`` is False.
     """
+    folders = {}
+    if out is not None:
+        places = {
+            (label, seed): out / label.replace(" ", "") / f"seed-{seed}" for label in SPECS for seed in range(seeds)
+        }
+        folders = {key: check_folder(folder, overwrite=overwrite) for key, folder in places.items()}
     console.print(
-        "Ten handwritten digits arrive two at a time; after each pair the old ones are gone\n"
+        "Ten handwritten digits arrive two at a time; after each pair the old ones are gone "
         f"(replay keeps {EXEMPLARS} images of each). One output layer for all ten, no hint of the pair.\n",
         highlight=False,
     )
@@ -45,8 +56,8 @@ def demo(console: Console, seeds: int, out: Path | None) -> None:
         for label, result in run_all(SPECS, range(seeds)):
             results[label].append(result)
             progress.advance(bar)
-            if out is not None:
-                write_result(result.to_dict(), out / label.replace(" ", "") / f"seed-{result.spec.seed}")
+            if folders:
+                write_result(result.to_dict(), folders[label, result.spec.seed])
     for found in results.values():
         found.sort(key=lambda result: result.spec.seed)
     _first_pair(console, results)
@@ -94,7 +105,7 @@ def _verdict(console: Console, results: dict[str, list[RunResult]]) -> None:
         f"accuracy {100 * accuracy[0]:+.1f} ± {percent(accuracy[1])} points, "
         f"forgetting {100 * forgetting[0]:+.1f} ± {percent(forgetting[1])} points; "
         f"more accurate on {wins} of {len(gains['forgetting'])} seeds.\n"
-        "RWalk alone cannot hold on here: with one output layer and no old image, the newest pair takes every answer.\n"
+        "RWalk alone cannot hold on here: with one output layer and no old image, the newest pair takes every answer. "
         "A few exemplars, or a head for each task, are what it works with.",
         highlight=False,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 __all__ = ["TensorData", "labels_of"]
 
@@ -94,9 +94,15 @@ class TensorData(Dataset[tuple[Tensor, Tensor, Tensor]]):
 def labels_of(dataset: Dataset[Any]) -> Tensor:
     """Class labels of a dataset, shape (N,), int64: its ``targets``, or the second entry of each sample.
 
+    Subsets and concatenations are looked through, so that labels in memory are not read sample by sample.
+
     Raises:
         ValueError: There are no labels, or they are not whole numbers ≥ 0.
     """
+    if isinstance(dataset, Subset):
+        return labels_of(dataset.dataset)[torch.as_tensor(dataset.indices, dtype=torch.int64)]
+    if isinstance(dataset, ConcatDataset):
+        return torch.cat([labels_of(part) for part in dataset.datasets])
     labels = getattr(dataset, "targets", None)
     if labels is None:
         try:

@@ -62,7 +62,7 @@ class PeriodicEval(BasePlugin):
 
     Args:
         eval_every: -1: never. 0: before training and after each experience. n > 0: also every n epochs (or
-            iterations) of an experience, and not twice where that falls on its end.
+            iterations) of an experience; where an epoch's evaluation falls on its end, that is the one after it.
         peval_mode: What ``eval_every`` counts, ``"epoch"`` or ``"iteration"``.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
-from rwalk.streams import Experience, Stream
+from rwalk.streams import Experience, Stream, TensorData
 from rwalk.streams.loader import Batches
 from rwalk.training.clock import Clock, PeriodicEval
 from rwalk.training.engine import AcceleratedEngine, PlainEngine
@@ -226,6 +226,7 @@ class SupervisedTemplate(BaseTemplate):
         self.mbatch: Any = None
         self.mb_output: Any = None
         self.loss = torch.zeros(())
+        self._labels_checked = False
 
     @property
     def mb_x(self) -> Any:
@@ -284,6 +285,7 @@ class SupervisedTemplate(BaseTemplate):
             self._fire("before_eval_forward", **kwargs)
             self.mb_output = self.forward()
             self._fire("after_eval_forward", **kwargs)
+            self._check_labels()
             self.loss = self.criterion()
             self._fire("after_eval_iteration", **kwargs)
 
@@ -307,6 +309,7 @@ class SupervisedTemplate(BaseTemplate):
         options = {"shuffle": True, "task_label": experience.task_label}
         options |= {k: kwargs[k] for k in ("num_workers", "shuffle", "drop_last") if k in kwargs}
         self.dataloader = self.engine.loader(self.adapted_dataset, self.train_mb_size, **options)
+        self._labels_checked = False
         super()._before_training_exp(**kwargs)
 
     def _before_eval_exp(self, **kwargs: Any) -> None:
@@ -316,20 +319,23 @@ class SupervisedTemplate(BaseTemplate):
         self._fire("after_eval_dataset_adaptation", **kwargs)
         options = {"task_label": experience.task_label, **{k: kwargs[k] for k in ("num_workers",) if k in kwargs}}
         self.dataloader = self.engine.loader(self.adapted_dataset, self.eval_mb_size, shuffle=False, **options)
+        self._labels_checked = False
         super()._before_eval_exp(**kwargs)
 
     def _save_state(self) -> dict[str, Any]:
-        names = ("adapted_dataset", "dataloader", "mbatch", "mb_output", "loss")
+        names = ("adapted_dataset", "dataloader", "mbatch", "mb_output", "loss", "_labels_checked")
         return {**super()._save_state(), **{name: getattr(self, name) for name in names}}
 
     def _to_device(self) -> None:
         self.mbatch = [part.to(self.device, non_blocking=True) for part in self.mbatch]
 
     def _check_labels(self) -> None:
-        """Once an experience: a label that the model has no output for."""
-        if self.clock.train_exp_iterations or not isinstance(self._criterion, nn.CrossEntropyLoss):
+        """Once an experience: a label that the model has no output for (data not in memory: in the first batch)."""
+        if self._labels_checked or not isinstance(self._criterion, nn.CrossEntropyLoss):
             return
-        labels, outputs = self.mb_y, self.mb_output.shape[1]
+        self._labels_checked = True
+        labels = self.adapted_dataset.targets if isinstance(self.adapted_dataset, TensorData) else self.mb_y
+        outputs = self.mb_output.shape[1]
         if not labels.is_floating_point() and int(labels.max()) >= outputs:
             index = cast("Experience", self.experience).current_experience
             raise ValueError(
