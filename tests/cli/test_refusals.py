@@ -62,7 +62,7 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(shell, options,
 
 
 def test_a_run_without_a_benchmark_says_so(shell):
-    refused(shell("run", "--out", "out"), "benchmark: Field required")
+    refused(shell("run", "--out", "out"), "no benchmark given: name one")
 
 
 def test_missing_data_is_refused_in_one_line_with_what_to_set(shell, monkeypatch, tmp_path):

@@ -54,9 +54,9 @@ def test_a_spec_survives_being_written_down():
 
 def test_unknown_names_list_the_known_ones():
     message = refusal({**DIGITS, "benchmark": "cifar"})
-    assert message == f"benchmark: unknown benchmark 'cifar': choose one of {', '.join(benchmarks())}"
+    assert message == f"unknown benchmark 'cifar': choose one of {', '.join(benchmarks())}"
     message = refusal({**DIGITS, "method": "ewc"})
-    assert message == f"method: unknown method 'ewc': choose one of {', '.join(METHODS)}"
+    assert message == f"unknown method 'ewc': choose one of {', '.join(METHODS)}"
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,11 @@ def test_a_value_out_of_range_is_named_with_its_key(key, value):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"ewc_lambda": -1.0}, "rwalk: ewc_lambda=-1.0: expected"),
-        ({"ewc_alpha": 1.5}, "rwalk: ewc_alpha=1.5: expected"),
-        ({"delta_t": 0}, "rwalk: delta_t=0: expected"),
-        ({"delta_t": 1.5}, "rwalk: delta_t=1.5: expected"),
-        ({"lambda": 1.0}, "rwalk: unknown setting 'lambda': RWalkConfig knows"),
+        ({"ewc_lambda": -1.0}, "ewc_lambda=-1.0: expected"),
+        ({"ewc_alpha": 1.5}, "ewc_alpha=1.5: expected"),
+        ({"delta_t": 0}, "delta_t=0: expected"),
+        ({"delta_t": 1.5}, "delta_t=1.5: expected"),
+        ({"lambda": 1.0}, "unknown setting 'lambda': RWalkConfig knows"),
     ],
 )
 def test_rwalks_own_settings_are_checked_by_rwalk(settings, expected):
@@ -105,7 +105,7 @@ def test_rwalks_own_settings_are_checked_by_rwalk(settings, expected):
 @pytest.mark.parametrize("missing", ["benchmark", "method"])
 def test_benchmark_and_method_are_needed(missing):
     message = refusal({key: value for key, value in DIGITS.items() if key != missing})
-    assert message == f"{missing}: Field required"
+    assert message.startswith(f"no {missing} given: name one")
 
 
 def test_a_spec_cannot_be_changed():

@@ -146,6 +146,10 @@ def build_spec(values: dict[str, Any], **overrides: Any) -> RunSpec:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        found = "" if first["type"] in ("value_error", "missing") else f"={first['input']!r}"
-        raise ValueError(f"{where}{found}: {message}") from None
+        if first["type"] == "missing":
+            raise ValueError(
+                f"no {where} given: name one, as an option or in a spec file; `rwalk list` shows them"
+            ) from None
+        if first["type"] == "value_error":  # our own: it names the value already
+            raise ValueError(first["msg"].removeprefix("Value error, ")) from None
+        raise ValueError(f"{where}={first['input']!r}: {first['msg']}") from None
