@@ -181,8 +181,9 @@ def _check_finite(buckets: Iterable[Bucket], quantities: Iterable[str]) -> None:
                 views = bucket.views(quantity).items()
                 bad = next(name for name, view in views if not bool(torch.isfinite(view).all()))
                 raise RWalkError(
-                    f"{quantity} of {bad!r} is not finite: a gradient was inf or NaN. Clip gradients, lower the "
-                    "learning rate, or use GradScaler; the importances of past tasks are unchanged"
+                    f"{quantity} of {bad!r} is not finite: a gradient was inf or NaN. Clip gradients, use "
+                    "GradScaler, lower the learning rate, or if the penalty is too strong for it take "
+                    "penalty='proximal'; the importances of past tasks are unchanged"
                 )
 
 
