@@ -88,8 +88,18 @@ def run(spec: RunSpec, *, plugins: Sequence[BasePlugin] = (), reference: Sequenc
     data = benchmark(spec.benchmark, n_experiences=spec.n_experiences, seed=spec.seed if spec.shuffle_classes else None)
     if reference is not None and len(reference) != len(data.train_stream):
         raise ValueError(f"the reference has {len(reference)} accuracies for {len(data.train_stream)} experiences")
-    began = time.perf_counter()
+    threads = torch.get_num_threads()
     torch.set_num_threads(spec.threads)
+    began = time.perf_counter()
+    try:
+        matrix = _learn(spec, data, plugins)
+    finally:
+        torch.set_num_threads(threads)
+    return RunResult(spec, matrix, time.perf_counter() - began, None if reference is None else tuple(reference))
+
+
+def _learn(spec: RunSpec, data: Benchmark, plugins: Sequence[BasePlugin]) -> AccuracyMatrix:
+    """Go through the stream; the accuracy matrix on the test stream."""
     torch.manual_seed(spec.seed)
     evaluator = EvaluationPlugin()
     method = METHODS[spec.method]
@@ -104,8 +114,7 @@ def run(spec: RunSpec, *, plugins: Sequence[BasePlugin] = (), reference: Sequenc
             strategy.model, strategy.optimizer = fresh, OPTIMIZERS[spec.optimizer](fresh.parameters(), spec.lr)
         strategy.train(experience)
         strategy.eval(data.test_stream)
-    seconds = time.perf_counter() - began
-    return RunResult(spec, evaluator.matrices["test"], seconds, None if reference is None else tuple(reference))
+    return evaluator.matrices["test"]
 
 
 def _strategy(spec: RunSpec, data: Benchmark, plugins: list[BasePlugin], evaluator: EvaluationPlugin) -> Naive:
