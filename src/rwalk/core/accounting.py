@@ -50,7 +50,11 @@ def read(
 ) -> None:
     """Copy gradients (or what is to be measured instead) and weights before the optimizer changes them."""
     for part in parts:
-        measured = part.gradients if instead is None else [instead[entry.parameter] for entry in part.watched]
+        measured = (
+            part.gradients
+            if instead is None
+            else [instead.get(entry.parameter, torch.zeros_like(entry.parameter)) for entry in part.watched]
+        )
         part.gather("gradient", measured)
         part.gather("before", part.parameters)
         if grad_scale is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,7 +13,12 @@ from rwalk.errors import RWalkError
 __all__ = ["estimate_fisher"]
 
 
-def estimate_fisher(model: nn.Module, parameters: dict[str, nn.Parameter], batches: Iterable[Any]) -> dict[str, Tensor]:
+def estimate_fisher(
+    model: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    batches: Iterable[Any],
+    forward: Callable[[Any], Tensor] | None = None,
+) -> dict[str, Tensor]:
     r"""Diagonal Fisher from squared batch gradients, the model's most likely class taken as label.
 
     .. math:: \hat F = \frac1N \sum_b B_b \, \big(\nabla \mathcal L_b\big)^2
@@ -25,6 +30,7 @@ def estimate_fisher(model: nn.Module, parameters: dict[str, nn.Parameter], batch
         model: Maps the first entry of a batch to scores of classes, shape (B, C).
         parameters: Whose Fisher, by name.
         batches: Batches ``(x, ...)``.
+        forward: Maps a batch to those scores; ``model(x)`` if None.
 
     Returns:
         A tensor per name, in the parameter's shape; zero where it is frozen or the output does not depend on it.
@@ -42,14 +48,13 @@ def estimate_fisher(model: nn.Module, parameters: dict[str, nn.Parameter], batch
     samples = 0
     with torch.enable_grad():
         for batch in batches:
-            inputs = batch[0].to(device)
-            outputs = model(inputs)
+            outputs = model(batch[0].to(device)) if forward is None else forward(batch)
             loss = nn.functional.cross_entropy(outputs, outputs.argmax(dim=1))
             gradients = torch.autograd.grad(loss, list(learning.values()), allow_unused=True)
             for name, gradient in zip(learning, gradients, strict=True):
                 if gradient is not None:
-                    total[name].addcmul_(gradient, gradient, value=len(inputs))
-            samples += len(inputs)
+                    total[name].addcmul_(gradient, gradient, value=len(outputs))
+            samples += len(outputs)
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
     if samples == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,16 +90,32 @@ class RWalk:
             model: Another model with the same parameter names, to protect from now on; the same one if None.
 
         Raises:
-            RWalkError: Already attached, another RWalk is attached to this optimizer, or the model or optimizer lacks
-                a parameter whose state is kept.
+            RWalkError: Already attached, another RWalk is attached to this optimizer, or the model lacks a parameter
+                whose state is kept.
         """
         if self._hooks is not None:
             raise RWalkError("this RWalk is attached already; detach() it first")
         if optimizer is not None or model is not None:
-            base = self.optimizer if optimizer is None else base_optimizer(optimizer)
+            self.follow(model, optimizer)
+        self._hooks = OptimizerHooks(self.optimizer, self)
+
+    def follow(self, model: nn.Module | None = None, optimizer: Optimizer | None = None) -> None:
+        """Go on with another model or optimizer, without attaching to it.
+
+        Args:
+            model: Another model with the same parameter names; the same one if None.
+            optimizer: Another optimizer; the same one if None.
+
+        Raises:
+            RWalkError: Attached to the present optimizer, or the model lacks a parameter whose state is kept.
+        """
+        if self._hooks is not None:
+            raise RWalkError("this RWalk is attached to its present optimizer; detach() it first")
+        base = self.optimizer if optimizer is None else base_optimizer(optimizer)
+        if base is not self.optimizer or (model is not None and model is not self.model):
             self._tracker.follow(self.model if model is None else model, base)
             self.model, self.optimizer = self._tracker.model, base
-        self._hooks = OptimizerHooks(self.optimizer, self)
+        self._pending = None
 
     def detach(self) -> None:
         """Stop following the optimizer; all state stays.
@@ -175,7 +191,7 @@ class RWalk:
         self._pending = None
 
     @torch.no_grad()
-    def consolidate(self, batches: Iterable[Any] | None = None) -> None:
+    def consolidate(self, batches: Iterable[Any] | None = None, forward: Callable[[Any], Tensor] | None = None) -> None:
         r"""End a task: average and scale the scores, freeze penalties and anchors.
 
         The unfinished window is scored or dropped first (``config.unfinished``). The Fisher goes on from where it is.
@@ -183,6 +199,7 @@ class RWalk:
 
         Args:
             batches: The task's data, batches ``(x, ...)``; needed with ``fisher_source="loader"`` and refused without.
+            forward: Maps a batch to scores of classes; the model on the batch's first entry if None.
 
         Raises:
             RWalkError: Called between ``before_step`` and ``after_step``, ``batches`` missing or not wanted, or Fisher
@@ -203,7 +220,7 @@ class RWalk:
         residents = self._tracker.resident()
         if batches is not None:
             parameters = {entry.name: entry.parameter for part in residents for entry in part.watched}
-            accounting.merge_fisher(residents, estimate_fisher(self.model, parameters, batches), self.config)
+            accounting.merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), self.config)
         if self.window_steps and self.config.unfinished == "flush":
             self._close_window()
         accounting.freeze(self._tracker.buckets, residents, self.config, self.tasks)

@@ -98,17 +98,17 @@ class Tracker:
             )
 
     def follow(self, model: nn.Module, optimizer: Optimizer) -> None:
-        """Go on with another model or optimizer, in which every parameter that has state must be found by name.
+        """Go on with another optimizer or model; every parameter that has state must be found in it by name.
 
         Raises:
             RWalkError: One is not found; then nothing changes.
         """
         successor = Tracker(model, optimizer, self.config)
-        found = {entry.name for entry in successor.watched}
+        found = selected_parameters(model, self.config)
         lost = [name for bucket in self.buckets for name in bucket.slots if name not in found]
         if lost:
             raise RWalkError(
-                f"the model or its optimizer no longer has {lost[0]!r}, whose importances are kept: the model was "
+                f"the model no longer has {lost[0]!r}, whose importances are kept: the model was "
                 "replaced by a different one; start a new RWalk for it"
             )
         successor.buckets = self.buckets

@@ -27,7 +27,8 @@ def stream_from_avalanche(experiences: Iterable[Any]) -> Stream:
             of one shape.
 
     Returns:
-        A stream of the same name, experiences and task labels.
+        A stream of the same name, experiences and task labels. Each sample is read once: a random transform is frozen
+        as it came out.
     """
     chosen = list(experiences)
     datasets = [TensorData.from_samples([e.dataset[i] for i in range(len(e.dataset))]) for e in chosen]
@@ -49,16 +50,20 @@ def to_avalanche(benchmark: Benchmark) -> Any:
     """
     try:
         from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
-        from avalanche.benchmarks.utils import DataAttribute, make_avalanche_dataset
+        from avalanche.benchmarks.utils import (
+            DataAttribute,
+            as_taskaware_classification_dataset,
+            make_avalanche_dataset,
+        )
     except ImportError as error:
         raise MissingExtraError("to_avalanche", "avalanche", error) from error
 
     def dataset(experience: Experience) -> Any:
         targets = labels_of(experience.dataset).tolist()
         tasks = DataAttribute([experience.task_label] * len(targets), "targets_task_labels", use_in_getitem=True)
-        return make_avalanche_dataset(
-            _Pairs(experience.dataset), data_attributes=[DataAttribute(targets, "targets"), tasks]
-        )
+        attributes = [DataAttribute(targets, "targets"), tasks]
+        pairs = make_avalanche_dataset(_Pairs(experience.dataset), data_attributes=attributes)
+        return as_taskaware_classification_dataset(pairs)
 
     both = (benchmark.train_stream, benchmark.test_stream)
     streams = {stream.name: [dataset(experience) for experience in stream] for stream in both}

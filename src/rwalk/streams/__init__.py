@@ -2,7 +2,7 @@
 
 from rwalk.streams.catalog import benchmark, benchmarks
 from rwalk.streams.data import TensorData, labels_of
-from rwalk.streams.experience import Benchmark, Experience, Stream
+from rwalk.streams.experience import Benchmark, Experience, Stream, task_label_of
 from rwalk.streams.loader import MixedLoader, TensorLoader, data_loader
 from rwalk.streams.scenarios import class_incremental, permuted
 
@@ -19,4 +19,5 @@ __all__ = [
     "data_loader",
     "labels_of",
     "permuted",
+    "task_label_of",
 ]

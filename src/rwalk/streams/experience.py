@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from rwalk.streams.data import labels_of
 
-__all__ = ["Benchmark", "Experience", "Stream"]
+__all__ = ["Benchmark", "Experience", "Stream", "task_label_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,11 @@ class Experience:
     def classes_seen_so_far(self) -> tuple[int, ...]:
         """Classes up to and including this experience, ascending."""
         return tuple(sorted({*self.previous_classes, *self.classes_in_this_experience}))
+
+
+def task_label_of(experience: Any) -> int:
+    """The task label of an experience, 0 where it has none (another framework's may not)."""
+    return int(getattr(experience, "task_label", 0))
 
 
 class Stream(Sequence[Experience]):

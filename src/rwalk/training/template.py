@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
-from rwalk.streams import Experience, Stream, TensorData
+from rwalk.streams import Experience, Stream, TensorData, task_label_of
 from rwalk.streams.loader import Batches
 from rwalk.training.clock import Clock, PeriodicEval
 from rwalk.training.engine import AcceleratedEngine, PlainEngine
@@ -30,7 +30,7 @@ class BaseTemplate:
         optimizer: What trains it.
         device: Where to. Ignored with ``accelerator``, which brings its own.
         plugins: Called in this order at every hook.
-        evaluator: Collects metrics; a quiet ``EvaluationPlugin`` if None.
+        evaluator: Collects metrics, or a function that makes what does; a quiet ``EvaluationPlugin`` if None.
         eval_every: See ``PeriodicEval``; -1 never evaluates during training.
         peval_mode: See ``PeriodicEval``.
         accelerator: An ``accelerate.Accelerator``, for mixed precision, gradient accumulation and several processes.
@@ -54,7 +54,7 @@ class BaseTemplate:
         optimizer: Optimizer,
         device: torch.device | str = "cpu",
         plugins: Sequence[Any] | None = None,
-        evaluator: EvaluationPlugin | None = None,
+        evaluator: EvaluationPlugin | Callable[[], EvaluationPlugin] | None = None,
         eval_every: int = -1,
         peval_mode: Literal["epoch", "iteration"] = "epoch",
         accelerator: Any = None,
@@ -62,7 +62,8 @@ class BaseTemplate:
         self.engine = PlainEngine(device) if accelerator is None else AcceleratedEngine(accelerator)
         self.device = self.engine.device
         self.model, self.optimizer = self.engine.prepare(model, optimizer)
-        self.evaluator = evaluator if evaluator is not None else EvaluationPlugin()
+        built = EvaluationPlugin() if evaluator is None else evaluator
+        self.evaluator: Any = built if hasattr(built, "get_last_metrics") or not callable(built) else built()
         self.clock = Clock()
         self.plugins: list[Any] = [*(plugins or ()), self.evaluator, PeriodicEval(eval_every, peval_mode), self.clock]
         for plugin in self.plugins:
@@ -105,7 +106,7 @@ class BaseTemplate:
             self._fire("after_training_exp", **kwargs)
         self._fire("after_training", **kwargs)
         self.experience = None
-        return self.evaluator.get_last_metrics()
+        return dict(self.evaluator.get_last_metrics())
 
     @torch.no_grad()
     def eval(self, experiences: Experiences, **kwargs: Any) -> dict[str, Any]:
@@ -135,7 +136,7 @@ class BaseTemplate:
             module.training = mode
         for name, value in before.items():
             setattr(self, name, value)
-        return self.evaluator.get_last_metrics()
+        return dict(self.evaluator.get_last_metrics())
 
     def evaluate_streams(self, **kwargs: Any) -> None:
         """Evaluate on each of the streams given to ``train``."""
@@ -304,9 +305,9 @@ class SupervisedTemplate(BaseTemplate):
     def _before_training_exp(self, **kwargs: Any) -> None:
         self._fire("before_train_dataset_adaptation", **kwargs)
         experience = cast("Experience", self.experience)
-        self.adapted_dataset = experience.dataset
+        self.adapted_dataset = _view(experience.dataset, "train")
         self._fire("after_train_dataset_adaptation", **kwargs)
-        options = {"shuffle": True, "task_label": experience.task_label}
+        options = {"shuffle": True, "task_label": task_label_of(experience)}
         options |= {k: kwargs[k] for k in ("num_workers", "shuffle", "drop_last") if k in kwargs}
         self.dataloader = self.engine.loader(self.adapted_dataset, self.train_mb_size, **options)
         self._labels_checked = False
@@ -315,9 +316,9 @@ class SupervisedTemplate(BaseTemplate):
     def _before_eval_exp(self, **kwargs: Any) -> None:
         self._fire("before_eval_dataset_adaptation", **kwargs)
         experience = cast("Experience", self.experience)
-        self.adapted_dataset = experience.dataset
+        self.adapted_dataset = _view(experience.dataset, "eval")
         self._fire("after_eval_dataset_adaptation", **kwargs)
-        options = {"task_label": experience.task_label, **{k: kwargs[k] for k in ("num_workers",) if k in kwargs}}
+        options = {"task_label": task_label_of(experience), **{k: kwargs[k] for k in ("num_workers",) if k in kwargs}}
         self.dataloader = self.engine.loader(self.adapted_dataset, self.eval_mb_size, shuffle=False, **options)
         self._labels_checked = False
         super()._before_eval_exp(**kwargs)
@@ -346,6 +347,12 @@ class SupervisedTemplate(BaseTemplate):
 
 class Naive(SupervisedTemplate):
     """Fine-tuning: each experience is learned as it comes, and what is done against forgetting is up to plugins."""
+
+
+def _view(dataset: Dataset[Any], phase: Literal["train", "eval"]) -> Dataset[Any]:
+    """The dataset with its transforms for this phase, if it can tell them apart (Avalanche's can)."""
+    view = getattr(dataset, phase, None)
+    return cast("Dataset[Any]", view()) if callable(view) else dataset
 
 
 def _as_list(experiences: Experiences) -> list[Experience]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rwalk.metrics import AccuracyMatrix
+from rwalk.streams import task_label_of
 from rwalk.training.events import BasePlugin
 
 __all__ = ["EvaluationPlugin"]
@@ -85,7 +86,7 @@ class EvaluationPlugin(BasePlugin):
     def after_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Publish the experience's mean."""
         experience = strategy.experience
-        place = f"/Task{experience.task_label:03d}/Exp{experience.current_experience:03d}"
+        place = f"/Task{task_label_of(experience):03d}/Exp{experience.current_experience:03d}"
         accuracy = self._publish("Exp/eval_phase", experience.origin_stream.name, place, self._experience)
         self._row[experience.current_experience] = accuracy
         self._stream.merge(self._experience)

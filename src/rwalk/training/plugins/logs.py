@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from rwalk.streams import task_label_of
 from rwalk.training.events import BasePlugin
 
 __all__ = ["LoggingPlugin"]
@@ -51,6 +52,6 @@ class LoggingPlugin(BasePlugin):
         metrics = strategy.evaluator.get_last_metrics()
         for experience in strategy.current_eval_stream:
             name, number = experience.origin_stream.name, experience.current_experience
-            key = f"Top1_Acc_Exp/eval_phase/{name}_stream/Task{experience.task_label:03d}/Exp{number:03d}"
+            key = f"Top1_Acc_Exp/eval_phase/{name}_stream/Task{task_label_of(experience):03d}/Exp{number:03d}"
             if key in metrics:
                 self.logger.log(self.level, "%s experience %d: accuracy %.4f", name, number, metrics[key])

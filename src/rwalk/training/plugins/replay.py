@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rwalk.replay import ExemplarMemory
-from rwalk.streams import MixedLoader, TensorData, labels_of
+from rwalk.streams import MixedLoader, TensorData, labels_of, task_label_of
 from rwalk.training.events import BasePlugin
 
 __all__ = ["ReplayPlugin"]
@@ -49,4 +49,4 @@ class ReplayPlugin(BasePlugin):
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Remember some of this experience."""
         experience = strategy.experience
-        self.memory.update(experience.dataset, labels_of(experience.dataset), experience.task_label)
+        self.memory.update(experience.dataset, labels_of(experience.dataset), task_label_of(experience))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from rwalk.core import RWalk, RWalkConfig
+from rwalk.core.hooks import base_optimizer
 from rwalk.errors import RWalkError
+from rwalk.streams import data_loader
 from rwalk.training.events import HOOKS, BasePlugin
 
 __all__ = ["RWalkPlugin"]
@@ -72,15 +75,18 @@ class RWalkPlugin(BasePlugin):
             self.rwalk.drop_window()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Follow the strategy's model and optimizer."""
-        attach = self.gradient == "step"
-        if self.rwalk is None:
-            self.rwalk = RWalk(strategy.model, strategy.optimizer, self.config, attach=attach)
-        elif attach and not self.rwalk.attached:
-            self.rwalk.attach(strategy.optimizer, strategy.model)
+        """Follow the strategy's model and optimizer, which may be others than last time."""
+        self._follow(strategy)
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """With ``gradient="eval_pass"``: measure the gradient in eval mode."""
+        """Follow an optimizer or model put in place since. With ``gradient="eval_pass"``, measure the gradient."""
+        rwalk = self.rwalk
+        if (
+            rwalk is None
+            or rwalk.model is not strategy.model
+            or rwalk.optimizer is not base_optimizer(strategy.optimizer)
+        ):
+            self._follow(strategy)
         if self.gradient == "eval_pass":
             self._measured = _gradients_in_eval_mode(strategy)
 
@@ -97,9 +103,30 @@ class RWalkPlugin(BasePlugin):
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """The task ends. Steps taken until the next experience begins are not followed."""
         if self.rwalk is not None:
-            self.rwalk.consolidate(strategy.dataloader if self.config.fisher_source == "loader" else None)
+            if self.config.fisher_source == "loader":
+                batches = data_loader(strategy.adapted_dataset, strategy.train_mb_size, shuffle=False)
+                self.rwalk.consolidate(batches, forward=partial(_forward, strategy))
+            else:
+                self.rwalk.consolidate()
             if self.rwalk.attached:
                 self.rwalk.detach()
+
+    def _follow(self, strategy: Any) -> None:
+        if self.rwalk is None:
+            self.rwalk = RWalk(strategy.model, strategy.optimizer, self.config, attach=False)
+        else:
+            if self.rwalk.attached:  # training was interrupted, or the optimizer was replaced
+                self.rwalk.detach()
+            self.rwalk.follow(strategy.model, strategy.optimizer)
+        if self.gradient == "step":
+            self.rwalk.attach()
+
+
+def _forward(strategy: Any, batch: Any) -> Tensor:
+    """The strategy's own forward pass on a batch: it knows about heads and devices."""
+    strategy.mbatch = [part.to(strategy.device) for part in batch]
+    outputs: Tensor = strategy.forward()
+    return outputs
 
 
 def _check_strategy(strategy: Any) -> None:
