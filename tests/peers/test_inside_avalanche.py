@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import TransformGroups, as_classification_dataset
 from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics
 from avalanche.models import IncrementalClassifier, MTSimpleMLP
-from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+from avalanche.training.plugins import EvaluationPlugin, LwFPlugin, ReplayPlugin
 from avalanche.training.templates import SupervisedTemplate
 from cases import mlp, seed_all, their_strategy, toy_benchmark
 from torch import nn
 
-from rwalk import RWalkError
+from rwalk import RWalkConfig, RWalkError
 from rwalk.integrations.avalanche import stream_from_avalanche, to_avalanche
 from rwalk.streams import TensorData, class_incremental
 from rwalk.training import Naive, RWalkPlugin
@@ -142,3 +144,91 @@ def test_a_strategy_of_another_protocol_is_refused():
 def _whole(stream):
     parts = [experience.dataset for experience in stream]
     return TensorData(torch.cat([part.x for part in parts]), torch.cat([part.targets for part in parts]))
+
+
+def test_streams_without_task_labels_train_in_our_template():
+    data = toy_benchmark()
+    sets = [as_classification_dataset(Pairs(e.dataset)) for e in data.train_stream]
+    model, plugin = mlp(), RWalkPlugin()
+    strategy = Naive(
+        model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.05), train_mb_size=6, plugins=[plugin]
+    )
+    for experience in benchmark_from_datasets(train=sets).train_stream:
+        assert not hasattr(experience, "task_label")
+        strategy.train(experience)
+        strategy.eval(experience)
+    assert plugin.rwalk.tasks == 3
+
+
+def test_our_template_trains_and_evaluates_with_the_transforms_meant_for_each():
+    pairs = Pairs(toy_benchmark().train_stream[0].dataset)
+    groups = TransformGroups({"train": (lambda x: x * 0 + 1, None), "eval": (lambda x: x * 0 + 100, None)})
+    dataset = as_classification_dataset(pairs, transform_groups=groups)
+    seen = {True: set(), False: set()}
+
+    class Looks:
+        def before_forward(self, strategy, **kwargs):
+            seen[True].update(strategy.mb_x.unique().tolist())
+
+        def before_eval_forward(self, strategy, **kwargs):
+            seen[False].update(strategy.mb_x.unique().tolist())
+
+    model = mlp()
+    strategy = Naive(
+        model=model, optimizer=torch.optim.SGD(model.parameters(), lr=1e-6), train_mb_size=6, plugins=[Looks()]
+    )
+    experience = benchmark_from_datasets(train=[dataset]).train_stream[0]
+    strategy.train(experience)
+    strategy.eval(experience)
+    assert seen == {True: {1.0}, False: {100.0}}
+
+
+def test_lwf_and_ours_share_a_strategy_over_one_of_our_benchmarks():
+    model, plugin = mlp(), RWalkPlugin()
+    plugins = [plugin, LwFPlugin(alpha=1.0, temperature=2.0)]
+    strategy = their_strategy(model, torch.optim.SGD(model.parameters(), lr=0.05), plugins)
+    fit(strategy, to_avalanche(toy_benchmark()).train_stream)
+    assert (plugin.rwalk.tasks, plugin.rwalk.steps) == (3, strategy.clock.train_iterations)
+
+
+def test_facils_pass_over_the_data_knows_about_heads_and_leaves_replayed_samples_out():
+    seed_all(0)
+    data = toy_benchmark()
+    labelled = class_incremental(
+        "tasks", *(_whole(stream) for stream in (data.train_stream, data.test_stream)), 3, task_labels=True
+    )
+    passed = []
+
+    class Counts(RWalkPlugin):
+        def after_training_exp(self, strategy, **kwargs):
+            forward = strategy.forward
+
+            def counted():
+                passed.append(len(strategy.mbatch[0]))
+                return forward()
+
+            strategy.forward = counted
+            super().after_training_exp(strategy, **kwargs)
+            strategy.forward = forward
+
+    plugin = Counts(config=RWalkConfig.facil(exclude=("classifier.*",)))
+    model = MTSimpleMLP(input_size=6, hidden_size=16)
+    strategy = their_strategy(
+        model, torch.optim.SGD(model.parameters(), lr=0.05), [plugin, ReplayPlugin(mem_size=12)], train_epochs=1
+    )
+    fit(strategy, to_avalanche(labelled).train_stream)
+    assert sum(passed) == 3 * 24
+    assert set(plugin.rwalk.importances()) == {"features.0.weight", "features.0.bias"}
+
+
+class Pairs(torch.utils.data.Dataset):
+    """Samples `(x, y)` with their targets beside them."""
+
+    def __init__(self, data):
+        self.data, self.targets = data, data.targets.tolist()
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        return self.data.x[index], self.targets[index]

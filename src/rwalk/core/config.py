@@ -200,7 +200,7 @@ class RWalkConfig:
 
     @classmethod
     def agem(cls, **changes: Any) -> RWalkConfig:
-        """As the authors' TensorFlow code of 2018 computes on MNIST."""
+        """The authors' TensorFlow code of 2018 on MNIST, as described; ``docs/method.md`` says where it is known to differ."""
         return cls.preset("agem", **changes)
 
     @classmethod

@@ -6,7 +6,7 @@ from torch import nn
 
 from reference.problems import assert_same, weights
 from rwalk import RWalk, RWalkConfig, RWalkError
-from rwalk.training import RWalkPlugin
+from rwalk.training import EvaluationPlugin, RWalkPlugin
 from training.toys import Recorder, naive, net, sgd, toy
 
 
@@ -127,3 +127,61 @@ def test_a_core_of_ones_own_beside_it_is_refused():
     with pytest.raises(RWalkError, match="another RWalk is attached"):
         naive(model, optimizer=optimizer, plugins=[RWalkPlugin()]).train(toy().train_stream[0])
     rwalk.detach()
+
+
+class Interrupts(Recorder):
+    def after_backward(self, strategy, **kwargs):
+        if strategy.clock.train_exp_counter == 1 and strategy.clock.train_exp_iterations == 1:
+            strategy.plugins.remove(self)
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("new_optimizer", [False, True])
+def test_an_interrupted_experience_that_is_tried_again_is_measured_and_protected(new_optimizer):
+    benchmark, finals = toy(), []
+    for ewc_lambda in (0.0, 50.0):
+        plugin = RWalkPlugin(config=RWalkConfig(ewc_lambda=ewc_lambda, penalty="proximal"))
+        strategy = naive(model=net(), plugins=[plugin, Interrupts()])
+        strategy.train(benchmark.train_stream[0])
+        steps = plugin.rwalk.steps
+        with pytest.raises(KeyboardInterrupt):
+            strategy.train(benchmark.train_stream[1])
+        if new_optimizer:
+            strategy.optimizer = sgd(strategy.model)
+        before = strategy.clock.train_iterations
+        strategy.train(benchmark.train_stream[1])
+        assert plugin.rwalk.steps == steps + 1 + strategy.clock.train_iterations - before
+        finals.append(weights(strategy.model))
+    free, held = finals
+    assert any(not torch.equal(free[name], held[name]) for name in free)
+
+
+def test_an_optimizer_put_in_place_by_a_later_plugin_is_followed():
+    class Swaps(Recorder):
+        def before_training_exp(self, strategy, **kwargs):
+            strategy.optimizer = sgd(strategy.model)
+
+    plugin = RWalkPlugin()
+    strategy = naive(plugins=[plugin, Swaps()])
+    strategy.train(toy().train_stream)
+    assert plugin.rwalk.steps == strategy.clock.train_iterations
+    assert plugin.rwalk.optimizer is strategy.optimizer
+
+
+def test_an_optimizer_of_fewer_parameters_keeps_the_state_of_the_others():
+    benchmark, plugin = toy(), RWalkPlugin()
+    strategy = naive(plugins=[plugin])
+    strategy.train(benchmark.train_stream[0])
+    kept = plugin.rwalk.importances("fisher")
+    last = list(strategy.model.parameters())[-2:]
+    strategy.optimizer = torch.optim.SGD(last, lr=0.1)
+    strategy.train(benchmark.train_stream[1])
+    now = plugin.rwalk.importances("fisher")
+    assert set(now) == set(kept)
+    changed = [name for name in kept if not torch.equal(kept[name], now[name])]
+    assert changed == list(kept)[-2:]
+
+
+def test_the_evaluator_may_be_a_function_that_makes_it():
+    made = EvaluationPlugin(track_training=True)
+    assert naive(evaluator=lambda: made).evaluator is made
