@@ -1,5 +1,7 @@
 """An optimizer's own steps, whatever it does inside them."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -190,3 +192,38 @@ def test_abandoning_a_failed_step_opens_the_way_to_its_state():
         train(model, optimizer, task=0, steps=1)
     rwalk.abandon_step()
     assert_same_state(rwalk.state_dict(), before)
+
+
+def test_an_rwalk_out_of_reach_is_released():
+    model, optimizer = nn.Linear(2, 1), None
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    RWalk(model, optimizer)
+    with pytest.raises(RWalkError, match=r"RWalk\.release\(optimizer\)"):
+        RWalk(model, optimizer)
+    assert RWalk.release(optimizer)
+    assert not RWalk.release(optimizer)
+    assert RWalk(model, optimizer).attached
+
+
+def test_a_copy_is_not_attached_and_can_be():
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    original = (model, optimizer, RWalk(model, optimizer))
+    twin = copy.deepcopy(original)
+    assert (original[2].attached, twin[2].attached) == (True, False)
+    twin[2].attach()
+    for net, opt, _ in (original, twin):
+        net(torch.ones(3, 2)).square().sum().backward()
+        opt.step()
+    assert twin[2].steps == original[2].steps == 1
+    assert torch.equal(twin[2].importances("fisher")["weight"], original[2].importances("fisher")["weight"])
+
+
+def test_complex_parameters_are_refused():
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    RWalk(model, optimizer)
+    model.weight.abs().sum().backward()
+    with pytest.raises(RWalkError, match="weight is complex"):
+        optimizer.step()

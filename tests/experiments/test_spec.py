@@ -78,7 +78,6 @@ def test_unknown_names_list_the_known_ones():
         ("seed", 2**70),
         ("shuffle_classes", "perhaps"),
         ("threads", 0),
-        ("colour", "red"),
         ("rwalk", 5),
     ],
 )
@@ -142,7 +141,7 @@ def test_no_override_hides_what_is_wrong_in_the_file(tmp_path):
         ("- split-digits\n- rwalk\n", "run.yaml: expected keys and values"),
         ("", "run.yaml: expected keys and values"),
         ("benchmark: split-digits\nmethod: rwalk\nepochs: none\n", "epochs='none': "),
-        ("benchmark: split-digits\nmethod: rwalk\nepoch: 3\n", "epoch=3: "),
+        ("benchmark: split-digits\nmethod: rwalk\nepoch: 3\n", "unknown key 'epoch'"),
     ],
 )
 def test_a_file_that_is_no_spec_is_refused_in_one_line(tmp_path, content, message):
@@ -157,3 +156,18 @@ def test_a_file_that_is_no_spec_is_refused_in_one_line(tmp_path, content, messag
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no spec file at .*missing\.yaml"):
         load_spec(tmp_path / "missing.yaml")
+
+
+def test_a_number_without_a_dot_before_its_exponent_is_a_number(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("benchmark: split-digits\nmethod: rwalk\nlr: 1e-3\nrwalk: {damping: 1e-3, ewc_lambda: 2E+1}\n")
+    spec = load_spec(path)
+    assert (spec.lr, spec.rwalk_config.damping, spec.rwalk_config.ewc_lambda) == (1e-3, 1e-3, 20.0)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(b"benchmark: \xe9")
+    with pytest.raises(ValueError, match=r"latin\.yaml is not YAML"):
+        load_spec(tmp_path / "latin.yaml")
+    with pytest.raises(FileNotFoundError, match="it is a folder"):
+        load_spec(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from rwalk.errors import MissingExtraError, RWalkError
+from rwalk.errors import MissingExtraError
 
 __all__ = ["main"]
 
@@ -18,10 +18,11 @@ def main() -> None:
         _fail(MissingExtraError("the command rwalk", "cli", error))
     try:
         app()
-    except (RWalkError, ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, MemoryError) as error:  # torch's errors are RuntimeErrors
         _fail(error)
 
 
 def _fail(error: Exception) -> NoReturn:
-    sys.stderr.write(f"rwalk: error: {error}\n")
+    message = str(error).strip() or type(error).__name__
+    sys.stderr.write(f"rwalk: error: {message.splitlines()[0]}\n")
     sys.exit(1)

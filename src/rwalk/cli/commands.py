@@ -122,6 +122,6 @@ def _joint_accuracies(path: Path, spec: RunSpec) -> list[float]:
             raise ValueError(
                 f"{path}: --reference needs a run with {name}={value!r}, this one has {config.get(name)!r}"
             )
-    if any(len(row) != len(rows) for row in rows):
-        raise ValueError(f"{path}: its accuracy matrix is not square")
+    if any(len(row) != len(rows) or row[index] is None for index, row in enumerate(rows)):
+        raise ValueError(f"{path}: its accuracy matrix is not square, or not measured on the diagonal")
     return [row[index] for index, row in enumerate(rows)]

@@ -46,6 +46,7 @@ def save_state(state: Mapping[str, Any], path: str | Path) -> None:
     os.close(handle)
     try:
         save_file(tensors, temporary, metadata={KEY: json.dumps(header)})
+        Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

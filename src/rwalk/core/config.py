@@ -200,7 +200,7 @@ class RWalkConfig:
 
     @classmethod
     def agem(cls, **changes: Any) -> RWalkConfig:
-        """The authors' TensorFlow code of 2018 on MNIST, as described; ``docs/method.md`` says where it is known to differ."""
+        """The authors' TensorFlow code of 2018 on MNIST, as described; ``docs/method.md`` says where it differs."""
         return cls.preset("agem", **changes)
 
     @classmethod

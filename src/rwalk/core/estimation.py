@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rwalk.core.buckets import Placement
 from rwalk.errors import RWalkError
 
 __all__ = ["estimate_fisher"]
@@ -41,7 +42,7 @@ def estimate_fisher(
     References:
         FACIL's ``r_walk.py`` estimates the Fisher like this, after each task.
     """
-    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    total = {name: torch.zeros_like(p, dtype=Placement.of(p).dtype) for name, p in parameters.items()}
     learning = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     device = next(iter(parameters.values())).device
@@ -53,7 +54,7 @@ def estimate_fisher(
             gradients = torch.autograd.grad(loss, list(learning.values()), allow_unused=True)
             for name, gradient in zip(learning, gradients, strict=True):
                 if gradient is not None:
-                    total[name].addcmul_(gradient, gradient, value=len(outputs))
+                    total[name].add_(gradient.to(total[name].dtype).square(), alpha=len(outputs))
             samples += len(outputs)
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch.optim import LBFGS, Optimizer
 
 from rwalk.errors import RWalkError
 
-__all__ = ["OptimizerHooks", "base_optimizer"]
+__all__ = ["OptimizerHooks", "base_optimizer", "release"]
 
-_ATTACHED: WeakSet[Optimizer] = WeakSet()
+_ATTACHED: WeakKeyDictionary[Optimizer, ref[OptimizerHooks]] = WeakKeyDictionary()
 
 
 def base_optimizer(optimizer: Optimizer) -> Optimizer:
@@ -28,6 +28,16 @@ def base_optimizer(optimizer: Optimizer) -> Optimizer:
     return base_optimizer(inner) if isinstance(inner, Optimizer) else optimizer
 
 
+def release(optimizer: Optimizer) -> bool:
+    """Detach whatever follows an optimizer; whether there was anything."""
+    held = _ATTACHED.get(base_optimizer(optimizer))
+    hooks = None if held is None else held()
+    if hooks is None:
+        return False
+    hooks.rwalk.detach()
+    return True
+
+
 class StepFollower(Protocol):
     """What the hooks call at each step of the optimizer; ``RWalk`` is one."""
 
@@ -40,6 +50,9 @@ class StepFollower(Protocol):
     def abandon_step(self) -> None:
         """The optimizer raised; ``after_step`` will not come."""
 
+    def detach(self) -> None:
+        """Stop following the optimizer."""
+
 
 class OptimizerHooks:
     """Calls ``before_step`` and ``after_step`` from an optimizer's step hooks.
@@ -48,7 +61,7 @@ class OptimizerHooks:
       read right after it. An optimizer that calls it more than once a step has no one gradient, and is refused.
     - A fused optimizer under GradScaler receives scaled gradients, ``grad_scale`` and ``found_inf`` and may skip the
       step by itself.
-    - A step that raises leaves no trace.
+    - A step that raises is not counted. Its ``.grad`` holds the penalty's gradient: clear it before trying again.
     - A step that calls its parent class's ``step`` fires the hooks of both; only the outer ones count.
 
     Args:
@@ -67,7 +80,8 @@ class OptimizerHooks:
             )
         if optimizer in _ATTACHED:
             raise RWalkError(
-                "another RWalk is attached to this optimizer: detach() it first, or use one RWalk (one plugin) only"
+                "another RWalk is attached to this optimizer: detach() it first (RWalk.release(optimizer) does, if it "
+                "is out of reach), or use one RWalk (one plugin) only"
             )
         self.rwalk = rwalk
         self._optimizer = optimizer
@@ -78,13 +92,13 @@ class OptimizerHooks:
         self._read: list[tuple[int, int]] | None = None  # gradients as before_step left them, until the step ends
         self._closure: Callable[[], Any] | None = None
         self._nested = 0
-        _ATTACHED.add(optimizer)
+        _ATTACHED[optimizer] = ref(self)
 
     def remove(self) -> None:
         """Stop following."""
         for handle in self._handles:
             handle.remove()
-        _ATTACHED.discard(self._optimizer)
+        _ATTACHED.pop(self._optimizer, None)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         closure = kwargs.get("closure") or next((arg for arg in args[1:] if callable(arg)), None)

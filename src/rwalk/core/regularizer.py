@@ -16,7 +16,7 @@ from rwalk.core import functional as F
 from rwalk.core.artifact import load_state, save_state
 from rwalk.core.config import RWalkConfig
 from rwalk.core.estimation import estimate_fisher
-from rwalk.core.hooks import OptimizerHooks, base_optimizer
+from rwalk.core.hooks import OptimizerHooks, base_optimizer, release
 from rwalk.core.tracking import Part, Tracker
 from rwalk.errors import RWalkError
 
@@ -127,6 +127,19 @@ class RWalk:
             raise RWalkError("this RWalk is not attached, so there is nothing to detach")
         self._hooks.remove()
         self._hooks = None
+
+    @staticmethod
+    def release(optimizer: Optimizer) -> bool:
+        """Detach whichever RWalk follows this optimizer, when it is out of reach (a notebook's lost variable, say).
+
+        Returns:
+            Whether there was one.
+        """
+        return release(optimizer)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is not attached: torch copies optimizers without their hooks."""
+        return {**vars(self), "_hooks": None, "_pending": None}
 
     @property
     def attached(self) -> bool:

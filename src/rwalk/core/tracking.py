@@ -148,6 +148,11 @@ class Tracker:
                         f"{entry.name} has a {gradient.layout} gradient: RWalk needs dense ones; use sparse=False in "
                         f"its layer, or leave it out with exclude=({entry.name!r},)"
                     )
+                if gradient.is_complex():
+                    raise RWalkError(
+                        f"{entry.name} is complex: RWalk needs real parameters; leave it out with "
+                        f"exclude=({entry.name!r},)"
+                    )
                 entries.append(entry)
                 gradients.append(gradient)
         self._make_room(entries)

@@ -82,7 +82,7 @@ def run(spec: RunSpec, *, plugins: Sequence[BasePlugin] = (), reference: Sequenc
         DataUnavailableError: The benchmark's data is not to be had.
     """
     try:
-        torch.empty(0, device=spec.device)
+        torch.zeros(1, device=spec.device).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device={spec.device!r} cannot be used: {str(error).splitlines()[0]}") from error
     data = benchmark(spec.benchmark, n_experiences=spec.n_experiences, seed=spec.seed if spec.shuffle_classes else None)

@@ -19,6 +19,7 @@ def check_folder(folder: str | Path, *, overwrite: bool) -> Path:
 
     Raises:
         FileExistsError: The folder holds a run and ``overwrite`` is False, or it is a file.
+        PermissionError: Nothing can be written there.
     """
     folder = Path(folder)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -26,6 +27,11 @@ def check_folder(folder: str | Path, *, overwrite: bool) -> Path:
         raise FileExistsError(f"{existing} is a file: --out names a folder")
     if (folder / RESULT).exists() and not overwrite:
         raise FileExistsError(f"{folder} holds another run ({RESULT}): choose another folder, or --overwrite it")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise PermissionError(f"cannot write to {existing} ({error.strerror}): choose another folder") from None
     return folder
 
 

@@ -125,17 +125,19 @@ class BaseTemplate:
         self.model.eval()
         self.model.to(self.device)
         self.current_eval_stream = _as_list(experiences)
-        self._fire("before_eval", **kwargs)
-        for self.experience in self.current_eval_stream:  # noqa: B020
-            self._before_eval_exp(**kwargs)
-            self._eval_exp(**kwargs)
-            self._fire("after_eval_exp", **kwargs)
-        self._fire("after_eval", **kwargs)
-        self.current_eval_stream = ()
-        for module, mode in modes.items():
-            module.training = mode
-        for name, value in before.items():
-            setattr(self, name, value)
+        try:
+            self._fire("before_eval", **kwargs)
+            for self.experience in self.current_eval_stream:  # noqa: B020
+                self._before_eval_exp(**kwargs)
+                self._eval_exp(**kwargs)
+                self._fire("after_eval_exp", **kwargs)
+            self._fire("after_eval", **kwargs)
+        finally:
+            self.current_eval_stream = ()
+            for module, mode in modes.items():
+                module.training = mode
+            for name, value in before.items():
+                setattr(self, name, value)
         return dict(self.evaluator.get_last_metrics())
 
     def evaluate_streams(self, **kwargs: Any) -> None:
