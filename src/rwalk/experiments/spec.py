@@ -15,7 +15,8 @@ from rwalk.streams import benchmarks
 
 __all__ = ["RunSpec", "load_spec"]
 
-#: Training settings for each benchmark where the spec names none. Chosen on data held out of the training sets; permuted-mnist's are untuned.
+#: Training settings for each benchmark where the spec names none. Chosen on data held out of the training sets;
+#: permuted-mnist's are untuned.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "split-digits": {
         "epochs": 30,
