@@ -8,26 +8,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from core.saved import learned_walk, walk
 from reference.problems import assert_same_state, tanh_net, train
-from rwalk import RWalk, RWalkConfig, inspect_state
+from rwalk import RWalk, inspect_state
 from rwalk.core import artifact
-
-CONFIG = RWalkConfig(ewc_lambda=2.0, delta_t=4, damping=1e-3, exclude=("nothing.*",))
-
-
-def walk(model=None, config=CONFIG):
-    model = model if model is not None else tanh_net(dtype=torch.float32)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    return model, optimizer, RWalk(model, optimizer, config)
 
 
 @pytest.fixture
 def learned():
-    model, optimizer, rwalk = walk()
-    train(model, optimizer, 0, 10, torch.float32)
-    rwalk.consolidate()
-    train(model, optimizer, 1, 6, torch.float32)
-    return model, optimizer, rwalk
+    return learned_walk()
 
 
 @pytest.fixture

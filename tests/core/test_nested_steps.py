@@ -61,6 +61,19 @@ def test_a_step_inside_a_step_counts_once(with_closure):
         assert torch.equal(nested.importances()[name], importance)
 
 
+def test_after_a_step_that_raised_it_can_be_attached_anew():
+    model = nn.Linear(3, 2)
+    optimizer = FailsOnce(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer)
+    model(torch.ones(4, 3)).sum().backward()
+    with pytest.raises(OSError, match="interrupted"):
+        optimizer.step()
+    rwalk.detach()
+    rwalk.attach()
+    optimizer.step()
+    assert rwalk.steps == 1
+
+
 def test_a_step_that_raised_and_is_taken_again_with_new_gradients_counts_once():
     expected, plain = trained(torch.optim.SGD, with_closure=False)
     found, retried = trained(FailsOnce, with_closure=False)

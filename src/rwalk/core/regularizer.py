@@ -118,7 +118,7 @@ class RWalk:
         self._pending = None
 
     def detach(self) -> None:
-        """Stop following the optimizer; all state stays.
+        """Stop following the optimizer; all state stays, but for a step that was begun and never ended.
 
         Raises:
             RWalkError: Not attached.
@@ -126,7 +126,7 @@ class RWalk:
         if self._hooks is None:
             raise RWalkError("this RWalk is not attached, so there is nothing to detach")
         self._hooks.remove()
-        self._hooks = None
+        self._hooks = self._pending = None
 
     @staticmethod
     def release(optimizer: Optimizer) -> bool:
