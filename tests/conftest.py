@@ -1,6 +1,7 @@
 """What every test shares: one thread, and property tests that pick the same examples on every run."""
 
 import os
+from pathlib import Path
 
 import torch
 from hypothesis import settings
@@ -10,3 +11,9 @@ torch.set_num_threads(1)
 settings.register_profile("fixed", deadline=None, max_examples=100, derandomize=True, database=None)
 settings.register_profile("explore", deadline=None, max_examples=1000, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """What tests share is imported by them, in processes of its own by some: not to be searched for doctests here."""
+    helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
+    return True if helper and Path(__file__).parent in collection_path.parents else None

@@ -79,3 +79,66 @@ def test_a_step_that_raised_and_is_taken_again_with_new_gradients_counts_once():
     found, retried = trained(FailsOnce, with_closure=False)
     assert retried.steps == plain.steps
     assert torch.equal(found.weight, expected.weight)
+
+
+class Halves(torch.optim.SGD):
+    """Changes the gradients before its parent steps, as gradient centralisation does."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad.mul_(0.5)
+        return super().step(closure)
+
+
+def test_a_step_that_changes_gradients_before_its_parents_counts_once():
+    torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    model = nn.ParameterDict({"p": nn.Parameter(torch.zeros(1))})
+    optimizer = Halves(model.parameters(), lr=1.0)
+    rwalk = RWalk(model, optimizer, RWalkConfig(ewc_lambda=3.0, damping=1.0))
+    for _ in range(2):
+        model["p"].grad = torch.full((1,), 4.0)
+        optimizer.step()
+        rwalk.consolidate()
+    assert rwalk.steps == 2
+    assert rwalk.importances("fisher")["p"].item() == pytest.approx(16.0)  # what came in
+    assert model["p"].item() == -2.0 - 2.0  # at the anchor the penalty adds nothing
+    model["p"].grad = torch.zeros(1)
+    with torch.no_grad():
+        model["p"].add_(1.0)
+    optimizer.step()
+    pull = 2 * 3.0 * 2.0 * 1.0  # 2λ(F + s)(θ − θ*)
+    assert model["p"].item() == pytest.approx(-4.0 + 1.0 - pull / 2, rel=1e-6)
+
+
+class Fails(torch.optim.SGD):
+    fails = False
+
+    def step(self, closure=None):
+        if self.fails:
+            raise OSError("interrupted")
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("backend", ["eager", "auto"])
+@pytest.mark.parametrize("tasks", [0, 1])
+def test_new_gradients_in_the_memory_of_old_ones_are_new(backend, tasks):
+    model = nn.Linear(30, 30)
+    optimizer = Fails(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer, RWalkConfig(ewc_lambda=1.0, backend=backend))
+
+    def step():
+        optimizer.zero_grad()
+        model(torch.ones(1, 30)).sum().backward()
+        optimizer.step()
+
+    step()
+    if tasks:
+        rwalk.consolidate()
+    for _ in range(20):
+        optimizer.fails = True
+        with pytest.raises(OSError, match="interrupted"):
+            step()
+        optimizer.fails = False
+        step()
+    assert rwalk.steps == 21

@@ -9,7 +9,7 @@ from reference.naive import NaiveRWalk
 from reference.problems import assert_close, assert_same, assert_same_state, gradients, lists, weights
 from reference.strategies import configs, histories
 from rwalk import RWalk
-from rwalk.core.buckets import Bucket, Placement, rearrange
+from rwalk.core.buckets import Bucket, Placement, Storage, rearrange
 
 # Not 1e-15: where the terms of ΔL cancel, fewer digits are left.
 RELATIVE = 1e-9
@@ -111,6 +111,7 @@ def test_rearranging_keeps_the_overlapping_block_and_zeroes_the_rest(old_shapes,
     result = rearrange(
         [bucket],
         {f"p{i}": Placement(torch.Size(new_shapes[i]), cpu, dtypes[i]) for i in range(len(old_shapes))},
+        Storage(),
     )
     found = {name: (b, view) for b in result for name, view in b.views("fisher").items()}
     assert set(found) == set(old)

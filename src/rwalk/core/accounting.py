@@ -1,113 +1,94 @@
 """What happens to the flat state at each moment of training; the arithmetic itself is ``functional``'s.
 
-Persistent quantities of a bucket: ``fisher``, ``loss_change`` (of the open window), ``score``, ``window_start``, and
-after the first task ``importance`` and ``anchor``; where settings ask for them, ``task_score`` (apart from the averaged
-one) and ``window_fisher`` (as the window began). Between the two halves of a step also ``gradient`` (unscaled, without
-penalty) and ``before`` (the weights before the step).
+Persistent quantities of a bucket: ``fisher``, ``score``, ``loss_change`` (of the open window), ``window_start`` or, in
+compact state, ``displacement`` (none of these three where every step is a window), and after the first task
+``importance`` and ``anchor``; where settings ask for them, ``task_score`` (apart from the averaged one) and
+``window_fisher`` (as the window began). Between the two halves of a step also ``gradient`` (unscaled, without penalty)
+and ``before`` (the weights before the step).
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rwalk.core import functional as F
+from rwalk.core.backends import Backends
 from rwalk.core.buckets import Bucket
 from rwalk.core.config import RWalkConfig
-from rwalk.core.tracking import Part
-from rwalk.errors import RWalkError
+from rwalk.core.parts import Part
+from rwalk.core.sharding import local, over_processes, weights_in_sums
 
-__all__ = [
-    "account",
-    "add_penalty_gradient",
-    "close_window",
-    "drop_window",
-    "freeze",
-    "merge_fisher",
-    "open_window",
-    "pull_to_anchor",
-    "read",
-]
-
-log = logging.getLogger(__name__)
+__all__ = ["account", "close_window", "drop_window", "merge_fisher", "open_window", "pull_to_anchor", "read"]
 
 
 def open_window(parts: Iterable[Part], config: RWalkConfig) -> None:
     """Remember where every parameter stands as a window begins."""
+    if config.window == "step":
+        return
     for part in parts:
-        part.gather("window_start", part.parameters)
+        if config.window == "start":
+            part.gather("window_start", part.parameters)
+        else:
+            part.bucket.require("displacement")[0].zero_()
         if config.fisher_in_score == "window_start":
             fisher, remembered = part.bucket.require("fisher", "window_fisher")
             remembered.copy_(fisher)
 
 
 def read(
-    parts: Iterable[Part], grad_scale: Tensor | float | None, instead: Mapping[nn.Parameter, Tensor] | None
+    parts: Iterable[Part],
+    config: RWalkConfig,
+    backends: Backends,
+    *,
+    grad_scale: Tensor | float | None,
+    instead: Mapping[nn.Parameter, Tensor] | None,
+    penalised: bool,
 ) -> None:
-    """Copy gradients (or what is to be measured instead) and weights before the optimizer changes them."""
+    """Keep gradients (or what is to be measured instead) and weights; add the penalty's gradient to ``.grad``."""
     for part in parts:
-        measured = (
-            part.gradients
-            if instead is None
-            else [instead.get(entry.parameter, torch.zeros_like(entry.parameter)) for entry in part.watched]
-        )
-        part.gather("gradient", measured)
-        part.gather("before", part.parameters)
-        if grad_scale is not None:
-            (gradient,) = part.bucket.require("gradient")
-            for run in part.runs:
-                gradient[run].div_(grad_scale)
+        measured = None
+        if instead is not None:
+            measured = [_measured(local(entry.parameter), instead.get(entry.parameter)) for entry in part.watched]
+        backend = backends.of(part.bucket)
+        backend.read(part, config, grad_scale=grad_scale, measured=measured, penalised=penalised)
+        if penalised:
+            part.give_back()
+        part.release()
 
 
-def add_penalty_gradient(parts: Iterable[Part], config: RWalkConfig, grad_scale: Tensor | float | None) -> None:
-    """Add the penalty's gradient to ``.grad``. ``before`` lends its memory for it and is read again."""
-    for part in parts:
-        importance, before, anchor = part.bucket.require("importance", "before", "anchor")
-        for run in part.runs:
-            pull = F.penalty_gradient(importance[run], before[run], anchor[run], config.strength, out=before[run])
-            if grad_scale is not None:
-                pull.mul_(grad_scale)
-        torch._foreach_add_(part.gradients, part.views("before"))
-        part.gather("before", part.parameters)
+def _measured(parameter: Tensor, gradient: Tensor | None) -> Tensor:
+    if gradient is None:
+        return torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+    return local(gradient).contiguous()
 
 
-def pull_to_anchor(parts: Iterable[Part], config: RWalkConfig, optimizer: Optimizer) -> None:
+def pull_to_anchor(parts: Iterable[Part], config: RWalkConfig, backends: Backends, optimizer: Optimizer) -> None:
     """Take the penalty's proximal step on the parameters, with each group's learning rate."""
-    for whole in parts:
-        for index, part in whole.by_group().items():
-            lr = optimizer.param_groups[index]["lr"]
-            for importance, parameter, anchor in zip(
-                part.views("importance"), part.parameters, part.views("anchor"), strict=True
-            ):
-                parameter.copy_(F.proximal_step(importance, parameter.to(anchor.dtype), anchor, config.strength, lr))
+    lrs = [float(group["lr"]) for group in optimizer.param_groups]
+    for part in parts:
+        backends.of(part.bucket).pull(part, config, rates=[lrs[entry.group] for entry in part.watched])
 
 
-def account(parts: Iterable[Part], config: RWalkConfig, step: int) -> None:
-    """Bring Fisher and loss change up to date with the step just taken, the run's ``step``-th. Uses ``before`` up."""
+def account(parts: Iterable[Part], config: RWalkConfig, backends: Backends, step: int) -> None:
+    """Bring Fisher and loss change up to date with the step just taken, the run's ``step``-th."""
     updates_fisher = config.fisher_source == "step" and step % config.fisher_every == 0
     for part in parts:
-        fisher, change, gradient, before = part.bucket.require("fisher", "loss_change", "gradient", "before")
-        _subtract(part.views("before"), part.parameters)
-        for run in part.runs:
-            F.loss_change(change[run], gradient[run], before[run], out=change[run])
+        rates = _weights_of_new(part, config) if updates_fisher else None
         if updates_fisher:
-            for alpha, runs in _alphas(part, config).items():
-                for run in runs:
-                    F.fisher_ema(fisher[run], gradient[run], alpha, out=fisher[run])
             _start_grown_elements(part, config)
+        backends.of(part.bucket).account(part, config, rates=rates, step=step)
 
 
 def merge_fisher(parts: Iterable[Part], estimate: dict[str, Tensor], config: RWalkConfig) -> None:
     """Merge a Fisher estimated in a pass of its own into the moving one."""
     for part in parts:
-        for name, fisher in zip(part.names, part.views("fisher"), strict=True):
-            slot = part.bucket.slots[name]
+        for slot, fisher in zip(part.slots, part.views("fisher"), strict=True):
             first = slot.updates == 0 and config.fisher_start == "first"
-            found = estimate[name].to(fisher.dtype)
+            found = estimate[slot.name].to(fisher.dtype)
             F.fisher_merge(fisher, found, 1.0 if first else config.ewc_alpha, out=fisher)
             if slot.fresh is not None and config.fisher_start == "first":
                 fisher[slot.fresh] = found[slot.fresh]
@@ -115,130 +96,60 @@ def merge_fisher(parts: Iterable[Part], estimate: dict[str, Tensor], config: RWa
             slot.updates += 1
 
 
-def close_window(parts: Iterable[Part], config: RWalkConfig) -> None:
-    """Turn the window's loss change into a score and add it. ``window_start`` is used up."""
+def close_window(parts: Iterable[Part], config: RWalkConfig, backends: Backends, step: int) -> None:
+    """Turn the window's loss change into a score and add it."""
     parts = list(parts)
+    damping: float | Tensor = config.damping_value
+    if config.damping_scale == "relative":
+        damping = _mean_distance(parts, config, backends) * config.damping_value
     for part in parts:
-        _subtract(part.views("window_start"), part.parameters)
-        (moved,) = part.bucket.require("window_start")
-        measure = "window_fisher" if config.fisher_in_score == "window_start" else "fisher"
-        fisher = part.bucket.require(measure)[0] if config.distance == "riemannian" else None
-        for run in part.runs:
-            within = None if fisher is None else fisher[run]
-            F.riemannian_distance(within, moved[run], config.distance_factor, out=moved[run])
-    target = "task_score" if config.keeps_task_score else "score"
-    dampings = [_damping(parts, config, part.bucket) for part in parts]  # before scores take the distances' place
-    for part, damping in zip(parts, dampings, strict=True):
-        score, change, distance = part.bucket.require(target, "loss_change", "window_start")
-        for run in part.runs:
-            gained = F.path_score(change[run], distance[run], damping, out=distance[run])
-            if config.rectify == "window":
-                gained.clamp_(min=0.0)
-            score[run].add_(gained)
-            change[run].zero_()
+        floor = torch.finfo(part.bucket.dtype).tiny / torch.finfo(part.bucket.dtype).eps
+        if config.damping_scale == "relative":  # where nothing moved, ΔL / ε stays finite
+            damping = max(damping, floor)
+        backends.of(part.bucket).close(part, config, damping=damping, step=step)
 
 
 def drop_window(buckets: Iterable[Bucket]) -> None:
     """Forget what the open window has gathered."""
     for bucket in buckets:
-        bucket.require("loss_change")[0].zero_()
+        if "loss_change" in bucket.flat:
+            bucket.flat["loss_change"].zero_()
 
 
-def freeze(buckets: list[Bucket], residents: list[Part], config: RWalkConfig, tasks_before: int) -> None:
-    """Average the scores, build the penalty's importances and drop anchors where the parameters stand."""
-    _check_finite(buckets, ("fisher", "score", "task_score") if config.keeps_task_score else ("fisher", "score"))
-    for bucket in buckets:
-        (score,) = bucket.require("score")
-        new = None
-        if config.keeps_task_score:
-            (new,) = bucket.require("task_score")
-            if config.rectify == "task":
-                new.clamp_(min=0.0)
-        F.average_scores(score, new, tasks_before, config.score_average, out=score)
-        if new is not None:
-            new.zero_()
-    terms = [name for name in ("fisher", "score") if config.terms in ("both", name)]
-    extents = {name: _extent([bucket.require(name)[0] for bucket in buckets]) for name in terms}
-    for name, (_, high) in extents.items():
-        if high <= 0:
-            log.warning("consolidate(): the %s of every weight is zero and adds nothing to the penalty", name)
-    for bucket in buckets:
-        (importance,) = bucket.require("importance")
-        importance.zero_()
-        for name, (low, high) in extents.items():
-            (value,) = bucket.require(name)
-            scaled = F.scale(value.clamp(min=0.0), low.to(value), high.to(value), config.scaling)
-            F.combine_importance(importance, scaled, out=importance)
-    for part in residents:
-        part.gather("anchor", part.parameters)
-    if config.fisher_boundary == "reset":
-        for bucket in buckets:
-            bucket.require("fisher")[0].zero_()
-            for slot in bucket.slots.values():
-                slot.updates = 0
+def _mean_distance(parts: Sequence[Part], config: RWalkConfig, backends: Backends) -> float:
+    """The window's distance, averaged over all elements of all parameters (and all processes' shards)."""
+    watched = [entry for part in parts for entry in part.watched]
+    parameters = [entry.parameter for entry in watched]
+    weights = dict(zip(watched, weights_in_sums(parameters), strict=True))
+    distance, count = 0.0, 0.0
+    for part in parts:
+        for weight, alike in part.grouped(weights).items():
+            distance += weight * float(backends.of(part.bucket).distance(alike, config))
+            count += weight * alike.elements
+    sums = torch.tensor([distance, count], dtype=torch.float64)
+    total, count = over_processes(sums, parameters, "sum").tolist()
+    return float(total / max(count, 1.0))
 
 
-def _check_finite(buckets: Iterable[Bucket], quantities: Iterable[str]) -> None:
-    for bucket in buckets:
-        for quantity in quantities:
-            if not bool(torch.isfinite(bucket.require(quantity)[0]).all()):
-                views = bucket.views(quantity).items()
-                bad = next(name for name, view in views if not bool(torch.isfinite(view).all()))
-                raise RWalkError(
-                    f"{quantity} of {bad!r} is not finite: a gradient was inf or NaN. Clip gradients, use "
-                    "GradScaler, lower the learning rate, or if the penalty is too strong for it take "
-                    "penalty='proximal'; the importances of past tasks are unchanged"
-                )
-
-
-def _extent(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Smallest and largest non-negative part over tensors that may lie on several devices."""
-    low = min((tensor.min().clamp(min=0.0).double().cpu() for tensor in tensors), key=float)
-    high = max((tensor.max().clamp(min=0.0).double().cpu() for tensor in tensors), key=float)
-    return low, high
-
-
-def _damping(parts: list[Part], config: RWalkConfig, bucket: Bucket) -> float | Tensor:
-    number = torch.finfo(torch.get_default_dtype()).eps if config.damping == "machine" else config.damping
-    if config.damping_scale == "absolute":
-        return torch.finfo(torch.float32).eps if number is None else number
-    sums = [part.bucket.require("window_start")[0][run].sum() for part in parts for run in part.runs]
-    total = torch.stack([value.to(bucket.device, bucket.dtype) for value in sums]).sum()
-    count = sum(run.stop - run.start for part in parts for run in part.runs)
-    relative = 1.0 if number is None else number
-    floor = (
-        torch.finfo(bucket.dtype).tiny / torch.finfo(bucket.dtype).eps
-    )  # where nothing moved, so that ΔL / ε stays finite
-    epsilon: Tensor = (total * (relative / count)).clamp(min=floor)
-    return epsilon
-
-
-def _subtract(views: list[Tensor], parameters: list[Tensor]) -> None:
-    """``views -= parameters``, in the views' dtype."""
-    torch._foreach_sub_(views, [parameter.to(view.dtype) for view, parameter in zip(views, parameters, strict=True)])
-
-
-def _alphas(part: Part, config: RWalkConfig) -> dict[float, list[slice]]:
-    """The stretches to update with each weight of the new term: 1 at a parameter's first update (Eq. 6)."""
-    slots = [part.bucket.slots[name] for name in part.names]
+def _weights_of_new(part: Part, config: RWalkConfig) -> list[float]:
+    """For each parameter the weight of its new squared gradient: 1 at its first update (Eq. 6)."""
     settled = config.ewc_alpha
     steady = 1 if not config.alpha_warmup else int(1 / max(settled, 1e-9)) + 1
-    if all(slot.updates >= steady for slot in slots) or (config.fisher_start == "zero" and not config.alpha_warmup):
-        return {settled: part.runs}
-    groups: dict[float, list[str]] = {}
-    for slot in slots:
+    from_zero = config.fisher_start == "zero" and not config.alpha_warmup
+    if from_zero or all(slot.updates >= steady for slot in part.slots):
+        return [settled] * len(part.slots)
+    rates = []
+    for slot in part.slots:
         warm = 1.0 / (slot.updates + 1)
-        alpha = 1.0 if slot.updates == 0 else max(settled, warm) if config.alpha_warmup else settled
-        groups.setdefault(alpha, []).append(slot.name)
+        rates.append(1.0 if slot.updates == 0 else max(settled, warm) if config.alpha_warmup else settled)
         slot.updates += 1
-    return {alpha: part.bucket.runs(names) for alpha, names in groups.items()}
+    return rates
 
 
 def _start_grown_elements(part: Part, config: RWalkConfig) -> None:
-    """Elements that joined by growth see their first gradient: their Fisher starts as any other."""
-    for name in part.names:
-        slot = part.bucket.slots[name]
+    """Elements that joined by growth see their first gradient, g: their average starts from g² and so stays there."""
+    for slot in part.slots:
         if slot.fresh is not None and config.fisher_start == "first":
-            fisher, gradient = part.bucket.views("fisher")[name], part.bucket.views("gradient")[name]
-            fisher[slot.fresh] = gradient[slot.fresh].square()
+            fisher, gradient = part.bucket.views("fisher")[slot.name], part.bucket.views("gradient")[slot.name]
+            fisher[slot.fresh] = gradient[slot.fresh].to(part.bucket.dtype).square().to(fisher.dtype)
         slot.fresh = None

@@ -1,4 +1,4 @@
-"""Flat storage: one tensor per quantity for all parameters that share a device and a state dtype.
+"""Flat storage: one tensor per quantity for all parameters that share a device and a dtype.
 
 The mathematics is elementwise, so it never needs to know where one parameter ends and the next begins. Laying the
 state out flat turns a step over hundreds of parameters into a handful of operations.
@@ -9,26 +9,72 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Bucket", "Placement", "Slot", "rearrange"]
+from rwalk.core.sharding import layout, local
+
+__all__ = ["Bucket", "Placement", "Slot", "Storage", "rearrange"]
+
+#: What tolerates bfloat16: sums and averages (rounded at random, so that small terms are not lost), the gradient
+#: between the halves of a step, and the penalty's importances. Weights subtracted from each other do not.
+TOLERANT = frozenset(
+    {
+        "fisher",
+        "loss_change",
+        "score",
+        "task_score",
+        "window_fisher",
+        "displacement",
+        "gradient",
+        "importance",
+    }
+)
+#: What is read and written only where a window opens or closes, or a task ends.
+SELDOM_USED = frozenset({"score", "task_score", "window_start", "window_fisher"})
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How quantities are kept.
+
+    Attributes:
+        compact: In bfloat16, what tolerates it.
+        offload: In the host's memory, what is seldom used.
+    """
+
+    compact: bool = False
+    offload: bool = False
+
+    def zeros(self, quantity: str, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Room for a quantity of parameters on ``device`` whose arithmetic is done in ``dtype``."""
+        compact = self.compact and quantity in TOLERANT and dtype is torch.float32
+        kept = torch.bfloat16 if compact else dtype
+        if self.offload and quantity in SELDOM_USED and device.type != "cpu":
+            return torch.zeros(size, dtype=kept, pin_memory=device.type == "cuda")
+        return torch.zeros(size, dtype=kept, device=device)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Which state a parameter needs: its shape, on its device, in float64 for float64 and float32 for all else."""
+    """Where a parameter's state belongs: its shape (this process's shard), on its device, with others of its dtype.
+
+    Attributes:
+        layout: How the parameter is sharded; None if it is whole.
+    """
 
     shape: torch.Size
     device: torch.device
     dtype: torch.dtype
+    layout: Any = None
 
     @classmethod
     def of(cls, parameter: Tensor) -> Placement:
         """The placement of a parameter's state."""
-        dtype = torch.float64 if parameter.dtype is torch.float64 else torch.float32
-        return cls(parameter.shape, parameter.device, dtype)
+        held = local(parameter)
+        return cls(held.shape, held.device, held.dtype, layout(parameter))
 
 
 @dataclass
@@ -41,6 +87,7 @@ class Slot:
         start: First element in the flat tensors.
         updates: Fisher updates so far, counted only until the moving average is steady.
         fresh: After growth, the elements (bool, ``shape``) that have seen no gradient; they start their Fisher anew.
+        layout: How the parameter is sharded; None if it is whole.
     """
 
     name: str
@@ -48,6 +95,7 @@ class Slot:
     start: int
     updates: int = 0
     fresh: Tensor | None = field(default=None, repr=False)
+    layout: Any = None
 
     @property
     def stop(self) -> int:
@@ -56,16 +104,25 @@ class Slot:
 
 
 class Bucket:
-    """Flat tensors of one device and dtype, cut into slots.
+    """Flat tensors for parameters of one device and dtype, cut into slots.
 
     Args:
-        device: Where the tensors live.
-        dtype: Their dtype.
+        device: Where the parameters are.
+        parameter_dtype: Theirs. The arithmetic is done in float64 for float64 and in float32 for all else.
         shapes: The parameters, in order, by name.
+        storage: How quantities are kept.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, shapes: dict[str, torch.Size]) -> None:
-        self.device, self.dtype = device, dtype
+    def __init__(
+        self,
+        device: torch.device,
+        parameter_dtype: torch.dtype,
+        shapes: dict[str, torch.Size],
+        storage: Storage | None = None,
+    ) -> None:
+        self.device, self.parameter_dtype = device, parameter_dtype
+        self.dtype = torch.float64 if parameter_dtype is torch.float64 else torch.float32
+        self.storage = storage if storage is not None else Storage()
         self.slots: dict[str, Slot] = {}
         self.size = 0
         for name, shape in shapes.items():
@@ -74,11 +131,15 @@ class Bucket:
         self.flat: dict[str, Tensor] = {}
         self._views: dict[str, dict[str, Tensor]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle would give each view memory of its own."""
+        return {**vars(self), "_views": {}}
+
     def require(self, *quantities: str) -> list[Tensor]:
         """The flat tensors of these quantities, made as zeros where they do not exist yet."""
         for quantity in quantities:
             if quantity not in self.flat:
-                self.flat[quantity] = torch.zeros(self.size, dtype=self.dtype, device=self.device)
+                self.flat[quantity] = self.storage.zeros(quantity, self.size, self.device, self.dtype)
         return [self.flat[quantity] for quantity in quantities]
 
     def views(self, quantity: str) -> dict[str, Tensor]:
@@ -90,34 +151,27 @@ class Bucket:
             }
         return self._views[quantity]
 
-    def runs(self, names: Iterable[str]) -> list[slice]:
-        """The fewest contiguous stretches of the flat tensors that hold these parameters and nothing else."""
-        merged: list[slice] = []
-        for slot in sorted((self.slots[name] for name in names), key=lambda slot: slot.start):
-            if merged and merged[-1].stop == slot.start:
-                merged[-1] = slice(merged[-1].start, slot.stop)
-            else:
-                merged.append(slice(slot.start, slot.stop))
-        return merged
 
-
-def rearrange(buckets: Iterable[Bucket], placements: dict[str, Placement]) -> list[Bucket]:
+def rearrange(buckets: Iterable[Bucket], placements: dict[str, Placement], storage: Storage) -> list[Bucket]:
     """Lay the state out anew for parameters that joined, grew, shrank or moved to another device or dtype.
 
     Args:
         buckets: The present layout. Its parameters keep their place in the order.
         placements: What each parameter needs now. Parameters of ``buckets`` not named here stay as they are.
+        storage: How quantities are kept from now on.
 
     Returns:
         New buckets. Where a shape changed, the block that both shapes contain keeps its state and the rest is zero.
     """
     old = {name: (bucket, slot) for bucket in buckets for name, slot in bucket.slots.items()}
-    wanted = {name: Placement(slot.shape, bucket.device, bucket.dtype) for name, (bucket, slot) in old.items()}
+    wanted = {
+        name: Placement(slot.shape, bucket.device, bucket.parameter_dtype) for name, (bucket, slot) in old.items()
+    }
     wanted.update(placements)
     layout: dict[tuple[torch.device, torch.dtype], dict[str, torch.Size]] = {}
     for name, placement in wanted.items():
         layout.setdefault((placement.device, placement.dtype), {})[name] = placement.shape
-    result = [Bucket(device, dtype, shapes) for (device, dtype), shapes in layout.items()]
+    result = [Bucket(device, dtype, shapes, storage) for (device, dtype), shapes in layout.items()]
     for bucket in result:
         for name, slot in bucket.slots.items():
             if name in old:
@@ -126,7 +180,7 @@ def rearrange(buckets: Iterable[Bucket], placements: dict[str, Placement]) -> li
 
 
 def _carry_over(source: Bucket, before: Slot, target: Bucket, after: Slot) -> None:
-    after.updates = before.updates
+    after.updates, after.layout = before.updates, before.layout
     after.fresh = None if before.fresh is None else before.fresh.to(target.device)
     block: tuple[slice, ...] = ()
     if before.shape != after.shape:
@@ -137,4 +191,5 @@ def _carry_over(source: Bucket, before: Slot, target: Bucket, after: Slot) -> No
         block = tuple(slice(0, min(sizes)) for sizes in zip(before.shape, after.shape, strict=True))
         after.fresh[block] = False if before.fresh is None else before.fresh.to(target.device)[block]
     for quantity in source.flat:
-        target.views(quantity)[after.name][block] = source.views(quantity)[before.name][block].to(target.device)
+        view = target.views(quantity)[after.name]
+        view[block] = source.views(quantity)[before.name][block].to(view.device)

@@ -7,6 +7,8 @@ import sys
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+import torch
+
 from rwalk.core.presets import PRESETS
 
 __all__ = ["RWalkConfig"]
@@ -24,6 +26,9 @@ Rectify = Literal["window", "task", "penalty"]
 ScoreAverage = Literal["mean", "mean_from_zero", "sum", "accumulate"]
 Scaling = Literal["max", "minmax", "none"]
 Terms = Literal["both", "fisher", "score"]
+BackendName = Literal["auto", "eager", "fused"]
+StateDtype = Literal["float32", "bfloat16"]
+Offload = Literal["none", "cpu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,13 @@ class RWalkConfig:
         penalty_factor: What :math:`\lambda` is multiplied by; some codes have one half.
         include: Glob patterns (``"encoder.*"``) of the parameter names to protect. Empty means all.
         exclude: Glob patterns of names to leave alone; wins over ``include``.
+        backend: ``"fused"``: each half of a step is one pass over memory, in C compiled from the equations at the
+            first step (about a second, once a machine); for parameters on the CPU. ``"eager"``: torch's own
+            operations, on any device. ``"auto"``: fused where that works, else eager, with the reason logged once.
+        state_dtype: ``"bfloat16"`` (or ``torch.bfloat16``) keeps all that tolerates it in half the memory: Fisher,
+            scores, loss change and importances, but not the weights of past moments. ``"float32"``: nothing.
+        offload: ``"cpu"`` keeps in the host's memory what is used only where a window or task begins or ends: worth it
+            on a GPU with a long ``delta_t``. ``"none"``: nothing.
 
     Raises:
         TypeError: A setting has the wrong type.
@@ -109,6 +121,9 @@ class RWalkConfig:
     penalty_factor: float = 1.0
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    backend: BackendName = "auto"
+    state_dtype: StateDtype | torch.dtype = "float32"
+    offload: Offload = "none"
 
     def __post_init__(self) -> None:
         _check_number(
@@ -126,6 +141,8 @@ class RWalkConfig:
             _check_number("damping", self.damping, math.ulp(0.0), math.inf, "a finite number > 0, 'machine' or None")
         if not isinstance(self.alpha_warmup, bool):
             raise TypeError(f"alpha_warmup={self.alpha_warmup!r}: expected True or False")
+        if isinstance(self.state_dtype, torch.dtype):
+            object.__setattr__(self, "state_dtype", str(self.state_dtype).removeprefix("torch."))
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in get_args(choices):
@@ -146,6 +163,31 @@ class RWalkConfig:
     def keeps_task_score(self) -> bool:
         """Whether a task's score has to be kept apart from the old one until both are averaged."""
         return self.rectify == "task" or self.score_average == "accumulate"
+
+    @property
+    def scored(self) -> Literal["score", "task_score"]:
+        """The quantity to which windows are added."""
+        return "task_score" if self.keeps_task_score else "score"
+
+    @property
+    def window(self) -> Literal["step", "start", "displaced"]:
+        """How a window's displacement is known.
+
+        It is the step's own (then nothing is kept from step to step), the difference from the weights at the window's
+        start, or a running sum, which needs less precision.
+        """
+        one_step = self.delta_t == 1 and self.damping_scale == "absolute" and self.fisher_in_score == "window_end"
+        if one_step:
+            return "step"
+        return "displaced" if self.state_dtype == "bfloat16" else "start"
+
+    @property
+    def damping_value(self) -> float:
+        """What ``damping`` stands for, as a number."""
+        if self.damping == "machine":
+            return torch.finfo(torch.get_default_dtype()).eps
+        default = torch.finfo(torch.float32).eps if self.damping_scale == "absolute" else 1.0
+        return default if self.damping is None else self.damping
 
     def replace(self, **changes: Any) -> RWalkConfig:
         """A copy with some settings changed, validated like a new one."""
@@ -233,6 +275,9 @@ _CHOICES: dict[str, Any] = {
     "scaling": Scaling,
     "terms": Terms,
     "penalty": PenaltyMode,
+    "backend": BackendName,
+    "state_dtype": StateDtype,
+    "offload": Offload,
 }
 
 

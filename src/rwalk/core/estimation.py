@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rwalk.core.buckets import Placement
+from rwalk.core.sharding import over_replicas, replicated
 from rwalk.errors import RWalkError
 
 __all__ = ["estimate_fisher"]
@@ -25,7 +26,8 @@ def estimate_fisher(
     .. math:: \hat F = \frac1N \sum_b B_b \, \big(\nabla \mathcal L_b\big)^2
 
     where :math:`\mathcal L_b` is the mean cross-entropy of batch b with :math:`B_b` samples, N in all. The model keeps
-    its mode, its ``.grad`` and its buffers (running statistics of normalisation layers are put back).
+    its mode, its ``.grad`` and its buffers (running statistics of normalisation layers are put back). If it is wrapped
+    by DistributedDataParallel, N counts all processes' batches, which may be a share each, or all in every one.
 
     Args:
         model: Maps the first entry of a batch to scores of classes, shape (B, C).
@@ -47,9 +49,11 @@ def estimate_fisher(
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     device = next(iter(parameters.values())).device
     samples = 0
+    wrapper = replicated(model)
+    bare = model if wrapper is None else wrapper.module  # whose forward pass waits for no other process
     with torch.enable_grad():
         for batch in batches:
-            outputs = model(batch[0].to(device)) if forward is None else forward(batch)
+            outputs = bare(batch[0].to(device)) if forward is None else forward(batch)
             loss = nn.functional.cross_entropy(outputs, outputs.argmax(dim=1))
             gradients = torch.autograd.grad(loss, list(learning.values()), allow_unused=True)
             for name, gradient in zip(learning, gradients, strict=True):
@@ -58,6 +62,7 @@ def estimate_fisher(
             samples += len(outputs)
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
+    samples = over_replicas(wrapper, list(total.values()), samples)
     if samples == 0:
         raise RWalkError("the data loader given for the Fisher has no batches")
     return {name: accumulated / samples for name, accumulated in total.items()}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, ref
 
 import torch
+from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from rwalk.errors import RWalkError
@@ -89,7 +92,8 @@ class OptimizerHooks:
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
         ]
-        self._read: list[tuple[int, int]] | None = None  # gradients as before_step left them, until the step ends
+        self._read: list[tuple[Tensor, int]] | None = None  # gradients as before_step left them, until the step ends
+        self._caller: FrameType | None = None  # who called the step that was read
         self._closure: Callable[[], Any] | None = None
         self._nested = 0
         _ATTACHED[optimizer] = ref(self)
@@ -98,6 +102,7 @@ class OptimizerHooks:
         """Stop following."""
         for handle in self._handles:
             handle.remove()
+        self._read = self._caller = self._closure = None
         _ATTACHED.pop(self._optimizer, None)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -109,6 +114,7 @@ class OptimizerHooks:
         if self._read is not None:  # the optimizer raised in its last step
             self._read = None
             self.rwalk.abandon_step()
+        self._caller = sys._getframe(1)
         if closure is None:
             self.rwalk.before_step(grad_scale=getattr(optimizer, "grad_scale", None))
             self._read = self._gradients()
@@ -123,11 +129,16 @@ class OptimizerHooks:
         """Whether this is ``super().step()`` of a step that was read already: torch runs the hooks there once more."""
         if closure is not None:
             return closure is self._closure
-        return self._read is not None and self._read == self._gradients()
+        return self._read is not None and (_is_running(self._caller) or self._is_unchanged(self._read))
 
-    def _gradients(self) -> list[tuple[int, int]]:
+    def _is_unchanged(self, read: list[tuple[Tensor, int]]) -> bool:
+        now = self._gradients()
+        pairs = zip(read, now, strict=False)
+        return len(now) == len(read) and all(a is b and old == new for (a, old), (b, new) in pairs)
+
+    def _gradients(self) -> list[tuple[Tensor, int]]:
         gradients = [p.grad for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
-        return [(id(gradient), gradient._version) for gradient in gradients]
+        return [(gradient, gradient._version) for gradient in gradients]
 
     def _reading_after(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         calls = 0
@@ -154,6 +165,14 @@ class OptimizerHooks:
         if self._nested:
             self._nested -= 1
             return
-        self._read = self._closure = None
+        self._read = self._closure = self._caller = None
         found_inf = getattr(optimizer, "found_inf", None)
         self.rwalk.after_step(skipped=found_inf is not None and bool(found_inf.item()))
+
+
+def _is_running(frame: FrameType | None) -> bool:
+    """Whether a call is still going on, further up."""
+    above: FrameType | None = sys._getframe(1)
+    while above is not None and above is not frame:
+        above = above.f_back
+    return above is not None

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from rwalk.core.config import RWalkConfig
+from rwalk.core.sharding import show_shards
 from rwalk.errors import RWalkError
 
 __all__ = ["canonical_name", "selected_parameters"]
@@ -33,8 +34,12 @@ def canonical_name(name: str) -> str:
 def selected_parameters(model: nn.Module, config: RWalkConfig) -> dict[str, nn.Parameter]:
     """The model's parameters that ``include`` and ``exclude`` leave, by canonical name.
 
-    A parameter shared by several modules appears once, under its first name.
+    A parameter shared by several modules appears once, under its first name; of a sharded one it is the shard.
+
+    Raises:
+        RWalkError: Two parameters have one name, or FSDP1 has flattened them.
     """
+    show_shards(model)
     named: dict[str, nn.Parameter] = {}
     for raw_name, parameter in model.named_parameters():
         name = canonical_name(raw_name)

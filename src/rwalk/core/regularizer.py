@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rwalk.core import accounting, state
+from rwalk.core import accounting, consolidation, state
 from rwalk.core import functional as F
 from rwalk.core.artifact import load_state, save_state
+from rwalk.core.backends import Backends
 from rwalk.core.config import RWalkConfig
 from rwalk.core.estimation import estimate_fisher
 from rwalk.core.hooks import OptimizerHooks, base_optimizer, release
-from rwalk.core.tracking import Part, Tracker
+from rwalk.core.parts import Part
+from rwalk.core.sharding import is_sharded, join, local, over_processes, weights_in_sums, writes_files
+from rwalk.core.tracking import Tracker
 from rwalk.errors import RWalkError
 
 __all__ = ["RWalk"]
@@ -77,6 +80,7 @@ class RWalk:
         self.model, self.optimizer = model, base_optimizer(optimizer)
         self.tasks = self.steps = self.task_steps = self.window_steps = 0
         self._tracker = Tracker(model, self.optimizer, self.config)
+        self._backends = Backends(self.config.backend)
         self._pending: list[Part] | None = None
         self._hooks: OptimizerHooks | None = None
         if attach:
@@ -142,6 +146,20 @@ class RWalk:
         return {**vars(self), "_hooks": None, "_pending": None}
 
     @property
+    def _has_penalty(self) -> bool:
+        return bool(self.tasks and self.config.ewc_lambda)
+
+    @property
+    def backend(self) -> str:
+        """What runs the equations now: ``"fused"`` or ``"eager"``; both, joined by ``"+"``, where parameters differ.
+
+        Raises:
+            RWalkError: The fused kernels were asked for and cannot be had.
+        """
+        names = {self._backends.of(bucket).name for bucket in self._tracker.buckets}
+        return "+".join(sorted(names)) or self.config.backend
+
+    @property
     def attached(self) -> bool:
         """Whether the optimizer's own steps are followed."""
         return self._hooks is not None
@@ -168,11 +186,12 @@ class RWalk:
         if self._pending is not None:
             raise RWalkError("before_step() called twice: after_step() must follow each optimizer step")
         parts = self._tracker.stepping()
-        if self.window_steps == 0:
+        if self.window_steps == 0 and self.config.window != "step":
             accounting.open_window(self._tracker.resident(), self.config)
-        accounting.read(parts, grad_scale, gradients)
-        if self.tasks and self.config.ewc_lambda and self.config.penalty == "gradient":
-            accounting.add_penalty_gradient(parts, self.config, grad_scale)
+        penalised = self._has_penalty and self.config.penalty == "gradient"
+        accounting.read(
+            parts, self.config, self._backends, grad_scale=grad_scale, instead=gradients, penalised=penalised
+        )
         self._pending = parts
 
     @torch.no_grad()
@@ -190,12 +209,12 @@ class RWalk:
             raise RWalkError("after_step() without before_step(): call before_step() when the gradients are complete")
         if skipped:
             return
-        if self.tasks and self.config.ewc_lambda and self.config.penalty == "proximal":
-            accounting.pull_to_anchor(parts, self.config, self.optimizer)
+        if self._has_penalty and self.config.penalty == "proximal":
+            accounting.pull_to_anchor(parts, self.config, self._backends, self.optimizer)
         self.steps += 1
         self.task_steps += 1
         self.window_steps += 1
-        accounting.account(parts, self.config, self.steps)
+        accounting.account(parts, self.config, self._backends, self.steps)
         if self._window_is_full():
             self._close_window()
 
@@ -215,8 +234,9 @@ class RWalk:
             forward: Maps a batch to scores of classes; the model on the batch's first entry if None.
 
         Raises:
-            RWalkError: Called between ``before_step`` and ``after_step``, ``batches`` missing or not wanted, or Fisher
-                or score not finite (then the penalty stays as it was).
+            RWalkError: Called between ``before_step`` and ``after_step``, ``batches`` missing or not wanted, the model
+                has other parameters than the optimizer moves, or Fisher or score not finite (then the penalty stays as
+                it was).
         """
         if self._pending is not None:
             raise RWalkError(
@@ -225,6 +245,7 @@ class RWalk:
         if (batches is not None) != (self.config.fisher_source == "loader"):
             takes = "needs the task's data: consolidate(batches)" if batches is None else "takes no data"
             raise RWalkError(f"fisher_source={self.config.fisher_source!r} {takes}")
+        self._tracker.check_model()
         if self.task_steps == 0 or not self._tracker.buckets:
             log.warning(
                 "consolidate(): no optimizer step with gradients yet, or none since the last one: nothing changes"
@@ -236,7 +257,7 @@ class RWalk:
             accounting.merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), self.config)
         if self.window_steps and self.config.unfinished == "flush":
             self._close_window()
-        accounting.freeze(self._tracker.buckets, residents, self.config, self.tasks)
+        consolidation.freeze(self._tracker.buckets, residents, self.config, self.tasks)
         self.tasks += 1
         self.task_steps = 0
         if self.config.unfinished != "carry":
@@ -253,16 +274,27 @@ class RWalk:
 
         Returns:
             A scalar tensor; 0 before the first ``consolidate``. Differentiable, but do not add it to the loss of an
-            attached RWalk: its gradient is added already.
+            attached RWalk: its gradient is added already. Where parameters are sharded it is not differentiable, and
+            all processes must call it.
         """
-        total = torch.zeros((), dtype=torch.float32)
-        if self.tasks:
-            for part in self._tracker.resident():
-                importances, anchors = part.views("importance"), part.views("anchor")
-                for entry, importance, anchor in zip(part.watched, importances, anchors, strict=True):
-                    value = F.penalty(importance, entry.parameter.to(importance.dtype), anchor, self.config.strength)
-                    total = total.to(value) + value
-        return total
+        whole = torch.zeros((), dtype=torch.float32)
+        shards: list[Tensor] = []
+        values: list[Tensor] = []
+        for part in self._tracker.resident() if self.tasks else ():
+            importances, anchors = part.views("importance"), part.views("anchor")
+            for entry, importance, anchor in zip(part.watched, importances, anchors, strict=True):
+                weights = local(entry.parameter).to(anchor.dtype)
+                value = F.penalty(importance, weights, anchor, self.config.strength)
+                if is_sharded(entry.parameter):
+                    shards.append(entry.parameter)
+                    values.append(value.detach())
+                else:
+                    whole = whole.to(value) + value
+        if not shards:
+            return whole
+        found = torch.stack([value.to(values[0]) for value in values]).double()
+        sharded = (found * found.new_tensor(weights_in_sums(shards))).sum()
+        return whole + over_processes(sharded, shards, "sum").to(values[0])
 
     def importances(self, kind: Kind = "penalty") -> dict[str, Tensor]:
         r"""What each weight is worth, by parameter name.
@@ -272,7 +304,8 @@ class RWalk:
                 running values, unscaled (score: sum over windows on top of the averaged score of past tasks).
 
         Returns:
-            Copies, each in its parameter's shape. Parameters that never had a gradient are absent.
+            Copies, each in its parameter's shape. Parameters that never had a gradient are absent. Shards are put
+            together, which all processes have to take part in.
 
         Raises:
             ValueError: Unknown ``kind``.
@@ -281,23 +314,25 @@ class RWalk:
         if kind not in quantities:
             raise ValueError(f"kind={kind!r}: expected one of {', '.join(map(repr, quantities))}")
         values = {}
+        parameters = self._tracker.parameters()
         for bucket in self._tracker.buckets:
             for name, view in bucket.views(quantities[kind]).items():
-                values[name] = view.clone()
+                value = view.to(bucket.device, bucket.dtype, copy=True)
                 if kind == "score" and self.config.keeps_task_score:
-                    values[name] += bucket.views("task_score")[name]
+                    value += bucket.views("task_score")[name].to(bucket.device)
+                values[name] = join(value, parameters.get(name))
         return values
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly where this stands: counters, config, and tensors by parameter name.
 
+        Tensors are whole: where parameters are sharded over processes, all of them must call this, and each gets them
+        in its host's memory.
+
         Raises:
             RWalkError: Called between ``before_step`` and ``after_step``.
         """
-        if self._pending is not None:
-            raise RWalkError("state_dict() called between before_step() and after_step(): let the optimizer step first")
-        counters = {name: getattr(self, name) for name in state.COUNTERS}
-        return state.export(self._tracker.buckets, self.config, counters)
+        return self._export()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a ``state_dict``. This object's own config stays in force.
@@ -311,8 +346,15 @@ class RWalk:
         self._pending = None
 
     def save(self, path: str | Path) -> None:
-        """Write the state to a safetensors file, atomically."""
-        save_state(self.state_dict(), path)
+        """Write the state to a safetensors file, atomically.
+
+        Of several processes only the first (rank 0) writes, since all have the same state. Where parameters are sharded
+        over them, all must call this.
+        """
+        writes = writes_files()
+        state_dict = self._export(kept=writes)
+        if writes:
+            save_state(state_dict, path)
 
     @classmethod
     def load(
@@ -344,6 +386,12 @@ class RWalk:
             rwalk.attach()
         return rwalk
 
+    def _export(self, *, kept: bool = True) -> dict[str, Any]:
+        if self._pending is not None:
+            raise RWalkError("state_dict() called between before_step() and after_step(): let the optimizer step first")
+        counters = {name: getattr(self, name) for name in state.COUNTERS}
+        return state.export(self._tracker, counters, kept=kept)
+
     def _window_is_full(self) -> bool:
         if self.config.delta_t is None:
             return False
@@ -351,5 +399,6 @@ class RWalk:
         return counted % self.config.delta_t == 0
 
     def _close_window(self) -> None:
-        accounting.close_window(self._tracker.resident(), self.config)
+        if self.config.window != "step":
+            accounting.close_window(self._tracker.resident(), self.config, self._backends, self.steps)
         self.window_steps = 0

@@ -3,73 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rwalk.core.buckets import Bucket, Placement, rearrange
+from rwalk.core.buckets import Bucket, Placement, Storage, rearrange
 from rwalk.core.config import RWalkConfig
 from rwalk.core.naming import selected_parameters
+from rwalk.core.parts import Part, Watched
+from rwalk.core.sharding import is_sharded, layout, local
 from rwalk.errors import RWalkError
 
-__all__ = ["Part", "Tracker"]
-
-
-@dataclass(eq=False)
-class Watched:
-    """A parameter that the optimizer moves and the config protects; it gets state with its first gradient."""
-
-    name: str
-    parameter: nn.Parameter
-    group: int
-    placement: Placement | None = None
-    seen: tuple[torch.Size, torch.device, torch.dtype] | None = None
-
-
-@dataclass(eq=False)
-class Part:
-    """Parameters of one bucket that take part in an operation together."""
-
-    bucket: Bucket
-    watched: list[Watched]
-    gradients: list[Tensor] = field(default_factory=list)
-    _runs: list[slice] | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """Canonical names, in order."""
-        return [entry.name for entry in self.watched]
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """The parameters' values, outside autograd."""
-        return [entry.parameter.detach() for entry in self.watched]
-
-    @property
-    def runs(self) -> list[slice]:
-        """The stretches of the bucket's flat tensors that they occupy."""
-        if self._runs is None:
-            whole = len(self.watched) == len(self.bucket.slots)
-            self._runs = [slice(0, self.bucket.size)] if whole else self.bucket.runs(self.names)
-        return self._runs
-
-    def views(self, quantity: str) -> list[Tensor]:
-        """The quantity's view for each parameter, in order."""
-        views = self.bucket.views(quantity)
-        return [views[entry.name] for entry in self.watched]
-
-    def gather(self, quantity: str, tensors: Sequence[Tensor]) -> None:
-        """Copy one tensor per parameter into the quantity, casting to the state's dtype."""
-        torch._foreach_copy_(self.views(quantity), list(tensors))
-
-    def by_group(self) -> dict[int, Part]:
-        """Cut into parts of one optimizer group each."""
-        groups: dict[int, Part] = {}
-        for entry in self.watched:
-            groups.setdefault(entry.group, Part(self.bucket, [])).watched.append(entry)
-        return groups
+__all__ = ["Tracker"]
 
 
 class Tracker:
@@ -88,7 +35,10 @@ class Tracker:
         self.model, self.optimizer, self.config = model, optimizer, config
         self.buckets: list[Bucket] = []
         self.watched: list[Watched] = []
+        self.storage = Storage(compact=config.state_dtype == "bfloat16", offload=config.offload == "cpu")
         self._signature: list[list[int]] = []
+        self._checked = False
+        self._stepping: tuple[list[Watched], list[Part]] = ([], [])
         self.refresh()
         if not self.watched:
             raise RWalkError(
@@ -96,6 +46,10 @@ class Tracker:
                 f"that include={config.include!r}, exclude={config.exclude!r} select: "
                 "build it from model.parameters(), or widen the patterns"
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Parts find views by address, which a copy has others of."""
+        return {**vars(self), "_stepping": ([], [])}
 
     def follow(self, model: nn.Module, optimizer: Optimizer) -> None:
         """Go on with another optimizer or model; every parameter that has state must be found in it by name.
@@ -122,6 +76,7 @@ class Tracker:
         signature = [list(map(id, group["params"])) for group in groups]
         if signature == self._signature:
             return
+        self._checked = False
         if any(group.get("maximize") for group in groups):
             raise RWalkError(
                 "the optimizer has maximize=True: RWalk scores a loss that falls; minimise its negative instead"
@@ -131,10 +86,32 @@ class Tracker:
         self.watched = []
         for name, parameter in selected_parameters(self.model, self.config).items():
             if id(parameter) in group_of:
+                self._check_source(name, parameter)
                 entry = known.get(name) or Watched(name, parameter, 0)
                 entry.parameter, entry.group, entry.seen = parameter, group_of[id(parameter)], None
                 self.watched.append(entry)
         self._signature = signature
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters by name, those that the optimizer no longer moves among them."""
+        followed = {entry.name: entry.parameter for entry in self.watched}
+        return {**selected_parameters(self.model, self.config), **followed}
+
+    def check_model(self) -> None:
+        """Make sure that the parameters followed are still the model's.
+
+        Raises:
+            RWalkError: The model has others in their place.
+        """
+        self.refresh()
+        present = selected_parameters(self.model, self.config)
+        for entry in self.watched:
+            if entry.name in present and present[entry.name] is not entry.parameter:
+                raise RWalkError(
+                    f"{entry.name!r} of the model is no longer the parameter that the optimizer moves: it was replaced "
+                    "after the optimizer was built (fully_shard does that, and assigning a new module). Wrap the model "
+                    "first, then build the optimizer, then RWalk"
+                )
 
     def stepping(self) -> list[Part]:
         """The parameters that have a gradient now, with state made for those that had none."""
@@ -142,66 +119,103 @@ class Tracker:
         entries, gradients = [], []
         for entry in self.watched:
             gradient = entry.parameter.grad
-            if gradient is not None and gradient.numel():
-                if gradient.layout is not torch.strided:
+            if gradient is not None:
+                if type(gradient) is not Tensor and layout(gradient) != layout(entry.parameter):
                     raise RWalkError(
-                        f"{entry.name} has a {gradient.layout} gradient: RWalk needs dense ones; use sparse=False in "
-                        f"its layer, or leave it out with exclude=({entry.name!r},)"
+                        f"the gradient of {entry.name} is spread over processes in another way than the parameter: "
+                        "redistribute() it to the parameter's placements before the optimizer steps"
                     )
-                if gradient.is_complex():
-                    raise RWalkError(
-                        f"{entry.name} is complex: RWalk needs real parameters; leave it out with "
-                        f"exclude=({entry.name!r},)"
-                    )
+                gradient = local(gradient)
+                _check_gradient(entry.name, local(entry.parameter), gradient)
                 entries.append(entry)
                 gradients.append(gradient)
+        if not (entries and self._checked):  # once, and where nothing is learned
+            self.check_model()
+            self._checked = True
         self._make_room(entries)
-        return self._parts(entries, gradients)
+        if entries != self._stepping[0]:
+            self._stepping = (entries, self._parts(entries))
+        given = {id(entry): gradient for entry, gradient in zip(entries, gradients, strict=True)}
+        for part in self._stepping[1]:
+            part.take([given[id(entry)] for entry in part.watched])
+        return self._stepping[1]
 
     def resident(self) -> list[Part]:
         """All parameters that have state, in their present shape."""
         self.refresh()
         self._make_room([])
-        return self._parts([entry for entry in self.watched if entry.placement is not None], None)
+        return self._parts([entry for entry in self.watched if entry.placement is not None])
 
     def place(self, entries: Sequence[Watched]) -> None:
         """Make or move the state of these parameters to match their present shape, device and dtype.
 
         Elements without history take the parameter's current value as window start and as anchor.
         """
-        known = {name for bucket in self.buckets for name in bucket.slots}
-        anchored = any("anchor" in bucket.flat for bucket in self.buckets)
+        known = {name: slot for bucket in self.buckets for name, slot in bucket.slots.items()}
+        for entry in entries:
+            if entry.name in known and known[entry.name].layout != layout(entry.parameter):
+                raise RWalkError(
+                    f"{entry.name} is sharded over processes in another way than when its state was made: wrap the "
+                    "model before RWalk is made or loaded; to go on in another layout, save() in the first and load() "
+                    "in the second"
+                )
+        remembered = ["window_start"] if self.config.window == "start" else []
+        remembered += ["anchor"] if any("anchor" in bucket.flat for bucket in self.buckets) else []
         for entry in entries:
             entry.placement = Placement.of(entry.parameter)
-        self.buckets = rearrange(self.buckets, {entry.name: Placement.of(entry.parameter) for entry in entries})
+        needed = {entry.name: Placement.of(entry.parameter) for entry in entries}
+        self.buckets = rearrange(self.buckets, needed, self.storage)
+        self._stepping = ([], [])
         home = {name: bucket for bucket in self.buckets for name in bucket.slots}
         for entry in entries:
             bucket = home[entry.name]
             slot = bucket.slots[entry.name]
-            joins = torch.full((), entry.name not in known, device=bucket.device)
+            slot.layout = layout(entry.parameter)
+            joins = torch.full((), entry.name not in known)
             new = joins if slot.fresh is None else slot.fresh
-            for quantity in ("window_start", "anchor") if anchored else ("window_start",):
+            for quantity in remembered:
                 view = bucket.views(quantity)[entry.name]
-                view.copy_(torch.where(new, entry.parameter.detach().to(view.dtype), view))
+                present = local(entry.parameter).detach().to(view)
+                view.copy_(torch.where(new.to(view.device), present, view))
+
+    def _check_source(self, name: str, parameter: Tensor) -> None:
+        if self.config.fisher_source == "loader" and is_sharded(parameter):
+            raise RWalkError(
+                f"fisher_source='loader' needs whole parameters, and {name} is sharded over processes: take "
+                "fisher_source='step'"
+            )
 
     def _make_room(self, joining: Sequence[Watched]) -> None:
         """Make or move state where it is needed, of all parameters at once: Parts hold on to buckets."""
-        changed = []
+        seen, changed = {}, []
         for entry in dict.fromkeys([*(entry for entry in self.watched if entry.placement is not None), *joining]):
             parameter = entry.parameter
-            seen = (parameter.shape, parameter.device, parameter.dtype)
-            if seen != entry.seen:
-                entry.seen = seen
+            now = (parameter.shape, parameter.device, parameter.dtype)
+            if now != entry.seen:
+                seen[entry] = now
                 if entry.placement != Placement.of(parameter):
                     changed.append(entry)
         if changed:
             self.place(changed)
+        for entry, now in seen.items():  # once that has succeeded
+            entry.seen = now
 
-    def _parts(self, entries: Sequence[Watched], gradients: Sequence[Tensor] | None) -> list[Part]:
-        parts = []
-        for bucket in self.buckets:
-            here = [index for index, entry in enumerate(entries) if entry.name in bucket.slots]
-            if here:
-                chosen = [] if gradients is None else [gradients[index] for index in here]
-                parts.append(Part(bucket, [entries[index] for index in here], chosen))
-        return parts
+    def _parts(self, entries: Sequence[Watched]) -> list[Part]:
+        parts = [Part(bucket, [entry for entry in entries if entry.name in bucket.slots]) for bucket in self.buckets]
+        return [part for part in parts if part.watched]
+
+
+def _check_gradient(name: str, parameter: Tensor, gradient: Tensor) -> None:
+    if gradient.layout is not torch.strided:
+        raise RWalkError(
+            f"{name} has a {gradient.layout} gradient: RWalk needs dense ones; use sparse=False in its layer, or leave "
+            f"it out with exclude=({name!r},)"
+        )
+    if gradient.is_complex():
+        raise RWalkError(f"{name} is complex: RWalk needs real parameters; leave it out with exclude=({name!r},)")
+    if gradient.shape != parameter.shape or gradient.device != parameter.device:
+        raise RWalkError(
+            f"{name} is of shape {tuple(parameter.shape)} on {parameter.device}, its gradient of shape "
+            f"{tuple(gradient.shape)} on {gradient.device}: the parameter's data was replaced after backward(); clear "
+            "its gradient when you replace it"
+        )

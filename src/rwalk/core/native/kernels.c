@@ -1,0 +1,128 @@
+/* The halves of a step, the close of a window and the proximal step. P is the type of the parameters, S that of the
+   arithmetic, Q that of what may be compact. The equations, made from functional.py, stand above. */
+
+#define FLAT(type, name) type *restrict name = (type *)call->name + call->offset[p] + first
+#define THETA(type) type *restrict theta = (type *)(intptr_t)call->theta[p] + first
+#define AT(k) noise((uint32_t)(call->offset[p] + first + i), (uint32_t)call->seed * 4 + (k))
+
+INLINE void read_block(const Call *call, int64_t p, int64_t first, int64_t n, const int penalised,
+                             const int scaled) {
+  THETA(const P);
+  P *restrict grad = (P *)(intptr_t)call->grad[p] + first;
+  FLAT(Q, gradient);
+  FLAT(S, before);
+  FLAT(const Q, importance);
+  FLAT(const S, anchor);
+  const S scale = (S)call->scale;
+  const double strength = call->strength;
+  Q waiting_gradient[BLOCK];
+  S waiting_before[BLOCK];
+  const int bypass = (int)call->bypass;
+  Q *restrict g = bypass ? waiting_gradient : gradient;
+  S *restrict b = bypass ? waiting_before : before;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    const S x = LOAD_P(grad[i]), t = LOAD_P(theta[i]), plain = scaled ? x / scale : x;
+    g[i] = STORE_Q(plain);
+    b[i] = t;
+    if (penalised) {
+      const S pull = penalty_gradient(LOAD_Q(importance[i]), t, anchor[i], strength);
+      grad[i] = STORE_P(x + (scaled ? pull * scale : pull));
+    }
+  }
+  if (bypass) {
+    bypass_copy(gradient, g, n * (int64_t)sizeof(Q));
+    bypass_copy(before, b, n * (int64_t)sizeof(S));
+  }
+}
+
+static void read_body(const Call *call, int64_t p, int64_t first, int64_t n) {
+  const int scaled = call->scale != 1.0;
+  if (call->penalised) scaled ? read_block(call, p, first, n, 1, 1) : read_block(call, p, first, n, 1, 0);
+  else scaled ? read_block(call, p, first, n, 0, 1) : read_block(call, p, first, n, 0, 0);
+}
+
+INLINE void account_block(const Call *call, int64_t p, int64_t first, int64_t n, const int updates,
+                                const int window, const int euclidean) {
+  THETA(const P);
+  FLAT(const Q, gradient);
+  FLAT(const S, before);
+  FLAT(Q, fisher);
+  FLAT(Q, change);
+  FLAT(Q, displacement);
+  FLAT(Q, score);
+  const double alpha = call->rate[p], damping = call->damping, factor = call->factor;
+  const int rectified = (int)call->rectified;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    const S g = LOAD_Q(gradient[i]), decrease = before[i] - LOAD_P(theta[i]);
+    S f = LOAD_Q(fisher[i]);
+    if (updates) {
+      const Q kept = STORE_A(fisher_ema(f, g, alpha), 0);
+      fisher[i] = kept;
+      f = LOAD_Q(kept);
+    }
+    if (window == CLOSED) {
+      const S distance = euclidean ? euclidean_distance(decrease, factor)
+                                   : riemannian_distance(f, decrease, factor);
+      S gained = path_score(loss_change((S)0, g, decrease), distance, damping);
+      gained = rectified && gained < 0 ? 0 : gained;
+      score[i] = STORE_A(LOAD_Q(score[i]) + gained, 1);
+    } else {
+      change[i] = STORE_A(loss_change(LOAD_Q(change[i]), g, decrease), 2);
+      if (window == DISPLACED) displacement[i] = STORE_A(LOAD_Q(displacement[i]) + decrease, 3);
+    }
+  }
+}
+
+#define CASE(u, w, e) if (updates == u && call->window == w && (w != CLOSED || euclidean == e)) { \
+    account_block(call, p, first, n, u, w, e); return; }
+static void account_body(const Call *call, int64_t p, int64_t first, int64_t n) {
+  const int updates = call->updates != 0, euclidean = call->euclidean != 0;
+  CASE(1, OPEN, 0) CASE(0, OPEN, 0) CASE(1, DISPLACED, 0) CASE(0, DISPLACED, 0)
+  CASE(1, CLOSED, 0) CASE(0, CLOSED, 0) CASE(1, CLOSED, 1) CASE(0, CLOSED, 1)
+}
+
+INLINE void close_block(const Call *call, int64_t p, int64_t first, int64_t n, const int euclidean,
+                              const int displaced) {
+  THETA(const P);
+  FLAT(const Q, fisher);
+  FLAT(Q, change);
+  FLAT(const S, start);
+  FLAT(const Q, displacement);
+  FLAT(Q, score);
+  const double damping = call->damping, factor = call->factor;
+  const int rectified = (int)call->rectified;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    const S moved = displaced ? (S)LOAD_Q(displacement[i]) : start[i] - LOAD_P(theta[i]);
+    const S distance = euclidean ? euclidean_distance(moved, factor)
+                                 : riemannian_distance(LOAD_Q(fisher[i]), moved, factor);
+    S gained = path_score(LOAD_Q(change[i]), distance, damping);
+    gained = rectified && gained < 0 ? 0 : gained;
+    score[i] = STORE_A(LOAD_Q(score[i]) + gained, 1);
+    change[i] = 0;
+  }
+}
+
+static void close_body(const Call *call, int64_t p, int64_t first, int64_t n) {
+  const int displaced = call->window == DISPLACED;
+  if (call->euclidean)
+    displaced ? close_block(call, p, first, n, 1, 1) : close_block(call, p, first, n, 1, 0);
+  else displaced ? close_block(call, p, first, n, 0, 1) : close_block(call, p, first, n, 0, 0);
+}
+
+static void pull_body(const Call *call, int64_t p, int64_t first, int64_t n) {
+  THETA(P);
+  FLAT(const Q, importance);
+  FLAT(const S, anchor);
+  const double strength = call->strength, lr = call->rate[p];
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++)
+    theta[i] = STORE_P(proximal_step(LOAD_Q(importance[i]), LOAD_P(theta[i]), anchor[i], strength, lr));
+}
+
+void rwalk_read(const Call *call) { walk(call, read_body); }
+void rwalk_account(const Call *call) { walk(call, account_body); }
+void rwalk_close(const Call *call) { walk(call, close_body); }
+void rwalk_pull(const Call *call) { walk(call, pull_body); }

@@ -1,0 +1,79 @@
+"""Steps take no operation a parameter: none at all in fused code, and in eager code as many as there are tiles."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from core.kernels import needs_compiler
+from rwalk import RWalk, RWalkConfig
+from rwalk.core import parts
+
+CONFIGS = {
+    "published": RWalkConfig(ewc_lambda=1.0, delta_t=4),
+    "one step": RWalkConfig(ewc_lambda=1.0, delta_t=1),
+    "proximal": RWalkConfig(ewc_lambda=1.0, delta_t=4, penalty="proximal"),
+    "warm": RWalkConfig(ewc_lambda=1.0, delta_t=4, ewc_alpha=1e-3, alpha_warmup=True),
+    "compact": RWalkConfig(ewc_lambda=1.0, delta_t=4, state_dtype="bfloat16"),
+}
+
+
+class Operations(TorchDispatchMode):
+    """Counts what reaches torch's kernels."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **kwargs or {})
+
+
+def operations(config, sizes, window_ends=False):
+    """What a step in the second task comes to, in the middle of a window or where one ends."""
+    model = nn.ParameterList([nn.Parameter(torch.ones(size)) for size in sizes])
+    rwalk = RWalk(model, torch.optim.SGD(model.parameters(), lr=0.1), config, attach=False)
+    counted = []
+    for task in range(2):
+        for step in range(8):
+            for parameter in model:
+                parameter.grad = torch.ones_like(parameter)
+            with Operations() as mode:
+                rwalk.before_step()
+                rwalk.after_step()
+            if task == 1 and (step + 1) % 4 == (0 if window_ends else 3):
+                counted.append(mode.names)
+        rwalk.consolidate()
+    assert counted[0] == counted[1]  # nothing is made anew in each step
+    return counted[0]
+
+
+@needs_compiler
+@pytest.mark.parametrize("number", [1, 300])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_fused_steps_take_no_operation_of_torch(config, number):
+    assert operations(config.replace(backend="fused"), [5] * number) == []
+
+
+@needs_compiler
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_the_end_of_a_window_takes_none_in_fused_code_either(config):
+    assert operations(config.replace(backend="fused"), [5] * 300, window_ends=True) == []
+
+
+@pytest.mark.parametrize("window_ends", [False, True])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_eager_operations_do_not_grow_with_the_number_of_parameters(config, window_ends):
+    config = config.replace(backend="eager")
+    few, many = (operations(config, [600 // n] * n, window_ends) for n in (2, 300))
+    computed = [[name for name in names if "view" not in name and "slice" not in name] for names in (few, many)]
+    assert computed[0] == computed[1]
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_eager_operations_grow_with_the_number_of_tiles(config, monkeypatch):
+    monkeypatch.setattr(parts, "TILE", 100)
+    two, three, four = (len(operations(config.replace(backend="eager"), [size])) for size in (200, 300, 400))
+    assert four - three == three - two
+    assert 0 < three - two <= (130 if config.state_dtype == "bfloat16" else 50)

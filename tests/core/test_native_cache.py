@@ -1,0 +1,116 @@
+"""Kernels are compiled once a machine, whatever changes in training, by however many processes."""
+
+import logging
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from core.kernels import needs_compiler
+from rwalk import RWalk, RWalkConfig
+from rwalk.core.native import build, fused
+
+SOURCE = "int answer(void) { return 42; }"
+IN_A_PROCESS = """
+import sys
+from rwalk.core.native.build import load_library
+sys.stdin.readline()
+print(load_library("int answer(void) { return 42; }").answer())
+"""
+
+pytestmark = needs_compiler
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path) -> Path:
+    monkeypatch.setenv("RWALK_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("CC", raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def builds(monkeypatch, folder) -> list[Path]:
+    """What has been compiled since a new process began."""
+    compiled, really = [], build._compile
+    monkeypatch.setattr(fused, "_library", cache(fused._library.__wrapped__))
+
+    def counted(compiler, source, target):
+        compiled.append(target)
+        really(compiler, source, target)
+
+    monkeypatch.setattr(build, "_compile", counted)
+    return compiled
+
+
+def run(config, lr=0.1, steps=5, dtype=torch.float32, grows=False):
+    model = nn.ParameterDict({"p": nn.Parameter(torch.ones(3, 2, dtype=dtype))})
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    rwalk = RWalk(model, optimizer, config.replace(backend="fused"))
+    for _ in range(2):
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = lr / (1 + step)
+            model["p"].grad = torch.ones_like(model["p"])
+            optimizer.step()
+        rwalk.consolidate()
+        if grows:
+            model["p"].data = torch.cat([model["p"].data, model["p"].data[:1]])
+    assert rwalk.backend == "fused"
+
+
+def test_nothing_that_changes_in_training_compiles_anew(builds, monkeypatch):
+    run(RWalkConfig())
+    assert len(builds) == 1
+    for config in (
+        RWalkConfig(ewc_lambda=7.0, ewc_alpha=0.1, alpha_warmup=True),
+        RWalkConfig(delta_t=1, damping=0.1),
+        RWalkConfig(delta_t=3, damping_scale="relative", distance="euclidean", rectify="window"),
+        RWalkConfig(penalty="proximal", fisher_in_score="window_start", distance_factor=1.0),
+        RWalkConfig.facil(fisher_source="step"),
+    ):
+        run(config, lr=0.02, steps=8, grows=True)
+    assert len(builds) == 1
+    monkeypatch.setattr(fused, "_library", cache(fused._library.__wrapped__))  # the next process
+    run(RWalkConfig())
+    assert len(builds) == 1
+    run(RWalkConfig(), dtype=torch.float64)
+    run(RWalkConfig(state_dtype="bfloat16"))
+    assert len(set(builds)) == len(builds) == 3
+
+
+@pytest.mark.parametrize("content", ["", "cut short"])
+def test_a_damaged_library_is_built_anew(folder, content, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, logger="rwalk")
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_compile", lambda compiler, source, target: target.write_text(content))
+        with pytest.raises(build.BuildError, match="cannot be stored or loaded"):
+            build.load_library(SOURCE)
+    (library,) = folder.iterdir()
+    assert library.read_text() == content
+    assert build.load_library(SOURCE).answer() == 42
+    assert list(folder.iterdir()) == [library]
+    assert "compiling the fused kernels anew" in caplog.text
+
+
+def test_another_compiler_or_source_is_another_library(builds, folder, monkeypatch):
+    build.load_library(SOURCE)
+    monkeypatch.setenv("CC", "cc -O1")
+    build.load_library(SOURCE)
+    build.load_library(SOURCE)
+    build.load_library(SOURCE.replace("42", "43"))
+    assert len(builds) == len(set(builds)) == 3
+    assert set(folder.iterdir()) == set(builds)
+
+
+def test_processes_that_build_at_once_do_not_disturb_each_other(folder):
+    running = [
+        subprocess.Popen([sys.executable, "-c", IN_A_PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    answers = [process.communicate("go\n", timeout=120)[0].strip() for process in running]
+    assert answers == ["42", "42"]
+    assert [path.suffix for path in folder.iterdir()] == [".so"]
+    assert folder.stat().st_mode & 0o077 == 0
