@@ -6,8 +6,8 @@ import pytest
 import torch
 from avalanche.training.plugins import ReplayPlugin as TheirReplay
 from avalanche.training.plugins import RWalkPlugin as TheirRWalk
-from cases import MODELS, OPTIMIZERS, accuracy, seed_all, their_strategy, toy_benchmark
 
+from peers.cases import MODELS, OPTIMIZERS, accuracy, seed_all, their_strategy, toy_benchmark
 from rwalk import RWalkConfig
 from rwalk.integrations.avalanche import to_avalanche
 from rwalk.training import Naive, RWalkPlugin

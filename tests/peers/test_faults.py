@@ -7,9 +7,9 @@ import pytest
 import torch
 from avalanche.models import IncrementalClassifier
 from avalanche.training.plugins import RWalkPlugin as TheirRWalk
-from cases import MODELS, mlp, seed_all, their_strategy, toy_benchmark
 from torch import nn
 
+from peers.cases import MODELS, mlp, seed_all, their_strategy, toy_benchmark
 from rwalk import RWalkConfig
 from rwalk.integrations.avalanche import to_avalanche
 from rwalk.training import RWalkPlugin

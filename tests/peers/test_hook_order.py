@@ -4,8 +4,8 @@ import warnings
 
 import pytest
 import torch
-from cases import mlp, their_strategy, toy_benchmark
 
+from peers.cases import mlp, their_strategy, toy_benchmark
 from rwalk.integrations.avalanche import to_avalanche
 from rwalk.training import HOOKS, Naive
 

@@ -8,9 +8,9 @@ from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics
 from avalanche.models import IncrementalClassifier, MTSimpleMLP
 from avalanche.training.plugins import EvaluationPlugin, LwFPlugin, ReplayPlugin
 from avalanche.training.templates import SupervisedTemplate
-from cases import mlp, seed_all, their_strategy, toy_benchmark
 from torch import nn
 
+from peers.cases import mlp, seed_all, their_strategy, toy_benchmark
 from rwalk import RWalkConfig, RWalkError
 from rwalk.integrations.avalanche import stream_from_avalanche, to_avalanche
 from rwalk.streams import TensorData, class_incremental

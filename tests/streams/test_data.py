@@ -96,6 +96,33 @@ def test_a_transform_sees_a_batch_at_a_time_and_leaves_the_data_alone():
     assert data.x is x
 
 
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda x: x,
+        lambda x: x.to(memory_format=torch.channels_last),
+        lambda x: x.transpose(1, 3),
+        lambda x: x[:, :, ::2],
+        lambda x: x[:1].expand(6, -1, -1, -1),
+    ],
+    ids=["plain", "channels_last", "transposed", "strided", "expanded"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.bfloat16, torch.bool])
+def test_inputs_are_what_a_batch_has_in_any_layout(layout, dtype):
+    x = layout(torch.arange(6 * 2 * 4 * 4).view(6, 2, 4, 4).to(dtype))
+    data = TensorData(x, torch.arange(6), transform=torch.clone)
+    positions = torch.tensor([4, 0, 4])
+    found, expected = data.inputs(positions), data.batch(positions)[0]
+    assert torch.equal(found, expected)
+    assert found.stride() == expected.stride()
+    assert torch.equal(found, x[[4, 0, 4]])
+
+
+def test_inputs_of_images_in_channels_last_stay_so():
+    data = TensorData(torch.zeros(3, 2, 4, 4).to(memory_format=torch.channels_last), torch.arange(3))
+    assert data.inputs(torch.tensor([2, 0])).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_another_task_label_shares_the_memory():
     data = TensorData(torch.zeros(3, 2), torch.tensor([0, 1, 2]), transform=torch.neg)
     view = data.with_task_label(4)

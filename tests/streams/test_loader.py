@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 from rwalk.streams import MixedLoader, TensorData, TensorLoader, data_loader
+from rwalk.streams.loader import LABELS_AHEAD
 
 
 def numbered(count, start=0):
@@ -55,6 +56,26 @@ def test_a_pass_holds_what_a_dataloaders_holds(count, size, shuffle, drop_last):
         assert sorted(found) == list(range(count))
 
 
+def test_a_pass_longer_than_the_labels_fetched_at_once_still_holds_everything_once():
+    count = 2 * LABELS_AHEAD * 3 + 5
+    for drop_last in (False, True):
+        found, sizes = together(TensorLoader(numbered(count), 3, shuffle=True, drop_last=drop_last))
+        assert sizes == [3] * (count // 3) + [2] * (not drop_last)
+        assert len(set(found)) == len(found) == sum(sizes)
+
+
+def test_an_order_is_gone_through_as_indexing_by_hand_would():
+    data = numbered(3 * LABELS_AHEAD)
+    data.transform = torch.neg
+    torch.manual_seed(3)
+    order = torch.randperm(len(data))
+    torch.manual_seed(3)
+    batches = list(TensorLoader(data, 2, shuffle=True))
+    for batch, chosen in zip(batches, order.split(2), strict=True):
+        for part, expected in zip(batch, data.batch(chosen), strict=True):
+            assert torch.equal(part, expected)
+
+
 def test_the_global_seed_decides_the_order_and_each_pass_has_its_own():
     loader = TensorLoader(numbered(50), 7, shuffle=True)
     torch.manual_seed(3)
@@ -86,6 +107,36 @@ def test_a_dataloader_gives_the_same_batches_of_data_in_memory():
     data = numbered(7)
     memory = together(data_loader(data, 3, shuffle=False, drop_last=True))
     assert together(data_loader(data, 3, shuffle=False, drop_last=True, in_memory=False)) == memory
+
+
+def test_a_dataloader_reads_data_in_memory_a_batch_at_a_time():
+    data, seen = numbered(7), []
+    data.transform = lambda x: seen.append(len(x)) or -x
+    batches = list(data_loader(data, 3, shuffle=False, in_memory=False))
+    assert seen == [3, 3, 1]
+    for batch, start in zip(batches, (0, 3, 6), strict=True):
+        for part, expected in zip(batch, data.batch(slice(start, start + 3)), strict=True):
+            assert torch.equal(part, expected)
+
+
+def test_a_dataloader_with_workers_of_its_own_gives_the_same_batches():
+    data = numbered(5)
+    assert together(data_loader(data, 2, shuffle=False, num_workers=1)) == together(
+        TensorLoader(data, 2, shuffle=False)
+    )
+
+
+def test_another_way_to_collate_is_given_samples():
+    (batch,) = data_loader(numbered(2), 2, shuffle=False, collate_fn=list)
+    assert [(x.item(), y.item(), task.item()) for x, y, task in batch] == [(0.0, 100, 200), (1.0, 101, 201)]
+
+
+def test_torchs_own_datasets_of_tensors_are_batched_in_memory_too():
+    pairs = TensorDataset(torch.arange(5.0).view(-1, 1), torch.arange(5) + 100)
+    loader = data_loader(ConcatDataset([pairs, Subset(pairs, [3])]), 4, shuffle=False, task_label=7)
+    assert isinstance(loader, TensorLoader)
+    batches = [[part.flatten().tolist() for part in batch] for batch in loader]
+    assert batches == [[[0, 1, 2, 3], [100, 101, 102, 103], [7] * 4], [[4, 3], [104, 103], [7] * 2]]
 
 
 def test_samples_without_a_task_label_get_task_0_or_the_one_given():
@@ -130,6 +181,18 @@ def test_every_batch_has_its_full_share_of_old_samples_and_each_as_often_as_anot
     assert sorted(fresh) == list(range(new))
     assert len(loader) == len(batches) == -(-new // size)
     assert max(remembered.values()) - min(remembered.values()) <= 1
+
+
+@given(old=st.integers(1, 9), share=st.integers(1, 30), batches=st.integers(1, 5))
+def test_old_samples_are_drawn_a_permutation_at_a_time_when_they_run_out(old, share, batches):
+    torch.manual_seed(0)
+    loader = MixedLoader(TensorLoader(numbered(batches), 1, shuffle=False), numbered(old, 1000), share)
+    found = torch.cat([batch[1][1:] for batch in loader]).tolist()
+    torch.manual_seed(0)
+    expected = []
+    while len(expected) < share * batches:
+        expected += (torch.randperm(old) + 1100).tolist()
+    assert found == expected[: share * batches]
 
 
 def test_old_samples_come_in_another_order_each_time_around():

@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from rwalk.streams.data import TensorData
+from rwalk.streams.in_memory import BatchReader, as_tensor_data
 
 __all__ = ["Batches", "MixedLoader", "TensorLoader", "data_loader"]
+
+LABELS_AHEAD = 64  # batches whose labels are fetched at once: they are small, and each operation has its price
 
 
 class Batches(Protocol):
@@ -28,7 +31,7 @@ class Batches(Protocol):
 
 
 class TensorLoader:
-    """Batches of a ``TensorData``, taken by one indexing operation each.
+    """Batches of a ``TensorData``, taken by one operation each.
 
     Args:
         data: The samples.
@@ -52,10 +55,18 @@ class TensorLoader:
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         """One pass."""
-        order = torch.randperm(len(self.data)).to(self.data.targets.device) if self.shuffle else None
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            chosen = slice(start, start + self.batch_size)
-            yield self.data.batch(chosen if order is None else order[chosen])
+        size = self.batch_size
+        if not self.shuffle:
+            for start in range(0, len(self) * size, size):
+                yield self.data.batch(slice(start, start + size))
+            return
+        order = torch.randperm(len(self.data)).to(self.data.targets.device)[: len(self) * size]
+        for start in range(0, len(order), size * LABELS_AHEAD):
+            ahead = order[start : start + size * LABELS_AHEAD]
+            labels = self.data.targets.index_select(0, ahead).split(size)
+            tasks = self.data.task_labels.index_select(0, ahead).split(size)
+            for chosen, y, task in zip(ahead.split(size), labels, tasks, strict=True):
+                yield [self.data.inputs(chosen), y, task]
 
 
 class MixedLoader:
@@ -86,10 +97,13 @@ class MixedLoader:
         """One pass over the new data."""
         queue = torch.empty(0, dtype=torch.int64)
         for batch in self.new:
-            while len(queue) < self.old_batch_size:
-                queue = torch.cat([queue, torch.randperm(len(self.old))])
+            if len(queue) < self.old_batch_size:
+                rounds = -((len(queue) - self.old_batch_size) // len(self.old))
+                queue = torch.cat([queue, *(torch.randperm(len(self.old)) for _ in range(rounds))])
             chosen, queue = queue[: self.old_batch_size], queue[self.old_batch_size :]
-            old = self.old.batch(chosen.to(self.old.targets.device))
+            positions = chosen.to(self.old.targets.device)
+            labels = (part.index_select(0, positions) for part in (self.old.targets, self.old.task_labels))
+            old = (self.old.inputs(positions), *labels)
             yield [torch.cat([a, b.to(a.device)]) for a, b in zip(batch, old, strict=True)]
 
 
@@ -107,20 +121,25 @@ def data_loader(
     """The fastest way to batches of ``[x, y, task label]``.
 
     Args:
-        dataset: A ``TensorData`` is batched in memory; anything else goes through ``torch.utils.data.DataLoader``.
+        dataset: Tensors in memory (see ``as_tensor_data``) are batched there; anything else is read sample by sample
+            through ``torch.utils.data.DataLoader``.
         batch_size: Samples in a batch.
         shuffle: A new order on each pass.
         drop_last: Leave out a last batch that is not full.
-        num_workers: Processes that load samples; above 0 a ``DataLoader`` is used for any dataset.
-        in_memory: With False, a ``DataLoader`` even for a ``TensorData``.
+        num_workers: Processes that load batches; above 0 a ``DataLoader`` is used for any dataset.
+        in_memory: With False, a ``DataLoader`` even for tensors in memory; it reads whole batches of them.
         task_label: For samples ``(x, y)`` that carry none.
         options: Further arguments of ``DataLoader``.
     """
-    if in_memory and isinstance(dataset, TensorData) and num_workers == 0 and not options:
-        return TensorLoader(dataset, batch_size, shuffle=shuffle, drop_last=drop_last)
+    data = as_tensor_data(dataset, task_label)
+    if data is not None and in_memory and num_workers == 0 and not options:
+        return TensorLoader(data, batch_size, shuffle=shuffle, drop_last=drop_last)
+    read = dataset
+    if data is not None and "collate_fn" not in options:
+        read, options["collate_fn"] = BatchReader(data), BatchReader.collate
     options.setdefault("collate_fn", partial(_collate_with_task, task_label))
     return DataLoader(
-        dataset, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, num_workers=num_workers, **options
+        read, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, num_workers=num_workers, **options
     )
 
 

@@ -1,5 +1,6 @@
 """A training template with hooks, and plugins for it."""
 
+from rwalk.training.base import BaseTemplate
 from rwalk.training.clock import Clock, PeriodicEval
 from rwalk.training.events import HOOKS, BasePlugin
 from rwalk.training.plugins import (
@@ -10,7 +11,7 @@ from rwalk.training.plugins import (
     ReplayPlugin,
     RWalkPlugin,
 )
-from rwalk.training.template import BaseTemplate, Naive, SupervisedTemplate
+from rwalk.training.template import Naive, SupervisedTemplate
 
 __all__ = [
     "HOOKS",

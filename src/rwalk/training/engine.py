@@ -26,6 +26,7 @@ class PlainEngine:
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
+        self._nothing = nullcontext()
 
     def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Model and optimizer as the loop uses them."""
@@ -37,7 +38,7 @@ class PlainEngine:
 
     def accumulate(self, model: nn.Module) -> AbstractContextManager[Any]:
         """What surrounds the iteration."""
-        return nullcontext()
+        return self._nothing
 
     def zero_grad(self, optimizer: Optimizer) -> None:
         """Clear gradients, if the last iteration used them."""

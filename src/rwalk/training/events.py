@@ -64,7 +64,8 @@ class BasePlugin:
 
     Each hook receives the strategy, whose state it may read and change, and the keyword arguments of the ``train`` or
     ``eval`` call. A method called ``before_…`` or ``after_…`` that is no hook raises ``TypeError`` when the class is
-    made: a misspelt hook would otherwise never run.
+    made: a misspelt hook would otherwise never run. A hook that a plugin gains while an iteration runs may first be
+    called in the next one.
 
     Example:
         >>> class Oops(BasePlugin):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rwalk.metrics import AccuracyMatrix
 from rwalk.streams import task_label_of
 from rwalk.training.events import BasePlugin
+from rwalk.training.running import RunningMean
 
 __all__ = ["EvaluationPlugin"]
 
@@ -17,10 +15,10 @@ __all__ = ["EvaluationPlugin"]
 class EvaluationPlugin(BasePlugin):
     """Collects loss and accuracy as they arise and computes everything else from them.
 
-    Sums stay on the device; a number is read only where an experience or epoch ends. Names of metrics are Avalanche's:
-    ``Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp002``, ``Top1_Acc_Stream/eval_phase/test_stream``,
-    ``Loss_Stream/…``, ``StreamForgetting/eval_phase/test_stream``, ``StreamBWT/…``, and with ``track_training``
-    ``Top1_Acc_Epoch/train_phase/train_stream`` and ``Loss_Epoch/…``.
+    Sums stay on the device; a number is read where somebody asks for it, or where a row of the matrix is filled. Names
+    of metrics are Avalanche's: ``Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp002``,
+    ``Top1_Acc_Stream/eval_phase/test_stream``, ``Loss_Stream/…``, ``StreamForgetting/eval_phase/test_stream``,
+    ``StreamBWT/…``, and with ``track_training`` ``Top1_Acc_Epoch/train_phase/train_stream`` and ``Loss_Epoch/…``.
 
     Args:
         track_training: Also measure accuracy and loss on training batches, per epoch.
@@ -37,17 +35,19 @@ class EvaluationPlugin(BasePlugin):
     def __init__(self, *, track_training: bool = False) -> None:
         self.track_training = track_training
         self.matrices: dict[str, AccuracyMatrix] = {}
-        self._last: dict[str, Any] = {}
+        self._last: dict[str, RunningMean | float] = {}
         self._learned = 0
         self._learning = False
         self._experience = _Tally()
         self._stream = _Tally()
         self._epoch = _Tally()
-        self._row: dict[int, float] = {}
+        self._row: dict[int, RunningMean] = {}
 
     def get_last_metrics(self) -> dict[str, Any]:
         """The last value of every metric, by name."""
-        return dict(self._last)
+        values = {name: float(value) for name, value in self._last.items()}
+        self._last.update(values)
+        return values
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """From here on the weights belong to no finished experience."""
@@ -87,8 +87,8 @@ class EvaluationPlugin(BasePlugin):
         """Publish the experience's mean."""
         experience = strategy.experience
         place = f"/Task{task_label_of(experience):03d}/Exp{experience.current_experience:03d}"
-        accuracy = self._publish("Exp/eval_phase", experience.origin_stream.name, place, self._experience)
-        self._row[experience.current_experience] = accuracy
+        self._publish("Exp/eval_phase", experience.origin_stream.name, place, self._experience)
+        self._row[experience.current_experience] = self._experience.accuracy
         self._stream.merge(self._experience)
 
     def after_eval(self, strategy: Any, **kwargs: Any) -> None:
@@ -101,40 +101,38 @@ class EvaluationPlugin(BasePlugin):
         if self._learning or not measured_from_the_first or self._learned > len(stream):
             return
         matrix = self.matrices.setdefault(stream.name, AccuracyMatrix(len(stream)))
-        matrix.record(self._learned - 1, list(self._row.values()))
+        matrix.record(self._learned - 1, [float(accuracy) for accuracy in self._row.values()])
         summary = matrix.summary()
         for key, name in (("forgetting", "StreamForgetting"), ("backward_transfer", "StreamBWT")):
-            if summary[key] is not None:
-                self._last[f"{name}/eval_phase/{stream.name}_stream"] = summary[key]
+            value = summary[key]
+            if value is not None:
+                self._last[f"{name}/eval_phase/{stream.name}_stream"] = value
 
-    def _publish(self, phase: str, stream: str, place: str, tally: _Tally) -> float:
-        accuracy, loss = tally.result()
-        self._last[f"Top1_Acc_{phase}/{stream}_stream{place}"] = accuracy
-        self._last[f"Loss_{phase}/{stream}_stream{place}"] = loss
-        return accuracy
+    def _publish(self, phase: str, stream: str, place: str, tally: _Tally) -> None:
+        self._last[f"Top1_Acc_{phase}/{stream}_stream{place}"] = tally.accuracy
+        self._last[f"Loss_{phase}/{stream}_stream{place}"] = tally.loss
 
 
 class _Tally:
-    """Sums of correct answers and losses, left on the device until they are asked for."""
+    """Accuracy and loss over batches."""
 
     def __init__(self) -> None:
-        self.correct: Tensor | float = 0.0
-        self.loss: Tensor | float = 0.0
-        self.samples = 0
+        self.accuracy, self.loss = RunningMean(), RunningMean()
+
+    @property
+    def samples(self) -> int:
+        return self.accuracy.count
 
     def add(self, strategy: Any) -> None:
-        with torch.no_grad():
-            right = strategy.mb_output.argmax(dim=-1) == strategy.mb_y
-            losses = strategy.loss.detach().expand(len(right))
-            if not strategy.is_training:
-                right, losses = strategy.engine.gather(right), strategy.engine.gather(losses)
-            self.correct = self.correct + right.sum()
-            self.loss = self.loss + losses.sum()
-            self.samples += len(right)
+        right = strategy.mb_output.argmax(dim=-1) == strategy.mb_y
+        if strategy.is_training:
+            self.loss.add_mean(strategy.loss, len(right))
+        else:
+            losses = strategy.engine.gather(strategy.loss.detach().expand(len(right)))
+            self.loss.add_sum(losses.sum(), len(losses))
+            right = strategy.engine.gather(right)
+        self.accuracy.add_sum(right.sum(), len(right))
 
     def merge(self, other: _Tally) -> None:
-        self.correct, self.loss = self.correct + other.correct, self.loss + other.loss
-        self.samples += other.samples
-
-    def result(self) -> tuple[float, float]:
-        return float(self.correct) / max(self.samples, 1), float(self.loss) / max(self.samples, 1)
+        self.accuracy.merge(other.accuracy)
+        self.loss.merge(other.loss)

@@ -7,6 +7,7 @@ from typing import Any
 
 from rwalk.streams import task_label_of
 from rwalk.training.events import BasePlugin
+from rwalk.training.running import RunningMean
 
 __all__ = ["LoggingPlugin"]
 
@@ -24,16 +25,15 @@ class LoggingPlugin(BasePlugin):
     def __init__(self, logger: logging.Logger | None = None, level: int = logging.INFO) -> None:
         self.logger = logger if logger is not None else logging.getLogger("rwalk")
         self.level = level
-        self._loss: Any = 0.0
-        self._batches = 0
+        self._loss = RunningMean()
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Start counting."""
-        self._loss, self._batches = 0.0, 0
+        self._loss = RunningMean()
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count the loss."""
-        self._loss, self._batches = self._loss + strategy.loss.detach(), self._batches + 1
+        self._loss.add_mean(strategy.loss)
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Say what the epoch brought."""
@@ -43,8 +43,8 @@ class LoggingPlugin(BasePlugin):
             strategy.experience.current_experience,
             strategy.clock.train_exp_epochs + 1,
             strategy.train_epochs,
-            float(self._loss) / max(self._batches, 1),
-            self._batches,
+            float(self._loss),
+            self._loss.count,
         )
 
     def after_eval(self, strategy: Any, **kwargs: Any) -> None:

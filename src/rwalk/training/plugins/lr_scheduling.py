@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from rwalk.training.events import BasePlugin
+from rwalk.training.running import RunningMean
 
 __all__ = ["LRSchedulerPlugin"]
 
@@ -49,18 +50,17 @@ class LRSchedulerPlugin(BasePlugin):
         self.reset_scheduler, self.first_exp_only = reset_scheduler, first_exp_only
         self._initial = deepcopy(scheduler.state_dict())
         self._initial_lrs = [group["lr"] for group in scheduler.optimizer.param_groups]
-        self._loss: Any = 0.0
-        self._batches = 0
+        self._loss = RunningMean()
         self._training = False
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Start measuring."""
-        self._loss, self._batches, self._training = 0.0, 0, True
+        self._loss, self._training = RunningMean(), True
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count the loss; step if each iteration does."""
         if self.metric == "train_loss":
-            self._loss, self._batches = self._loss + strategy.loss.detach(), self._batches + 1
+            self._loss.add_mean(strategy.loss)
         if self.step_granularity == "iteration" and self.metric != "val_loss":
             self._step(strategy)
 
@@ -72,7 +72,7 @@ class LRSchedulerPlugin(BasePlugin):
     def after_eval_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count the validation loss."""
         if self.metric == "val_loss" and self._training:
-            self._loss, self._batches = self._loss + strategy.loss.detach(), self._batches + 1
+            self._loss.add_mean(strategy.loss)
 
     def after_eval(self, strategy: Any, **kwargs: Any) -> None:
         """Step on the validation loss."""
@@ -91,6 +91,6 @@ class LRSchedulerPlugin(BasePlugin):
         if not (self.first_exp_only and strategy.clock.train_exp_counter > 0):
             if self.metric is None:
                 self.scheduler.step()
-            elif self._batches:
-                self.scheduler.step(float(self._loss) / self._batches)  # type: ignore[arg-type]
-        self._loss, self._batches = 0.0, 0
+            elif self._loss.count:
+                self.scheduler.step(float(self._loss))  # type: ignore[arg-type]
+        self._loss = RunningMean()

@@ -1,0 +1,95 @@
+"""The loss that is trained on: the criterion itself, and whatever else was added to it, in place or not."""
+
+import pytest
+import torch
+from torch import nn
+
+from reference.problems import assert_same, weights
+from rwalk.training import BasePlugin, EvaluationPlugin, Naive
+from training.toys import naive, net, sgd, toy
+
+
+def train(strategy):
+    torch.manual_seed(1)
+    strategy.train(toy().train_stream[0])
+    return weights(strategy.model)
+
+
+def penalty(model):
+    return 0.1 * sum(p.square().sum() for p in model.parameters())
+
+
+def decayed():
+    """Weights after training on criterion plus penalty, where the criterion itself holds the penalty."""
+    model = net()
+    return train(naive(model, criterion=lambda out, y: nn.functional.cross_entropy(out, y) + penalty(model)))
+
+
+def in_place(strategy):
+    strategy.loss += penalty(strategy.model)
+
+
+def as_a_sum(strategy):
+    strategy.loss = strategy.loss + penalty(strategy.model)
+
+
+@pytest.mark.parametrize("add", [in_place, as_a_sum])
+@pytest.mark.parametrize("hook", ["before_forward", "after_forward", "before_backward"])
+def test_what_a_plugin_adds_at_any_moment_is_trained_on_once(hook, add):
+    plugin = type("Add", (BasePlugin,), {hook: lambda self, strategy, **kwargs: add(strategy)})()
+    found = train(naive(plugins=[plugin]))
+    for name, expected in decayed().items():
+        torch.testing.assert_close(found[name], expected)
+    assert not torch.equal(found["0.weight"], train(naive())["0.weight"])
+
+
+@pytest.mark.parametrize("add", [in_place, as_a_sum])
+def test_what_a_template_adds_in_its_forward_pass_is_trained_on_once(add):
+    class Penalised(Naive):
+        def forward(self):
+            add(self)
+            return super().forward()
+
+    model = net()
+    found = train(Penalised(model=model, optimizer=sgd(model), train_mb_size=4))
+    for name, expected in decayed().items():
+        torch.testing.assert_close(found[name], expected)
+
+
+def test_each_iteration_begins_with_a_loss_of_zero():
+    class Spoil(Naive):
+        def forward(self):
+            before.append(float(self.loss))
+            self.loss += 7.0
+            return super().forward()
+
+    before, model = [], net()
+    Spoil(model=model, optimizer=sgd(model), train_mb_size=4).train(toy().train_stream[0])
+    assert before == [0.0] * 3
+
+
+def test_a_plugin_may_add_in_place_to_a_criterion_that_the_backward_pass_reads():
+    """The gradient of a square root needs the root itself, which adding in place would spoil."""
+
+    def root(out, y):
+        return nn.functional.cross_entropy(out, y).sqrt()
+
+    class Add(BasePlugin):
+        def before_backward(self, strategy, **kwargs):
+            strategy.loss += 1.0
+
+    assert_same(train(naive(criterion=root, plugins=[Add()])), train(naive(criterion=root)))
+
+
+def test_a_loss_in_bfloat16_has_a_mean_in_float32():
+    class Look(BasePlugin):
+        def after_training_iteration(self, strategy, **kwargs):
+            losses.append(strategy.loss.detach())
+
+    experience, losses = toy().train_stream[0], []
+    experience.dataset.x = experience.dataset.x.bfloat16()
+    strategy = naive(net().bfloat16(), plugins=[Look()], evaluator=EvaluationPlugin(track_training=True))
+    metrics = strategy.train(experience)
+    assert {loss.dtype for loss in losses} == {torch.bfloat16}
+    mean = torch.stack(losses).double().mean()
+    assert metrics["Loss_Epoch/train_phase/train_stream"] == pytest.approx(float(mean), rel=1e-6)
