@@ -1,6 +1,34 @@
 """Exemplars: which to keep, and how many."""
 
 from rwalk.replay.memory import ExemplarMemory
-from rwalk.replay.selection import uniform
+from rwalk.replay.probe import Probe
+from rwalk.replay.sampler import Candidates, Sampler
+from rwalk.replay.samplers import (
+    SAMPLERS,
+    ClassBalancedReservoir,
+    Entropy,
+    MeanOfFeatures,
+    PlaneDistance,
+    Reservoir,
+    Uniform,
+)
+from rwalk.replay.selection import entropy, mean_of_features, plane_distance, reservoir, uniform
 
-__all__ = ["ExemplarMemory", "uniform"]
+__all__ = [
+    "SAMPLERS",
+    "Candidates",
+    "ClassBalancedReservoir",
+    "Entropy",
+    "ExemplarMemory",
+    "MeanOfFeatures",
+    "PlaneDistance",
+    "Probe",
+    "Reservoir",
+    "Sampler",
+    "Uniform",
+    "entropy",
+    "mean_of_features",
+    "plane_distance",
+    "reservoir",
+    "uniform",
+]

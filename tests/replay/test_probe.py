@@ -1,0 +1,146 @@
+"""What a probe reads off a model."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Subset
+
+from replay.models import points, trained_looking
+from rwalk.replay import Probe
+
+
+def in_eval_mode(model):
+    return copy.deepcopy(model).eval()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 256])
+def test_features_are_the_named_layers_output_in_eval_mode(batch_size):
+    model, (data, _) = trained_looking(), points(10)
+    probe, x, twin = Probe(model, batch_size=batch_size), data.tensors[0], in_eval_mode(model)
+    with torch.no_grad():
+        for depth in range(4):
+            found = probe.features([data], f"body.{depth}")
+            # body.1 is followed by a ReLU in place, which must not show
+            torch.testing.assert_close(found, twin.body[: depth + 1](x))
+        torch.testing.assert_close(probe.features([data], classifier="classify"), twin.body(x))
+        torch.testing.assert_close(probe.logits([data]), twin(x))
+    assert bool((probe.features([data], "body.1") < 0).any())
+
+
+def test_samples_come_in_the_order_of_the_datasets():
+    model, (data, _) = trained_looking(), points(10)
+    probe = Probe(model, batch_size=3)
+    whole = probe.logits([data])
+    parts = [Subset(data, [9, 2, 4, 7]), [(data[0][0], 0, 5)], Subset(data, [3])]
+    torch.testing.assert_close(probe.logits(parts), whole[[9, 2, 4, 7, 0, 3]])
+
+
+def test_features_of_several_dimensions_are_flattened():
+    model = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 1), nn.Flatten(), nn.Linear(12, 3))
+    data, _ = points(5)
+    features = Probe(model).features([data], "1")
+    assert features.shape == (5, 12)
+    assert torch.equal(features, Probe(model).features([data]))
+
+
+def test_the_last_call_of_a_layer_counts():
+    act = nn.Tanh()
+    model = nn.Sequential(nn.Linear(4, 4), act, nn.Linear(4, 4), act, nn.Linear(4, 3))
+    data, _ = points(5)
+    torch.testing.assert_close(Probe(model).features([data], "1"), Probe(model).features([data]))
+
+
+def test_the_forward_pass_and_the_loader_may_be_ones_own():
+    model, (data, _) = trained_looking(), points(6)
+    seen = []
+
+    def forward(batch):
+        seen.append(batch[1].tolist())
+        return model(-batch[0])
+
+    def loader(dataset, batch_size):
+        return [[dataset.tensors[0][:2], dataset.tensors[1][:2]], [dataset.tensors[0][2:], dataset.tensors[1][2:]]]
+
+    found = Probe(model, forward=forward, loader=loader).logits([data])
+    assert seen == [[0, 1], [2, 0, 1, 2]]
+    torch.testing.assert_close(found, in_eval_mode(model)(-data.tensors[0]).detach())
+
+
+@pytest.mark.parametrize("layer", [None, "body.0", "body.9", "recurrent"])
+def test_no_hook_is_left_and_nothing_is_changed_whatever_happens(layer):
+    model, (data, _) = trained_looking(), points(6)
+    state, generator = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    try:
+        Probe(model).features([data], layer, "classify")
+    except (ValueError, TypeError):
+        assert layer in {"body.9", "recurrent"}
+    for module in model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert module.training
+    torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "message"),
+    [
+        ("bodi.0", ValueError, "no layer 'bodi.0'; the names most like it: body.0"),
+        ("recurrent", TypeError, "layer 'recurrent' gives a tuple: expected a tensor with a row for each sample"),
+        ("unused", ValueError, "layer 'unused': the layer is not called in a forward pass"),
+        ("total", ValueError, r"layer 'total' gives shape \(24,\) for 6 samples: expected a row for each"),
+        (None, ValueError, "the input of layer 'unused': the layer is not called in a forward pass"),
+    ],
+)
+def test_a_layer_that_gives_no_features_is_refused(layer, error, message):
+    with pytest.raises(error, match=message):
+        Probe(trained_looking()).features([points(6)[0]], layer)
+
+
+def test_a_model_that_gives_no_tensor_is_refused():
+    with pytest.raises(TypeError, match="the model gives a tuple: expected a tensor"):
+        Probe(nn.GRU(4, 2)).logits([points(6)[0]])
+
+
+def test_rows_of_different_lengths_are_refused():
+    model = nn.Identity()
+    lengths = Probe(model, forward=lambda batch: torch.zeros(len(batch[1]), len(batch[1])), batch_size=4)
+    with pytest.raises(ValueError, match=r"shapes \[\(2,\), \(4,\)\]: expected as many features of each sample"):
+        lengths.logits([points(6)[0]])
+
+
+def test_a_batch_has_a_sample():
+    with pytest.raises(ValueError, match="batch_size=0: expected at least 1"):
+        Probe(nn.Identity(), batch_size=0)
+
+
+def compiled(model):
+    return torch.compile(model, backend="eager")
+
+
+def compiled_in_place(model):
+    model.compile(backend="eager")
+    return model
+
+
+def compiled_in_part(model):
+    model.body = torch.compile(model.body, backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("wrap", [compiled, compiled_in_place, nn.DataParallel, compiled_in_part])
+def test_wrapped_and_compiled_models_are_read_like_plain_ones(wrap):
+    torch.compiler.reset()
+    model, (data, _) = trained_looking().eval(), points(6)
+    probe, layers = Probe(model), ("body.2", "body.0", None)
+    expected = [probe.features([data], layer, "classify") for layer in layers]
+    logits = probe.logits([data])
+    wrapped = wrap(model)
+    with torch.no_grad():
+        wrapped(data.tensors[0])  # compiled now, when there is no hook, and as the probe will call it
+    for layer, features in zip(layers, expected, strict=True):
+        torch.testing.assert_close(Probe(wrapped).features([data], layer, "classify"), features)
+    torch.testing.assert_close(Probe(wrapped).logits([data]), logits)
