@@ -1,0 +1,68 @@
+"""FSDP2: each process keeps the state of its own shards; the file that they save holds all of it, for any number.
+
+Run it: torchrun --standalone --nproc-per-node 2 examples/distributed_fsdp.py
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import distributed, nn
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+from two_tasks import accuracy, compare, network, two_tasks
+
+from rwalk import RWalk, RWalkConfig
+
+CONFIG = RWalkConfig(ewc_lambda=0.08, ewc_alpha=0.01, alpha_warmup=True)
+
+
+def train(model, optimizer, data):
+    """Your loop. It knows nothing of RWalk."""
+    sampler = DistributedSampler(data)
+    loader = DataLoader(data, batch_size=64, sampler=sampler)  # in each process
+    for epoch in range(8):
+        sampler.set_epoch(epoch)
+        for images, labels in loader:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+
+
+def run(seed, protected):
+    """Learn A, then B; accuracy on A after A, on A after B and on B after B."""
+    (train_a, test_a), (train_b, test_b) = two_tasks(seed)
+    model = fully_shard(network(seed))  # first the model,
+    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)  # then the optimizer,
+    if protected:
+        rwalk = RWalk(model, optimizer, CONFIG)  # then RWalk, in every process
+
+    train(model, optimizer, train_a)
+    if protected:
+        rwalk.consolidate()  # a task ends
+        rwalk = reloaded(rwalk, model, optimizer)
+    after_a = accuracy(model, test_a)
+
+    train(model, optimizer, train_b)
+    return after_a, accuracy(model, test_a), accuracy(model, test_b)
+
+
+def reloaded(rwalk, model, optimizer):
+    """The same from a file, as another day's run reads it."""
+    with tempfile.TemporaryDirectory() as folder:
+        shared = [folder]
+        distributed.broadcast_object_list(shared)  # the first process's
+        path = Path(shared[0], "state.safetensors")
+        rwalk.save(path)  # in every process: the first one writes what all have
+        distributed.barrier()
+        rwalk.detach()
+        again = RWalk.load(path, model, optimizer)
+        distributed.barrier()
+    return again
+
+
+if __name__ == "__main__":
+    distributed.init_process_group("gloo")
+    compare(run, show=print if distributed.get_rank() == 0 else lambda _: None)
+    distributed.destroy_process_group()

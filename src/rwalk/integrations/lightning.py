@@ -1,0 +1,150 @@
+"""Lightning 2: a callback that keeps what earlier fits taught, under automatic and manual optimization."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from rwalk.core import RWalk, RWalkConfig
+from rwalk.core.artifact import load_state
+from rwalk.errors import MissingExtraError, RWalkError
+from rwalk.integrations.several import RWalkGroup
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+except ImportError as error:
+    raise MissingExtraError("RWalkCallback", "lightning", error) from error
+
+__all__ = ["RWalkCallback"]
+
+
+class RWalkCallback(Callback):
+    """Protects what past tasks taught, in ``lightning.Trainer``.
+
+    It attaches to the fit's optimizers as training starts and lets go as it ends. Each optimizer that holds protected
+    parameters gets an RWalk of its own, which scales importances over that optimizer's parameters. Give the *same
+    object* to the Trainer of the next task, or its saved state to a new one.
+
+    Args:
+        config: Settings; the saved ones if None and there are any, else ``RWalkConfig()``.
+        consolidate_on: When a task ends: ``"train_end"``, when ``fit`` has trained to its end (not when it is
+            interrupted); every so many optimizer steps, at the end of the batch that completes them; or None, when you
+            call ``consolidate``.
+        start_from: A file that ``callback.rwalk.save`` wrote, to go on from in a first ``fit``.
+        log: Log ``rwalk/penalty`` (summed over optimizers) and ``rwalk/tasks`` every ``log_every_n_steps`` steps.
+
+    Raises:
+        ValueError: ``consolidate_on`` is none of these.
+        RWalkError: In ``fit``: DeepSpeed, LBFGS, a parameter in two optimizers, no optimizer with protected parameters,
+            a second RWalk on an optimizer, a parameter or optimizer gone whose importances are kept.
+
+    Attributes:
+        rwalks: The cores, by the optimizer's place in ``trainer.optimizers``; empty until training starts.
+
+    Example:
+        >>> callback = RWalkCallback(RWalkConfig(ewc_lambda=10.0))
+        >>> # Trainer(max_epochs=3, callbacks=[callback]).fit(module, first_data)
+        >>> # Trainer(max_epochs=3, callbacks=[callback]).fit(module, second_data)
+    """
+
+    def __init__(
+        self,
+        config: RWalkConfig | None = None,
+        *,
+        consolidate_on: Literal["train_end"] | int | None = "train_end",
+        start_from: str | Path | None = None,
+        log: bool = False,
+    ) -> None:
+        counts = isinstance(consolidate_on, int) and not isinstance(consolidate_on, bool) and consolidate_on >= 1
+        if not counts and consolidate_on not in ("train_end", None):
+            raise ValueError(f"consolidate_on={consolidate_on!r}: expected 'train_end', a number of steps ≥ 1 or None")
+        self.consolidate_on, self.logs = consolidate_on, log
+        self._group = RWalkGroup(config)
+        self._evaluating = False
+        if start_from is not None:
+            self._group.load_state_dict({"optimizers": {0: load_state(start_from)}})
+
+    @property
+    def rwalks(self) -> dict[int, RWalk]:
+        """The cores, by the optimizer's place in ``trainer.optimizers``; empty until training starts."""
+        return self._group.rwalks
+
+    @property
+    def rwalk(self) -> RWalk:
+        """The core, where one optimizer is followed.
+
+        Raises:
+            RWalkError: Training has not started yet, or there are several.
+        """
+        if len(self.rwalks) != 1:
+            raise RWalkError(
+                f"there are {len(self.rwalks)} cores: once training has started, callback.rwalks holds one for each "
+                "optimizer"
+            )
+        return next(iter(self.rwalks.values()))
+
+    def consolidate(self) -> None:
+        """End a task, in every core. Data for ``fisher_source="loader"`` goes to ``callback.rwalk.consolidate``."""
+        self._group.consolidate()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note whether a checkpoint may be loaded only to be evaluated; refuse what cannot work."""
+        self._evaluating = stage != "fit"
+        if stage == "fit" and trainer.strategy.handles_gradient_accumulation:
+            raise RWalkError(
+                f"{type(trainer.strategy).__name__} steps inside its own engine, where gradients cannot be read: "
+                "choose strategy='ddp' or another that steps torch optimizers"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Follow this fit's optimizers. Checkpoints are restored and nothing is trained yet."""
+        self._group.attach(pl_module, trainer.optimizers)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Follow an optimizer that was put in the place of another since."""
+        if not self._group.follows(trainer.optimizers):
+            self._group.attach(pl_module, trainer.optimizers)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """End a task, if tasks are counted in steps. A checkpoint of this batch is saved afterwards."""
+        for rwalk in self.rwalks.values():
+            if isinstance(self.consolidate_on, int) and rwalk.task_steps >= self.consolidate_on:
+                rwalk.consolidate()
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # a part of Trainer sets it
+        if self.logs and trainer.global_step % every == 0:
+            penalties = [rwalk.penalty().detach() for rwalk in self.rwalks.values()]
+            pl_module.log("rwalk/penalty", torch.stack(penalties).sum())
+            pl_module.log("rwalk/tasks", float(max(rwalk.tasks for rwalk in self.rwalks.values())))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the task. A last checkpoint may be saved afterwards."""
+        if self.consolidate_on == "train_end":
+            for rwalk in self.rwalks.values():
+                rwalk.consolidate(trainer.train_dataloader if rwalk.config.fisher_source == "loader" else None)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the task of a fit resumed after its last step: Lightning neither starts nor ends its training."""
+        if self._group.waits:
+            self._group.attach(pl_module, trainer.optimizers)
+            self.on_train_end(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let go of the optimizers, and of a step that was begun. The task goes on in the next fit."""
+        self._evaluating = False
+        self._group.detach()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the optimizers."""
+        self._evaluating = False
+        self._group.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What Lightning puts into its checkpoints."""
+        return self._group.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint when training starts; one loaded only to be evaluated is left alone."""
+        if not self._evaluating:
+            self._group.load_state_dict(state_dict)

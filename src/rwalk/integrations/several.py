@@ -1,0 +1,116 @@
+"""Several optimizers of one model, as Muon beside AdamW or the two sides of a GAN: an RWalk for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from rwalk.core import RWalk, RWalkConfig
+from rwalk.core.hooks import base_optimizer
+from rwalk.core.naming import selected_parameters
+from rwalk.errors import RWalkError
+
+__all__ = ["RWalkGroup"]
+
+
+class RWalkGroup:
+    """One RWalk for each optimizer that holds protected parameters; importances are scaled over each one's own.
+
+    Args:
+        config: Settings of all; if None, those of a state that is loaded first, else ``RWalkConfig()``.
+
+    Attributes:
+        rwalks: The cores, by the optimizer's place among the model's optimizers; empty until the first ``attach``.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+        >>> optimizers = [torch.optim.Adam([model[0].weight]), torch.optim.SGD(model[1].parameters(), lr=0.1)]
+        >>> group = RWalkGroup(RWalkConfig(ewc_lambda=1.0))
+        >>> group.attach(model, optimizers)
+        >>> sorted(group.rwalks)
+        [0, 1]
+    """
+
+    def __init__(self, config: RWalkConfig | None = None) -> None:
+        self.config = config
+        self.rwalks: dict[int, RWalk] = {}
+        self._saved: dict[int, dict[str, Any]] = {}
+
+    @property
+    def waits(self) -> bool:
+        """Whether a state was loaded that no ``attach`` has taken up yet."""
+        return bool(self._saved)
+
+    def follows(self, optimizers: Sequence[Optimizer]) -> bool:
+        """Whether the optimizers that are followed are these, and not others that were put in their place."""
+        present = [base_optimizer(optimizer) for optimizer in optimizers]
+        return all(index < len(present) and rwalk.optimizer is present[index] for index, rwalk in self.rwalks.items())
+
+    def attach(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+        """Follow these optimizers from now on, in place of those before, and take up a state that was loaded.
+
+        Raises:
+            RWalkError: A parameter is in two of them, none holds protected parameters, one whose importances are kept
+                is missing, or as ``RWalk.attach``.
+        """
+        if self.config is None:
+            saved = next(iter(self._saved.values()), None)
+            self.config = RWalkConfig() if saved is None else RWalkConfig.from_dict(saved["config"])
+        chosen = _protected(model, optimizers, self.config)
+        lost = {*self.rwalks, *self._saved} - set(chosen)
+        if lost:
+            raise RWalkError(
+                f"importances are kept for the parameters of optimizer {min(lost)}, and only {sorted(chosen)} of the "
+                f"{len(optimizers)} optimizers hold protected parameters: give them as before"
+            )
+        self.detach()
+        for index, optimizer in chosen.items():
+            if index in self.rwalks:
+                self.rwalks[index].follow(model, optimizer)
+            else:
+                self.rwalks[index] = RWalk(model, optimizer, self.config, attach=False)
+            if index in self._saved:
+                self.rwalks[index].load_state_dict(self._saved.pop(index))
+            self.rwalks[index].attach()
+
+    def detach(self) -> None:
+        """Let go of all optimizers that are followed, and of steps that were begun."""
+        for rwalk in self.rwalks.values():
+            if rwalk.attached:
+                rwalk.detach()
+
+    def consolidate(self) -> None:
+        """End a task, in every core."""
+        for rwalk in self.rwalks.values():
+            rwalk.consolidate()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cores' states, by the optimizer's place; empty before there are any."""
+        states = {index: rwalk.state_dict() for index, rwalk in self.rwalks.items()} | self._saved
+        return {"optimizers": states} if states else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a ``state_dict``, when ``attach`` is called next."""
+        self._saved = dict(state_dict["optimizers"])
+
+
+def _protected(model: nn.Module, optimizers: Sequence[Optimizer], config: RWalkConfig) -> dict[int, Optimizer]:
+    """The optimizers that hold parameters to protect, by place; all of them if none does, so that RWalk says so."""
+    holders: dict[int, list[int]] = {}
+    for index, optimizer in enumerate(optimizers):
+        for held in {id(p) for group in optimizer.param_groups for p in group["params"]}:
+            holders.setdefault(held, []).append(index)
+    found: set[int] = set()
+    for name, parameter in selected_parameters(model, config).items():
+        indices = holders.get(id(parameter), [])
+        if len(indices) > 1:
+            raise RWalkError(
+                f"{name} is in optimizers {indices}, and each would hold it back: give it to one of them, or leave it "
+                f"out with exclude=({name!r},)"
+            )
+        found.update(indices)
+    return {index: optimizers[index] for index in sorted(found or range(len(optimizers)))}

@@ -1,0 +1,157 @@
+"""Hugging Face Trainer: a callback that keeps what earlier trainings taught. PEFT models need nothing beyond it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+from torch.optim import Optimizer
+
+from rwalk.core import RWalk, RWalkConfig
+from rwalk.core.artifact import load_state
+from rwalk.errors import MissingExtraError, RWalkError
+from rwalk.integrations.trainer_checkpoints import checkpoint_of, resumed_from, state_file
+
+try:
+    from accelerate import PartialState
+    from accelerate.utils.deepspeed import DeepSpeedOptimizerWrapper
+    from transformers import TrainerCallback
+except ImportError as error:
+    raise MissingExtraError("RWalkTrainerCallback", "transformers", error) from error
+
+__all__ = ["RWalkTrainerCallback"]
+
+
+class RWalkTrainerCallback(TrainerCallback):
+    """Protects what past tasks taught, in ``transformers.Trainer`` and its subclasses.
+
+    It attaches to the Trainer's optimizer as training begins and lets go as it ends. Give the *same object* to the
+    Trainer of the next task, or its saved state to a new one. Trainer's checkpoints carry the state.
+
+    Args:
+        config: Settings; ``RWalkConfig()``, or with ``start_from`` the saved ones, if None.
+        consolidate_on: When a task ends: ``"train_end"``, when ``train()`` does (once the best model is loaded back);
+            ``"epoch_end"``; every so many optimizer steps of a ``train()`` call; or None, when you say
+            ``callback.rwalk.consolidate()``.
+        start_from: An rwalk state file, or a checkpoint folder that holds one, to go on from in a first ``train()``.
+        log: Add ``rwalk/penalty`` and ``rwalk/tasks`` to what Trainer logs; each time, this waits for the device.
+
+    Raises:
+        ValueError: ``consolidate_on`` is none of these.
+        RWalkError: In ``train()``: DeepSpeed, a hyperparameter search, a second RWalk on the optimizer, a model that
+            lacks parameters whose importances are kept, a resumed checkpoint without a state, an unseen step.
+
+    Attributes:
+        rwalk: The core; None until training begins.
+
+    Example:
+        >>> callback = RWalkTrainerCallback(RWalkConfig(ewc_lambda=10.0))
+        >>> for task in ():  # your datasets
+        ...     Trainer(model, args, train_dataset=task, callbacks=[callback]).train()
+    """
+
+    def __init__(
+        self,
+        config: RWalkConfig | None = None,
+        *,
+        consolidate_on: Literal["train_end", "epoch_end"] | int | None = "train_end",
+        start_from: str | Path | None = None,
+        log: bool = False,
+    ) -> None:
+        is_count = isinstance(consolidate_on, int) and not isinstance(consolidate_on, bool) and consolidate_on >= 1
+        if not is_count and consolidate_on not in ("train_end", "epoch_end", None):
+            raise ValueError(
+                f"consolidate_on={consolidate_on!r}: expected 'train_end', 'epoch_end', a number of steps ≥ 1 or None"
+            )
+        self.config, self.consolidate_on, self.start_from, self.log = config, consolidate_on, start_from, log
+        self.rwalk: RWalk | None = None
+        self._steps = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Follow this training's model and optimizer; if it is resumed, from its checkpoint's state."""
+        _refuse_what_cannot_work(state, kwargs["optimizer"])
+        if self.rwalk is not None and self.rwalk.attached:  # an earlier training was interrupted
+            self.rwalk.detach()
+        source = None
+        if state.global_step:
+            source = resumed_from(args, state, [args.resume_from_checkpoint, self.start_from])
+        elif self.rwalk is None and self.start_from is not None:
+            source = Path(self.start_from)
+        self._follow(kwargs["model"], kwargs["optimizer"], source).attach()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remember how many steps were seen, so that an unseen one is noticed."""
+        self._steps = self._core.steps
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Notice a step that RWalk did not see. Under a GradScaler it may have been skipped."""
+        if self._core.steps == self._steps and getattr(kwargs["optimizer"], "scaler", None) is None:
+            raise RWalkError(
+                f"RWalk did not see optimizer step {state.global_step + 1}: the optimizer was replaced in mid-training "
+                "or changes weights during backward (LOMO); give Trainer another one, and before train()"
+            )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End a task, if a task is a number of steps. This step's checkpoint is saved afterwards."""
+        if isinstance(self.consolidate_on, int) and state.global_step % self.consolidate_on == 0:
+            self._core.consolidate()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End a task, if a task is an epoch. This epoch's checkpoint is saved afterwards."""
+        if self.consolidate_on == "epoch_end":
+            self._core.consolidate()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put the state into the checkpoint that was just written."""
+        file = state_file(checkpoint_of(args, state))
+        if args.should_save:
+            file.parent.mkdir(exist_ok=True)
+        self._core.save(file)  # in every process: shards are put together, and the first one writes
+        PartialState().wait_for_everyone()  # another process may be about to read it, beside the best model
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Add RWalk's figures to the entry just logged."""
+        if self.log and self.rwalk is not None and self.rwalk.attached:
+            figures = {"rwalk/penalty": self.rwalk.penalty().item(), "rwalk/tasks": self.rwalk.tasks}
+            kwargs["logs"].update(figures)
+            state.log_history[-1].update(figures)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End the task and let go of the optimizer. If the best model was loaded back, so is the state beside it."""
+        rwalk, model = self._core, kwargs["model"]
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            rwalk.load_state_dict(load_state(state_file(Path(state.best_model_checkpoint))))
+        if self.consolidate_on == "train_end":
+            if rwalk.config.fisher_source == "loader":
+                rwalk.consolidate(kwargs["train_dataloader"], lambda batch: model(**batch).logits.movedim(-1, 1))
+            else:
+                rwalk.consolidate()
+        rwalk.detach()
+
+    @property
+    def _core(self) -> RWalk:
+        if self.rwalk is None:
+            raise RWalkError("no training has begun: give this callback to a Trainer and call its train()")
+        return self.rwalk
+
+    def _follow(self, model: nn.Module, optimizer: Optimizer, source: Path | None) -> RWalk:
+        if self.rwalk is not None:
+            self.rwalk.follow(model, optimizer)
+            if source is not None:
+                self.rwalk.load_state_dict(load_state(state_file(source)))
+        elif source is not None:
+            self.rwalk = RWalk.load(state_file(source), model, optimizer, self.config, attach=False)
+        else:
+            self.rwalk = RWalk(model, optimizer, self.config, attach=False)
+        return self.rwalk
+
+
+def _refuse_what_cannot_work(state: Any, optimizer: Optimizer) -> None:
+    if isinstance(optimizer, DeepSpeedOptimizerWrapper):
+        raise RWalkError("DeepSpeed steps inside backward, on gradients it keeps to itself: train with DDP or FSDP")
+    if state.is_hyper_param_search:
+        raise RWalkError(
+            "a hyperparameter search trains many models with one callback, and RWalk's state is one model's: train "
+            "each trial in a Trainer of its own"
+        )

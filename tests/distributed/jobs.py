@@ -1,0 +1,56 @@
+"""The two jobs that most tests look at."""
+
+import pytest
+
+from distributed import moving
+from distributed.launching import Job, shared_folder
+
+#: For tests that launch them: longer than both may take.
+PATIENT = pytest.mark.timeout(600)
+
+TWO = (
+    "agreeing.ddp",
+    "agreeing.fsdp",
+    "agreeing.partly_sharded",
+    "agreeing.by_columns",
+    "agreeing.zero",
+    "replicas.states",
+    "replicas.made_before_wrapping",
+    "replicas.files",
+    "replicas.from_a_loader",
+    "replicas.an_empty_share",
+    "traffic.ddp",
+    "traffic.fsdp",
+    "mixed.bfloat16",
+    "moving.of_one",
+    "moving.of_four",
+    "refusing.not_finite",
+    "refusing.wrapped_too_late",
+    "refusing.another_layout",
+    "refusing.other_gradients",
+    "refusing.from_a_loader",
+    "refusing.after_evaluations",
+    "refusing.shards_put_in",
+    "refusing.parameters_let_go",
+    "refusing.read_into_nothing",
+    "documented.page",
+)
+FOUR = (
+    "agreeing.fsdp",
+    "agreeing.hsdp",
+    "agreeing.tensor_parallel",
+    "agreeing.two_meshes",
+    "mixed.bfloat16",
+    "moving.sharded",
+    "moving.of_one",
+)
+
+
+def four(factory: pytest.TempPathFactory) -> Job:
+    """Four processes; first, one saves the states that they load."""
+    return Job(factory, 4, *FOUR, first=lambda: moving.save_alone(shared_folder(factory, "of-one")))
+
+
+def two(factory: pytest.TempPathFactory) -> Job:
+    """Two processes, after the four whose states they load."""
+    return Job(factory, 2, *TWO, first=lambda: four(factory))

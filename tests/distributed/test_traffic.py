@@ -1,0 +1,54 @@
+"""What RWalk sends from process to process: nothing under DDP; under FSDP2, what the documentation says."""
+
+import pytest
+
+from distributed import jobs
+from distributed.moving import CASES
+from distributed.problem import network
+
+pytestmark = jobs.PATIENT
+
+FLAG, PAIR = "gloo:all_reduce [[]]", "gloo:all_reduce [[2]]"
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    return jobs.two(tmp_path_factory)
+
+
+def test_nothing_is_sent_under_ddp(two):
+    for found in two.found("traffic.ddp"):
+        assert found["without"]  # the gradients
+        assert found["with"] == found["without"]
+
+
+def test_no_step_sends_anything_under_fsdp(two):
+    for found in two.found("traffic.fsdp"):
+        assert found["steps without"]
+        assert found["steps"] == found["steps without"]
+
+
+def test_a_tasks_end_sends_a_flag_and_two_numbers_for_each_term(two):
+    for found in two.found("traffic.fsdp"):
+        assert found["consolidate"] == {FLAG: 1, PAIR: 2}
+
+
+def test_relative_damping_sends_two_numbers_a_window(two):
+    for found in two.found("traffic.fsdp"):
+        extra = {name: times - found["steps without"].get(name, 0) for name, times in found["steps, relative"].items()}
+        assert {name: times for name, times in extra.items() if times} == {PAIR: 1}
+
+
+def test_the_penalty_is_one_sum(two):
+    for found in two.found("traffic.fsdp"):
+        assert found["penalty"] == {FLAG: 1}
+
+
+def test_saving_gathers_each_quantity_once_and_loading_sends_nothing(two):
+    case = CASES["paper"]
+    parameters = len(list(network(case.sizes, case.dtype).parameters()))
+    quantities = ("fisher", "score", "loss_change", "window_start", "importance", "anchor")
+    for found in two.found("traffic.fsdp"):
+        assert all(name.startswith("gloo:all_gather") for name in found["save"])
+        assert sum(found["save"].values()) == len(quantities) * parameters
+        assert found["load"] == {}

@@ -1,0 +1,96 @@
+"""RWalkGroup by itself: states, successors and refusals."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from reference.problems import assert_same_state, batches, tanh_net
+from rwalk import RWalkConfig, RWalkError
+from rwalk.integrations.several import RWalkGroup
+
+CONFIG = RWalkConfig(ewc_lambda=0.5, delta_t=3)
+
+
+def model_and_optimizers():
+    model = tanh_net()
+    return model, [torch.optim.SGD(model[0].parameters(), lr=0.1), torch.optim.Adam(model[2].parameters(), lr=0.01)]
+
+
+def train(model, optimizers, task, steps):
+    for x, y in batches(task, steps):
+        model.zero_grad()
+        nn.functional.mse_loss(model(x), y).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def learned():
+    model, optimizers = model_and_optimizers()
+    group = RWalkGroup(CONFIG)
+    group.attach(model, optimizers)
+    train(model, optimizers, task=0, steps=10)
+    group.consolidate()
+    train(model, optimizers, task=1, steps=4)
+    return model, optimizers, group
+
+
+def test_a_group_goes_on_from_its_state_with_the_saved_settings():
+    model, optimizers, group = learned()
+    twin, others = model_and_optimizers()
+    twin.load_state_dict(model.state_dict())
+    for optimizer, other in zip(optimizers, others, strict=True):
+        other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    resumed = RWalkGroup()
+    resumed.load_state_dict(group.state_dict())
+    assert resumed.waits
+    assert_same_state(resumed.state_dict()["optimizers"][0], group.rwalks[0].state_dict())
+    resumed.attach(twin, others)
+    assert not resumed.waits
+    assert resumed.config == CONFIG
+    train(model, optimizers, task=1, steps=5)
+    train(twin, others, task=1, steps=5)
+    for index in (0, 1):
+        assert_same_state(resumed.rwalks[index].state_dict(), group.rwalks[index].state_dict())
+
+
+def test_a_group_that_follows_nothing_yet_has_no_state():
+    assert RWalkGroup().state_dict() == {}
+
+
+def test_new_optimizers_are_noticed_and_followed_in_place_of_the_old_ones():
+    model, optimizers, group = learned()
+    successors = [torch.optim.SGD(model[0].parameters(), lr=0.1), optimizers[1]]
+    assert group.follows(optimizers)
+    assert not group.follows(successors)
+    assert not group.follows(optimizers[:1])
+    group.attach(model, successors)
+    train(model, successors, task=1, steps=3)
+    train(model, optimizers[:1], task=1, steps=2)
+    assert [rwalk.steps for rwalk in group.rwalks.values()] == [17, 17]
+
+
+def test_a_parameter_in_two_optimizers_is_refused_before_anything_is_attached():
+    model, optimizers = model_and_optimizers()
+    groups = [{"params": [each]} for each in model[2].parameters()]
+    optimizers = [optimizers[0], torch.optim.Adam(groups), torch.optim.SGD([model[2].bias], lr=0.1)]
+    group = RWalkGroup(CONFIG)
+    with pytest.raises(RWalkError, match=r"2\.bias is in optimizers \[1, 2\].*exclude=\('2\.bias',\)"):
+        group.attach(model, optimizers)
+    assert group.rwalks == {}
+    group = RWalkGroup(CONFIG.replace(exclude=("2.bias",)))
+    group.attach(model, optimizers)
+    assert sorted(group.rwalks) == [0, 1]
+
+
+def test_a_lost_optimizer_is_refused_and_the_others_stay_attached():
+    model, optimizers, group = learned()
+    with pytest.raises(RWalkError, match=r"parameters of optimizer 0, and only \[1\] of the 2"):
+        group.attach(model, [torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1), optimizers[1]])
+    assert group.rwalks[1].attached
+
+
+def test_optimizers_of_another_model_are_refused():
+    with pytest.raises(RWalkError, match="none of the parameters of Sequential"):
+        RWalkGroup(CONFIG).attach(tanh_net(), [torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)])
