@@ -1,0 +1,128 @@
+"""One protocol of split MNIST with exemplars, and the two frameworks that follow it."""
+
+from __future__ import annotations
+
+import random
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Adam
+
+from benchmarks.models import mlp
+from benchmarks.peers import avalanche_naive
+from rwalk.streams import Benchmark
+from rwalk.training import Naive, ReplayPlugin, RWalkPlugin
+
+__all__ = ["PER_CLASS", "Protocol", "Run", "accuracy", "ours", "theirs"]
+
+PER_CLASS = 10
+EVAL_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What both follow.
+
+    Attributes:
+        data: The streams.
+        epochs: Passes over each experience.
+        batch_size: New samples in a batch.
+        replayed: Remembered samples in a batch. Avalanche puts no exemplar twice into a batch, so that a number which
+            divides every memory (20 after the first experience, 100 at the end) is what both really take.
+        lr: Learning rate of Adam.
+        ewc_lambda: Strength of the penalty.
+        threads: Of torch; one is fastest for a small network.
+    """
+
+    data: Benchmark
+    epochs: int = 1
+    batch_size: int = 64
+    replayed: int = 20
+    lr: float = 1e-3
+    ewc_lambda: float = 3.0
+    threads: int = 1
+
+    def model(self, seed: int) -> nn.Module:
+        """The same weights for both."""
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        inputs = int(np.prod(self.data.input_shape))
+        return nn.Sequential(nn.Flatten(), mlp(inputs, 256, 256, self.data.n_classes))
+
+
+Run = tuple[float, float, nn.Module]
+
+
+def ours(protocol: Protocol, seed: int) -> Run:
+    """Seconds of training and altogether, and the model, with the template, the plugin and the replay of rwalk."""
+    model = protocol.model(seed)
+    strategy = Naive(
+        model=model,
+        optimizer=Adam(model.parameters(), lr=protocol.lr),
+        train_mb_size=protocol.batch_size,
+        train_epochs=protocol.epochs,
+        eval_mb_size=EVAL_BATCH,
+        plugins=[
+            RWalkPlugin(ewc_lambda=protocol.ewc_lambda),
+            ReplayPlugin(per_class=PER_CLASS, batch_size_mem=protocol.replayed),
+        ],
+    )
+    return _go_through(strategy, protocol.data.train_stream, protocol.data.test_stream)
+
+
+def theirs(protocol: Protocol, seed: int) -> Run:
+    """The same with Avalanche's strategy, plugin and replay, over the same tensors."""
+    from avalanche.benchmarks import tensors_benchmark
+    from avalanche.evaluation.metrics import accuracy_metrics
+    from avalanche.training.plugins import EvaluationPlugin
+    from avalanche.training.plugins import ReplayPlugin as TheirReplay
+    from avalanche.training.plugins import RWalkPlugin as TheirRWalk
+    from avalanche.training.storage_policy import ClassBalancedBuffer
+
+    budget = PER_CLASS * protocol.data.n_classes
+    memory = ClassBalancedBuffer(budget, adaptive_size=False, total_num_classes=protocol.data.n_classes)
+    streams = [
+        [(experience.dataset.x, experience.dataset.targets) for experience in stream]
+        for stream in (protocol.data.train_stream, protocol.data.test_stream)
+    ]
+    data = tensors_benchmark(train_tensors=streams[0], test_tensors=streams[1], task_labels=[0] * len(streams[0]))
+    model = protocol.model(seed)
+    strategy = avalanche_naive(
+        model,
+        Adam(model.parameters(), lr=protocol.lr),
+        train_mb_size=protocol.batch_size,
+        train_epochs=protocol.epochs,
+        eval_mb_size=EVAL_BATCH,
+        evaluator=EvaluationPlugin(accuracy_metrics(experience=True, stream=True)),
+        plugins=[
+            TheirRWalk(ewc_lambda=protocol.ewc_lambda),
+            TheirReplay(mem_size=budget, batch_size_mem=protocol.replayed, storage_policy=memory),
+        ],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Avalanche deprecates what its own replay calls
+        return _go_through(strategy, data.train_stream, data.test_stream)
+
+
+def _go_through(strategy: Any, train_stream: Any, test_stream: Any) -> Run:
+    training, began = 0.0, time.perf_counter()
+    for experience in train_stream:
+        start = time.perf_counter()
+        strategy.train(experience)
+        training += time.perf_counter() - start
+        strategy.eval(test_stream)
+    return training, time.perf_counter() - began, strategy.model
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, data: Benchmark) -> float:
+    """Average accuracy over all experiences after the last one, as a fraction."""
+    model.eval()
+    right = [(model(e.dataset.x).argmax(dim=1) == e.dataset.targets).float().mean() for e in data.test_stream]
+    return float(torch.stack(right).mean())
