@@ -7,7 +7,7 @@ PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test check peers test-peers clean
+.PHONY: install demo test check peers test-peers bench bench-check clean
 
 install: $(STAMP)
 
@@ -31,7 +31,7 @@ $(PEERS_STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python $(PIP) torch
 	$(PEERS)/bin/python $(PIP) --no-deps torchvision
-	$(PEERS)/bin/python $(PIP) --editable '.[avalanche]' hypothesis pytest pytest-timeout
+	$(PEERS)/bin/python $(PIP) --editable '.[avalanche,bench]' hypothesis pytest pytest-timeout
 	@touch $(PEERS_STAMP)
 
 test-peers: peers
@@ -42,6 +42,18 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# All benchmarks, with Avalanche in the same processes, on a machine that does nothing else.
+BENCHMARKS := step_overhead roofline memory loop_overhead end_to_end scaling
+
+bench: peers
+	for name in $(BENCHMARKS); do \
+	  $(PEERS)/bin/python -m benchmarks.$$name --json benchmarks/results/$$name.json || exit 1; \
+	done
+	$(PEERS)/bin/python -m benchmarks.report
+
+bench-check: peers
+	$(PEERS)/bin/python -m benchmarks.check
 
 clean:
 	rm -rf $(VENV) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .hypothesis
