@@ -1,13 +1,17 @@
 """Data that keeps arriving: experiences, streams, scenarios, the catalog, and batches."""
 
 from rwalk.streams.catalog import benchmark, benchmarks
+from rwalk.streams.class_incremental import class_incremental
 from rwalk.streams.data import TensorData, labels_of
+from rwalk.streams.domains import dataset_incremental, domain_incremental, permuted
 from rwalk.streams.experience import Benchmark, Experience, Stream, task_label_of
 from rwalk.streams.loader import MixedLoader, TensorLoader, data_loader
-from rwalk.streams.scenarios import class_incremental, permuted
+from rwalk.streams.splits import Data
+from rwalk.streams.validation import with_validation
 
 __all__ = [
     "Benchmark",
+    "Data",
     "Experience",
     "MixedLoader",
     "Stream",
@@ -17,7 +21,10 @@ __all__ = [
     "benchmarks",
     "class_incremental",
     "data_loader",
+    "dataset_incremental",
+    "domain_incremental",
     "labels_of",
     "permuted",
     "task_label_of",
+    "with_validation",
 ]

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rwalk.errors import DataUnavailableError, MissingExtraError
+from rwalk.streams.class_incremental import class_incremental
 from rwalk.streams.data import TensorData
+from rwalk.streams.domains import permuted
 from rwalk.streams.experience import Benchmark
-from rwalk.streams.scenarios import class_incremental, permuted
 
 __all__ = ["DATA_DIR", "benchmark", "benchmarks"]
 
 DATA_DIR = "RWALK_DATA_DIR"
 
-Builder = Callable[[int | None, int | None], Benchmark]
+
+@dataclass(frozen=True)
+class _Options:
+    n_experiences: int | None
+    seed: int | None
+    task_labels: bool
+    class_order: Sequence[int] | None
+    sizes: Sequence[int] | None
+
+
+Builder = Callable[[_Options], Benchmark]
 
 
 def benchmarks() -> dict[str, str]:
@@ -28,7 +40,15 @@ def benchmarks() -> dict[str, str]:
     return {name: (builder.__doc__ or "").strip().splitlines()[0] for name, builder in _CATALOG.items()}
 
 
-def benchmark(name: str, *, n_experiences: int | None = None, seed: int | None = None) -> Benchmark:
+def benchmark(
+    name: str,
+    *,
+    n_experiences: int | None = None,
+    seed: int | None = None,
+    task_labels: bool = False,
+    class_order: Sequence[int] | None = None,
+    sizes: Sequence[int] | None = None,
+) -> Benchmark:
     """Build a benchmark by name.
 
     Args:
@@ -36,9 +56,12 @@ def benchmark(name: str, *, n_experiences: int | None = None, seed: int | None =
         n_experiences: Into how many experiences; the benchmark's usual number if None.
         seed: Draws what the benchmark leaves to chance: the order of classes, or permutations. None keeps the classes
             in ascending order and draws permutations from seed 0.
+        task_labels: Label each experience as a task of its own instead of 0 throughout.
+        class_order: Every class once, in the order in which they arrive.
+        sizes: Number of classes in each experience.
 
     Raises:
-        ValueError: Unknown name (the known ones are listed), or a number of experiences that does not fit.
+        ValueError: Unknown name (the known ones are listed), or options that do not fit the benchmark.
         DataUnavailableError: The data is neither on this machine nor to be had.
         MissingExtraError: The library that reads the data is not installed.
 
@@ -49,10 +72,23 @@ def benchmark(name: str, *, n_experiences: int | None = None, seed: int | None =
     """
     if name not in _CATALOG:
         raise ValueError(f"unknown benchmark {name!r}: choose one of {', '.join(_CATALOG)}")
-    return _CATALOG[name](n_experiences, seed)
+    return _CATALOG[name](_Options(n_experiences, seed, task_labels, class_order, sizes))
 
 
-def _split_digits(n_experiences: int | None, seed: int | None) -> Benchmark:
+def _split(name: str, train: TensorData, test: TensorData, options: _Options) -> Benchmark:
+    return class_incremental(
+        name,
+        train,
+        test,
+        5 if options.n_experiences is None and options.sizes is None else options.n_experiences,
+        sizes=options.sizes,
+        class_order=options.class_order,
+        seed=options.seed,
+        task_labels=options.task_labels,
+    )
+
+
+def _split_digits(options: _Options) -> Benchmark:
     """scikit-learn's bundled 8×8 digits, 10 classes in 5 experiences; needs no download."""
     try:
         from sklearn.datasets import load_digits
@@ -63,19 +99,20 @@ def _split_digits(n_experiences: int | None, seed: int | None) -> Benchmark:
     parts = train_test_split(images / 16.0, labels, test_size=0.3, random_state=0, stratify=labels)
     x_train, x_test, y_train, y_test = (torch.from_numpy(part) for part in parts)
     train, test = TensorData(x_train.float(), y_train), TensorData(x_test.float(), y_test)
-    return class_incremental("split-digits", train, test, 5 if n_experiences is None else n_experiences, seed=seed)
+    return _split("split-digits", train, test, options)
 
 
-def _split_mnist(n_experiences: int | None, seed: int | None) -> Benchmark:
+def _split_mnist(options: _Options) -> Benchmark:
     """MNIST, 10 classes in 5 experiences."""
-    train, test = _mnist()
-    return class_incremental("split-mnist", train, test, 5 if n_experiences is None else n_experiences, seed=seed)
+    return _split("split-mnist", *_mnist(), options)
 
 
-def _permuted_mnist(n_experiences: int | None, seed: int | None) -> Benchmark:
+def _permuted_mnist(options: _Options) -> Benchmark:
     """MNIST under 10 (or more) fixed random permutations of its pixels."""
-    train, test = _mnist()
-    return permuted("permuted-mnist", train, test, 10 if n_experiences is None else n_experiences, seed=seed or 0)
+    if options.class_order is not None or options.sizes is not None:
+        raise ValueError("permuted-mnist has all classes in every experience: class_order and sizes do not fit it")
+    count = 10 if options.n_experiences is None else options.n_experiences
+    return permuted("permuted-mnist", *_mnist(), count, seed=options.seed or 0, task_labels=options.task_labels)
 
 
 _CATALOG: dict[str, Builder] = {

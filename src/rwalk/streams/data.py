@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,6 +91,11 @@ class TensorData(Dataset[tuple[Tensor, Tensor, Tensor]]):
         """The same samples under another task label; memory is shared."""
         return TensorData(self.x, self.targets, task_label, transform=self.transform)
 
+    def with_transform(self, transform: BatchTransform) -> TensorData:
+        """The same samples seen through a further transform, after the one there is; memory is shared."""
+        chain = transform if self.transform is None else partial(_one_after_the_other, self.transform, transform)
+        return TensorData(self.x, self.targets, self.task_labels, transform=chain)
+
     def to(self, device: torch.device | str) -> TensorData:
         """The same samples on another device."""
         moved = (tensor.to(device) for tensor in (self.x, self.targets, self.task_labels))
@@ -126,6 +132,10 @@ def labels_of(dataset: Dataset[Any]) -> Tensor:
     if len(labels) and int(labels.min()) < 0:
         raise ValueError(f"labels go down to {int(labels.min())}: expected class numbers ≥ 0")
     return labels
+
+
+def _one_after_the_other(first: BatchTransform, second: BatchTransform, x: Tensor) -> Tensor:
+    return second(first(x))
 
 
 def _whole(labels: Any) -> Tensor:

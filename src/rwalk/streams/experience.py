@@ -109,14 +109,16 @@ class Stream(Sequence[Experience]):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A training and a test stream that belong together.
+    """A training, a test and perhaps a validation stream that belong together.
 
     Attributes:
         name: What it is called in the catalog.
         train_stream: Experiences to learn from, in order.
-        test_stream: Held-out data; experience j tests what training experience j teaches.
+        test_stream: Held-out data; experience j tests what training experience j teaches. Streams without tasks test
+            by groups of classes: see ``blurry`` and ``online``.
         n_classes: Distinct labels over the whole stream.
         input_shape: Shape of one input.
+        valid_stream: Data held out of the training stream, arranged as the test stream is; see ``with_validation``.
     """
 
     name: str
@@ -124,3 +126,4 @@ class Benchmark:
     test_stream: Stream
     n_classes: int
     input_shape: tuple[int, ...]
+    valid_stream: Stream | None = None

@@ -1,0 +1,84 @@
+"""Streams that bring new classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rwalk.streams.class_groups import class_groups
+from rwalk.streams.data import TensorData, labels_of
+from rwalk.streams.experience import Benchmark, Stream
+from rwalk.streams.in_memory import as_tensor_data
+from rwalk.streams.selecting import class_numbers, select
+
+__all__ = ["class_incremental", "class_stream"]
+
+
+def class_incremental(
+    name: str,
+    train: Dataset[Any],
+    test: Dataset[Any],
+    n_experiences: int | None = None,
+    *,
+    sizes: Sequence[int] | None = None,
+    class_order: Sequence[int] | None = None,
+    seed: int | None = None,
+    task_labels: bool = False,
+) -> Benchmark:
+    """Split by class: each experience brings classes that no other has.
+
+    Args:
+        name: Name of the benchmark.
+        train: All training data: a ``TensorData``, or any labelled dataset (which is then read sample by sample).
+        test: All test data, of the same classes.
+        n_experiences: Into how many experiences; the classes are dealt out in order, as evenly as they divide.
+        sizes: Number of classes in each experience instead, for uneven groups such as ``[4, 2, 4]``.
+        class_order: Every class once, in the order in which they arrive. None: ascending, or drawn by ``seed``.
+        seed: Draws the class order when none is given.
+        task_labels: Label each experience as a task of its own (task-incremental) instead of 0 throughout.
+
+    Raises:
+        ValueError: More experiences than classes, sizes that do not add up, a class order that is not one, or a class
+            that only one of ``train`` and ``test`` has.
+
+    Example:
+        >>> data = TensorData(torch.zeros(6, 2), torch.tensor([0, 1, 2, 3, 0, 1]))
+        >>> benchmark = class_incremental("toy", data, data, 2, class_order=[3, 1, 0, 2])
+        >>> [experience.classes_in_this_experience for experience in benchmark.train_stream]
+        [(1, 3), (0, 2)]
+        >>> tasks = class_incremental("toy", data, data, sizes=[1, 3], task_labels=True)
+        >>> [(e.classes_in_this_experience, e.task_label) for e in tasks.test_stream]
+        [((0,), 0), ((1, 2, 3), 1)]
+    """
+    labels = {"train": labels_of(train), "test": labels_of(test)}
+    classes = class_numbers(name, labels["train"], labels["test"])
+    groups = class_groups(name, classes, n_experiences, sizes=sizes, class_order=class_order, seed=seed)
+    train_stream = class_stream("train", train, groups, labels["train"], task_labels=task_labels)
+    test_stream = class_stream("test", test, groups, labels["test"], task_labels=task_labels)
+    return Benchmark(name, train_stream, test_stream, len(classes), tuple(train[0][0].shape))
+
+
+def class_stream(
+    which: str, dataset: Dataset[Any], groups: Sequence[Sequence[int]], labels: Tensor, *, task_labels: bool
+) -> Stream:
+    """One experience for each group of classes, with all their samples.
+
+    Args:
+        which: Name of the stream.
+        dataset: The samples.
+        groups: Classes of each experience.
+        labels: Class labels of ``dataset``, shape (N,), int64.
+        task_labels: Number the experiences as tasks; else they keep the task labels of the data, and are task 0.
+    """
+    data = as_tensor_data(dataset)
+    source = dataset if data is None else data
+    parts = []
+    for index, group in enumerate(groups):
+        members = torch.isin(labels, torch.tensor(list(group), device=labels.device)).nonzero().flatten()
+        part = select(source, members)
+        parts.append(part.with_task_label(index) if task_labels and isinstance(part, TensorData) else part)
+    return Stream(which, parts, range(len(groups)) if task_labels else None)

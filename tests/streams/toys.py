@@ -1,0 +1,23 @@
+"""Small labelled data whose samples can be told apart."""
+
+import torch
+
+from rwalk.streams import TensorData
+
+
+def numbered(counts, seed=0, **options):
+    """``counts[label]`` samples of each class, in a random order; sample i holds the number i."""
+    labels = torch.cat([torch.full((count,), label) for label, count in counts.items()])
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    return TensorData(torch.arange(len(labels)).float().view(-1, 1), labels[order], **options)
+
+
+def numbers(dataset):
+    """The numbers of the samples in a dataset, and their labels."""
+    samples = [dataset[position] for position in range(len(dataset))]
+    return [int(x) for x, *_ in samples], [int(y) for _, y, *_ in samples]
+
+
+def told(stream):
+    """Pairs (number, label) of all samples of a stream, experience by experience."""
+    return [list(zip(*numbers(experience.dataset), strict=True)) for experience in stream]
