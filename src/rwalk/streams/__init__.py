@@ -1,11 +1,14 @@
 """Data that keeps arriving: experiences, streams, scenarios, the catalog, and batches."""
 
+from rwalk.streams.blurry import blurry
 from rwalk.streams.catalog import benchmark, benchmarks
 from rwalk.streams.class_incremental import class_incremental
 from rwalk.streams.data import TensorData, labels_of
 from rwalk.streams.domains import dataset_incremental, domain_incremental, permuted
 from rwalk.streams.experience import Benchmark, Experience, Stream, task_label_of
 from rwalk.streams.loader import MixedLoader, TensorLoader, data_loader
+from rwalk.streams.online import online
+from rwalk.streams.rotated import rotated
 from rwalk.streams.splits import Data
 from rwalk.streams.validation import with_validation
 
@@ -19,12 +22,15 @@ __all__ = [
     "TensorLoader",
     "benchmark",
     "benchmarks",
+    "blurry",
     "class_incremental",
     "data_loader",
     "dataset_incremental",
     "domain_incremental",
     "labels_of",
+    "online",
     "permuted",
+    "rotated",
     "task_label_of",
     "with_validation",
 ]

@@ -1,9 +1,10 @@
-"""Class-incremental and permuted streams."""
+"""Class-incremental streams."""
 
 import pytest
 import torch
+from torch.utils.data import Dataset, TensorDataset
 
-from rwalk.streams import TensorData, class_incremental, permuted
+from rwalk.streams import TensorData, class_incremental, data_loader
 
 
 def samples(classes, each=3, seed=0):
@@ -88,54 +89,37 @@ def test_task_labels_make_each_experience_a_task():
             assert [set(e.dataset.task_labels.tolist()) for e in stream] == [{label} for label in labels]
 
 
-def inputs(experience):
-    return experience.dataset.batch(slice(None))[0]
+class Lazy(Dataset):
+    """Samples made when they are asked for, and how many were."""
+
+    def __init__(self, targets):
+        self.targets, self.reads = targets, 0
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return torch.full((2,), float(index)), self.targets[index]
 
 
-def test_the_first_permutation_leaves_the_inputs_as_they_are():
-    train, test = samples(range(3)), samples(range(3), seed=1)
-    benchmark = permuted("toy", train, test, 3)
-    assert torch.equal(inputs(benchmark.train_stream[0]), train.x)
-    assert torch.equal(inputs(benchmark.test_stream[0]), test.x)
+def test_data_outside_memory_is_split_by_its_labels_without_being_read():
+    lazy = Lazy([3, 1, 1, 0, 3])
+    benchmark = class_incremental("toy", lazy, lazy, 3, task_labels=True)
+    assert lazy.reads == 1  # for the shape of an input
+    assert classes_of(benchmark) == [(0,), (1,), (3,)]
+    assert [int(x[0]) for x, _ in benchmark.test_stream[2].dataset] == [0, 4]
+    batch = next(iter(data_loader(benchmark.train_stream[2].dataset, 8, shuffle=False, task_label=2)))
+    assert [part.tolist() for part in batch] == [[[0.0, 0.0], [4.0, 4.0]], [3, 3], [2, 2]]
 
 
-def test_a_permutation_is_one_for_all_samples_of_train_and_test():
-    train = TensorData(torch.arange(600.0).view(2, 20, 15), torch.tensor([0, 1]))
-    test = TensorData(train.x.flip(0) + 1000, torch.tensor([1, 0]))
-    benchmark = permuted("toy", train, test, 3, seed=4)
-    orders = []
-    for index in (1, 2):
-        found = inputs(benchmark.train_stream[index])
-        order = found[0].flatten().long()  # the first sample counts its features
-        assert sorted(order.tolist()) == list(range(300))
-        assert torch.equal(found.flatten(1), train.x.flatten(1)[:, order])
-        assert torch.equal(inputs(benchmark.test_stream[index]).flatten(1), test.x.flatten(1)[:, order])
-        assert found.shape == train.x.shape
-        orders.append(order)
-    assert not torch.equal(orders[0], torch.arange(300))
-    assert not torch.equal(orders[0], orders[1])
-    again = permuted("toy", train, test, 2, seed=4)
-    assert torch.equal(inputs(again.train_stream[1]), inputs(benchmark.train_stream[1]))
-    other = permuted("toy", train, test, 2, seed=5)
-    assert not torch.equal(inputs(other.train_stream[1]), inputs(benchmark.train_stream[1]))
+def test_pairs_of_tensors_are_split_in_memory():
+    pairs = TensorDataset(torch.arange(4.0).view(4, 1), torch.tensor([1, 0, 1, 0]))
+    benchmark = class_incremental("toy", pairs, pairs, 2)
+    assert isinstance(benchmark.train_stream[0].dataset, TensorData)
+    assert benchmark.train_stream[1].dataset.x.flatten().tolist() == [0.0, 2.0]
 
 
-def test_all_permutations_share_the_memory_of_the_data_and_keep_its_labels():
-    train = samples(range(3))
-    benchmark = permuted("toy", train, train, 4)
-    for experience in [*benchmark.train_stream, *benchmark.test_stream]:
-        assert experience.dataset.x.data_ptr() == train.x.data_ptr()
-        assert torch.equal(experience.dataset.targets, train.targets)
-    assert (benchmark.n_classes, benchmark.input_shape) == (3, (2, 3))
-
-
-def test_a_transform_of_the_data_comes_before_the_permutation():
-    plain = samples(range(3))
-    negated = TensorData(plain.x, plain.targets, transform=torch.neg)
-    found = inputs(permuted("toy", negated, negated, 2).train_stream[1])
-    assert torch.equal(found, -inputs(permuted("toy", plain, plain, 2).train_stream[1]))
-
-
-def test_no_permutation_at_all_is_refused():
-    with pytest.raises(ValueError, match="n_experiences=0: expected at least 1"):
-        permuted("toy", samples([0]), samples([0]), 0)
+def test_data_without_labels_is_refused():
+    with pytest.raises(ValueError, match="list is not labelled"):
+        class_incremental("toy", [torch.zeros(2)[0]], [torch.zeros(2)[0]], 1)
