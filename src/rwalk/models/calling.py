@@ -1,0 +1,85 @@
+"""Calling a model that may take task labels, or hold a module that does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from rwalk.errors import RWalkError
+from rwalk.models.dynamic import MultiTaskModule
+
+__all__ = ["ModelCall", "unwrapped"]
+
+
+class ModelCall:
+    """Calls a model with inputs and task labels, whether or not it takes the latter.
+
+    A ``MultiTaskModule`` (or Avalanche's) is called as ``model(x, task_labels)``. Any other model is called as
+    ``model(x)``; a ``MultiTaskModule`` somewhere inside it finds the labels laid down while the call lasts.
+
+    Args:
+        model: The model, perhaps wrapped by DDP or ``torch.compile``. Modules put into it later are not seen.
+
+    Raises:
+        RWalkError: In a call, a ``DataParallel`` model with such a module inside, whose replicas would each see the
+            labels of the whole batch.
+
+    Example:
+        >>> import torch
+        >>> class Shifted(MultiTaskModule):
+        ...     def forward_single_task(self, x, task_label):
+        ...         return x + task_label
+        >>> call = ModelCall(nn.Sequential(nn.Identity(), Shifted()))
+        >>> call(torch.zeros(3, 1), torch.tensor([0, 2, 1])).flatten().tolist()
+        [0.0, 2.0, 1.0]
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.passes_labels = _takes_task_labels(unwrapped(model))
+        inside = () if self.passes_labels else model.modules()
+        self._inside = [module for module in inside if isinstance(module, MultiTaskModule)]
+
+    def __call__(self, x: Any, task_labels: Any) -> Any:
+        """The model's output for a batch."""
+        if self.passes_labels:
+            return self.model(x, task_labels)
+        if not self._inside:
+            return self.model(x)
+        if isinstance(self.model, DataParallel):
+            raise RWalkError(
+                "DataParallel splits a batch, but not the task labels laid down for a module inside the model: use "
+                "DistributedDataParallel, or make the model itself a MultiTaskModule"
+            )
+        for module in self._inside:
+            module.told = task_labels
+        try:
+            return self.model(x)
+        finally:
+            for module in self._inside:
+                module.told = None
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DDP, ``DataParallel`` and ``torch.compile``.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> unwrapped(DataParallel(layer)) is layer
+        True
+    """
+    while True:
+        compiled = getattr(model, "_orig_mod", None)
+        if isinstance(model, (DataParallel, DistributedDataParallel)):
+            model = model.module
+        elif isinstance(compiled, nn.Module):
+            model = compiled
+        else:
+            return model
+
+
+def _takes_task_labels(model: nn.Module) -> bool:
+    theirs = hasattr(model, "_auto_adapt") and callable(getattr(model, "forward_single_task", None))
+    return isinstance(model, MultiTaskModule) or theirs
