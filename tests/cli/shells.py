@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rwalk.cli import commands, main
+from rwalk.cli import commands, main, studies
 
 SPEC = "benchmark: split-digits\nmethod: rwalk\nepochs: 1\nn_experiences: 2\nhidden: [16]\nrwalk: {delta_t: 3}\n"
 
@@ -15,7 +15,8 @@ SPEC = "benchmark: split-digits\nmethod: rwalk\nepochs: 1\nn_experiences: 2\nhid
 def open_shell(folder: Path, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
     """What runs the command in a folder and returns exit status, standard output and standard error."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(commands, "console", Console(width=200))
+    for module in (commands, studies):
+        monkeypatch.setattr(module, "console", Console(width=200))
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["rwalk", *arguments])

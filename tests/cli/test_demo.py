@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from rwalk.cli import demo as demonstration
-from rwalk.experiments import compare, read_result
+from rwalk.experiments import read_result, run_all
+from rwalk.experiments.statistics import mean_and_deviation
 
 
 @pytest.fixture
@@ -15,8 +16,8 @@ def short(monkeypatch):
     """The demonstration's specs with one epoch, run in this process; runs finish in no order."""
 
     def in_no_order(*work):
-        done = list(compare.run_all(*work, jobs=1))
-        return sorted(done, key=lambda run: run[1].spec.seed * (-1 if run[0] == "replay" else 1))
+        done = list(run_all(*work, jobs=1))
+        return sorted(done, key=lambda run: run.seed * (-1 if run.label == "replay" else 1))
 
     specs = {label: spec.model_copy(update={"epochs": 1}) for label, spec in demonstration.SPECS.items()}
     monkeypatch.setattr(demonstration, "SPECS", specs)
@@ -38,7 +39,7 @@ def test_every_method_is_compared_over_the_seeds_and_every_run_kept(short, tmp_p
         assert re.search(rf"{re.escape(label)}\s.*{100 * mean:.1f} ± ", text)
     pairs = zip(stored["RWalk + replay"], stored["replay"], strict=True)
     gains = [ours["average_accuracy"] - theirs["average_accuracy"] for ours, theirs in pairs]
-    mean, deviation = compare.mean_and_deviation(gains)
+    mean, deviation = mean_and_deviation(gains)
     assert f"accuracy {100 * mean:+.1f} ± {100 * deviation:.1f} points" in text
     assert f"more accurate on {sum(gain > 0 for gain in gains)} of 2 seeds" in text
 
@@ -58,15 +59,15 @@ def test_it_compares_fine_tuning_rwalk_and_both_with_replay_on_embedded_data():
     assert {spec.benchmark for spec in demonstration.SPECS.values()} == {"split-digits"}
     assert demonstration.SEEDS >= 5
     with_, without = demonstration.SPECS["RWalk + replay"], demonstration.SPECS["replay"]
-    assert with_.model_copy(update={"method": without.method}) == without
+    assert with_.model_copy(update={"method": without.method, "rwalk": without.rwalk}) == without
 
 
 def test_what_the_demonstration_claims_holds():
     """Two seeds in full: RWalk + replay is ahead of fine-tuning and of replay alone."""
     names = ("fine-tuning", "replay", "RWalk + replay")
     found = {name: [] for name in names}
-    for label, result in compare.run_all({name: demonstration.SPECS[name] for name in names}, [0, 1], jobs=1):
-        found[label].append(result.metrics)
+    for outcome in run_all({name: demonstration.SPECS[name] for name in names}, [0, 1], jobs=1):
+        found[outcome.label].append(outcome.result.metrics)
     accuracy, forgetting = (
         {label: sum(metrics[name] for metrics in runs) / 2 for label, runs in found.items()}
         for name in ("average_accuracy", "forgetting")

@@ -8,7 +8,7 @@ import torch
 
 import rwalk
 from rwalk.experiments import METHODS, RunSpec, run
-from rwalk.experiments.runner import SCHEMA_VERSION
+from rwalk.experiments.results import SCHEMA_VERSION
 from training.toys import Recorder
 
 SMALL = {"benchmark": "split-digits", "epochs": 1, "n_experiences": 3, "hidden": (16,), "batch_size": 64}
@@ -41,10 +41,11 @@ def test_a_result_says_what_was_run_and_what_came_of_it(finished, method):
         "versions",
         "seconds",
         "accuracy_matrix",
+        "untrained",
         "reference",
         *METRICS,
     }
-    assert result["schema_version"] == SCHEMA_VERSION == 1
+    assert result["schema_version"] == SCHEMA_VERSION == 2
     written = json.loads(json.dumps(result, allow_nan=False))
     assert RunSpec(**written["config"]).rwalk_config == finished[method].spec.rwalk_config
     rows = result["accuracy_matrix"]
@@ -102,7 +103,7 @@ def test_the_seed_draws_the_order_of_classes_only_if_asked():
 
 def test_a_joint_run_sees_all_data_so_far_from_fresh_weights():
     def note(strategy):
-        return len(strategy.adapted_dataset), strategy.model[1].weight.detach().clone()
+        return len(strategy.adapted_dataset), next(strategy.model.parameters()).detach().clone()
 
     recorder = Recorder(note, "before_training_exp")
     result = run(small("joint", shuffle_classes=False), plugins=[recorder])

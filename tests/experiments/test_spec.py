@@ -5,7 +5,8 @@ from pydantic import ValidationError
 
 from rwalk import RWalkConfig
 from rwalk.experiments import METHODS, RunSpec, load_spec
-from rwalk.experiments.spec import DEFAULTS, build_spec
+from rwalk.experiments.defaults import DEFAULTS
+from rwalk.experiments.loading import build_spec
 from rwalk.streams import benchmarks
 
 DIGITS = {"benchmark": "split-digits", "method": "rwalk"}
@@ -21,7 +22,7 @@ def refusal(values, **overrides):
     return message
 
 
-@pytest.mark.parametrize("name", benchmarks())
+@pytest.mark.parametrize("name", DEFAULTS)
 def test_a_benchmark_brings_its_usual_settings(name):
     spec = RunSpec(benchmark=name, method="rwalk")
     for key, value in DEFAULTS[name].items():

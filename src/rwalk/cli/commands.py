@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from rwalk import __version__
 from rwalk.cli import demo as demonstration
-from rwalk.cli import display
-from rwalk.experiments import METHODS, RunSpec, load_spec, read_result, run, write_result
+from rwalk.cli import display, options
+from rwalk.cli.studies import studies
+from rwalk.experiments import METHODS, RunSpec, load_spec, read_result, reference_for, run, write_result
+from rwalk.experiments.results import Reference
 from rwalk.experiments.store import check_folder
 from rwalk.streams import benchmarks
 
@@ -56,13 +58,20 @@ def demo(
     demonstration.demo(console, seeds, out, overwrite=overwrite)
 
 
+app.add_typer(studies)
+
+
 @app.command("run")
 def run_(
     out: Annotated[Path, typer.Option(help="Folder for result.json.")],
     benchmark: Annotated[str | None, typer.Option(help="What to learn; see `rwalk list`.")] = None,
     method: Annotated[str | None, typer.Option(help="How; see `rwalk list`.")] = None,
     spec: Annotated[Path | None, typer.Option(help="YAML file with settings; options win over it.")] = None,
+    model: Annotated[str | None, typer.Option(help="Network: a name, or package.module:function.")] = None,
+    heads: Annotated[str | None, typer.Option(help="single, masked, multi or growing.")] = None,
+    task_labels: Annotated[bool, typer.Option("--task-labels", help="Tell tasks apart, also in testing.")] = False,
     exemplars: Annotated[int | None, typer.Option(help="Replayed exemplars of each class.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="How exemplars are chosen.")] = None,
     replay_batch_size: Annotated[int | None, typer.Option(help="Replayed samples in a batch.")] = None,
     ewc_lambda: Annotated[float | None, typer.Option(help="Strength of RWalk's penalty.")] = None,
     ewc_alpha: Annotated[float | None, typer.Option(help="Weight of the new term in the Fisher.")] = None,
@@ -76,19 +85,31 @@ def run_(
     shuffle_classes: Annotated[bool, typer.Option("--shuffle-classes", help="Draw the classes' order.")] = False,
     device: Annotated[str | None, typer.Option(help="Torch device.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the CPU.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE: any other key of a spec, such as validation=0.1.")
+    ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(help="Result of a `joint` run on the same stream; gives intransigence."),
     ] = None,
+    intransigence: Annotated[
+        bool, typer.Option("--intransigence", help="Train the joint references (once; they are kept).")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run stored in --out.")] = False,
 ) -> None:
     """Train on a stream of experiences and store accuracy matrix and metrics."""
-    walk: dict[str, Any] = {"ewc_lambda": ewc_lambda, "ewc_alpha": ewc_alpha, "delta_t": delta_t}
+    more = options.settings(settings or [])
+    walk = {"ewc_lambda": ewc_lambda, "ewc_alpha": ewc_alpha, "delta_t": delta_t, **more.pop("rwalk", {})}
     chosen = load_spec(
         spec,
+        **more,
         benchmark=benchmark,
         method=method,
+        model=model,
+        heads=heads,
+        task_labels=task_labels or None,
         exemplars=exemplars,
+        sampler=sampler,
         replay_batch_size=replay_batch_size,
         rwalk={name: value for name, value in walk.items() if value is not None},
         epochs=epochs,
@@ -103,6 +124,9 @@ def run_(
     )
     folder = check_folder(out, overwrite=overwrite)
     joint = None if reference is None else _joint_accuracies(reference, chosen)
+    if intransigence and joint is None:
+        with console.status("joint references"):
+            joint = reference_for(chosen)
     with display.run_progress(console) as progress:
         result = run(chosen, plugins=[progress], reference=joint)
     path = write_result(result.to_dict(), folder)
@@ -111,7 +135,7 @@ def run_(
     console.print(f"{path}  ({result.seconds:.1f} s)", highlight=False, soft_wrap=True)
 
 
-def _joint_accuracies(path: Path, spec: RunSpec) -> list[float]:
+def _joint_accuracies(path: Path, spec: RunSpec) -> Reference:
     """What a stored joint run reached on each experience, if it is one over the spec's stream."""
     stored = read_result(path)
     config, rows = stored.get("config", {}), stored["accuracy_matrix"]
@@ -124,4 +148,4 @@ def _joint_accuracies(path: Path, spec: RunSpec) -> list[float]:
             )
     if any(len(row) != len(rows) or row[index] is None for index, row in enumerate(rows)):
         raise ValueError(f"{path}: its accuracy matrix is not square, or not measured on the diagonal")
-    return [row[index] for index, row in enumerate(rows)]
+    return tuple(row[index] for index, row in enumerate(rows))

@@ -9,8 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from rwalk.cli.display import percent
-from rwalk.experiments import RunResult, RunSpec, write_result
-from rwalk.experiments.compare import mean_and_deviation, run_all
+from rwalk.experiments import RunResult, RunSpec, run_all, write_result
+from rwalk.experiments.statistics import mean_and_deviation
 from rwalk.experiments.store import check_folder
 
 __all__ = ["SEEDS", "demo"]
@@ -53,11 +53,13 @@ def demo(console: Console, seeds: int, out: Path | None, *, overwrite: bool = Fa
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("training", total=seeds * len(SPECS))
-        for label, result in run_all(SPECS, range(seeds)):
-            results[label].append(result)
+        for outcome in run_all(SPECS, range(seeds)):
+            if outcome.result is None:
+                raise RuntimeError(f"{outcome.label}, seed {outcome.seed}: {outcome.error}")
+            results[outcome.label].append(outcome.result)
             progress.advance(bar)
             if folders:
-                write_result(result.to_dict(), folders[label, result.spec.seed])
+                write_result(outcome.result.to_dict(), folders[outcome.label, outcome.seed])
     for found in results.values():
         found.sort(key=lambda result: result.spec.seed)
     _first_pair(console, results)

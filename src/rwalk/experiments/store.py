@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULT", "check_folder", "read_result", "write_result"]
+__all__ = ["RESULT", "check_folder", "read_result", "write_json", "write_result"]
 
 RESULT = "result.json"
 
@@ -41,10 +41,14 @@ def write_result(result: Mapping[str, Any], folder: str | Path) -> Path:
     Returns:
         The file's path.
     """
-    target = Path(folder) / RESULT
-    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    return write_json(result, Path(folder) / RESULT)
+
+
+def write_json(content: Mapping[str, Any], target: Path) -> Path:
+    """Write a JSON file that is there whole or not at all, making its folder if need be."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{RESULT}.")
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

@@ -1,0 +1,96 @@
+"""Comparisons and reproductions as tables on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rwalk.experiments.statistics import Difference
+from rwalk.experiments.summary import METRICS, Row
+
+__all__ = ["comparison", "reproduction"]
+
+TITLES = {
+    "average_accuracy": "accuracy",
+    "forgetting": "forgetting",
+    "intransigence": "intransigence",
+    "learning_accuracy": "learning acc.",
+}
+
+SHORT = {"average_accuracy": "A %", "forgetting": "F %", "intransigence": "I %"}
+
+
+def comparison(console: Console, rows: Sequence[Row], base: str) -> None:
+    """Mean ± standard deviation of each metric, and the difference from ``base`` seed by seed, in per cent."""
+    seeds = max(len(row.results) for row in rows)
+    table = Table(title=f"Mean ± standard deviation in %, {seeds} seeds", title_justify="left")
+    table.add_column("", no_wrap=True, min_width=12)
+    metrics = [metric for metric in METRICS if any(row.spread(metric) is not None for row in rows)]
+    for metric in metrics:
+        table.add_column(TITLES[metric], justify="right")
+    table.add_column("s", justify="right")
+    for row in rows:
+        seconds = f"{row.seconds / len(row.results):.0f}" if row.results else "–"
+        table.add_row(row.label, *(_spread(row.spread(metric)) for metric in metrics), seconds)
+    console.print(table)
+    if len(rows) > 1:
+        _differences(console, rows, base, [metric for metric in metrics if metric != "learning_accuracy"])
+
+
+def _differences(console: Console, rows: Sequence[Row], base: str, metrics: Sequence[str]) -> None:
+    title = f"Less {base}, seed by seed: mean [95 % confidence interval], points"
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True, min_width=12)
+    for metric in metrics:
+        table.add_column(TITLES[metric], justify="right")
+    for row in rows:
+        if row.label != base:
+            table.add_row(row.label, *(_difference(row.differences.get(metric)) for metric in metrics))
+    console.print(table)
+
+
+def reproduction(console: Console, found: Mapping[str, Any]) -> None:
+    """Published figure, ours, and the difference; accuracies in per cent."""
+    kind = " (quick version)" if found["quick"] else ""
+    title = f"{found['title']}{kind}; {len(found['seeds'])} seeds, {found['wall_seconds'] / 60:.1f} min"
+    table = Table(title=title, title_justify="left")
+    table.add_column("", min_width=12)
+    metrics = [metric for metric in METRICS[:3] if any(row["mean"][metric] is not None for row in found["rows"])]
+    for metric in metrics:
+        for kind in ("published", "here", "less"):
+            table.add_column(f"{SHORT[metric]}\n{kind}", justify="right")
+    for row in found["rows"]:
+        cells: list[str] = []
+        for metric in metrics:
+            cells += _beside(row, metric)
+        table.add_row(row["label"], *cells)
+    console.print(table)
+    for note in found["protocol"]:
+        console.print(f"- {note}", highlight=False)
+
+
+def _beside(row: Mapping[str, Any], metric: str) -> list[str]:
+    published = row["published"].get(metric)
+    ours = None if row["mean"][metric] is None else (row["mean"][metric], row["deviation"][metric])
+    if published is None:
+        return ["–", _spread(ours), "–"]
+    known = (published["value"], published["deviation"])
+    difference = published["difference"]
+    return [_spread(known), _spread(ours), "–" if difference is None else f"{100 * difference:+.1f}"]
+
+
+def _spread(spread: tuple[float, float | None] | None) -> str:
+    if spread is None:
+        return "–"
+    mean, deviation = spread
+    return f"{100 * mean:.1f}" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+
+
+def _difference(found: Difference | None) -> str:
+    if found is None:
+        return "–"
+    interval = "" if found.low is None or found.high is None else f" [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    return f"{100 * found.mean:+.1f}{interval}"

@@ -1,0 +1,103 @@
+"""Which runs are compared, as a validated object that a file can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rwalk.experiments.loading import build_spec, explain, read_yaml
+from rwalk.experiments.spec import RunSpec
+
+__all__ = ["Comparison", "build_comparison", "load_comparison", "merged"]
+
+
+class Comparison(BaseModel):
+    """Runs side by side, each with every seed.
+
+    Attributes:
+        seeds: Seeds, or how many: 5 is 0 to 4.
+        base: What the runs share: a spec without its seed.
+        runs: By label, in what each differs from ``base``. ``rwalk`` settings are merged one by one.
+        against: The label that all others are compared with, seed by seed; the last one if None.
+        intransigence: Also train the joint reference (once, and kept).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4))
+    base: dict[str, Any] = Field(default_factory=dict)
+    runs: dict[str, dict[str, Any]] = Field(min_length=1)
+    against: str | None = None
+    intransigence: bool = True
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_or_list(cls, value: Any) -> Any:
+        if isinstance(value, int):
+            if value < 1:
+                raise ValueError(f"seeds={value!r}: expected at least 1")
+            return tuple(range(value))
+        if isinstance(value, list | tuple) and (not value or len(set(value)) < len(value)):
+            raise ValueError(f"seeds={list(value)!r}: expected different seeds, at least one")
+        return value
+
+    @model_validator(mode="after")
+    def _label_exists(self) -> Comparison:
+        if self.against is not None and self.against not in self.runs:
+            raise ValueError(f"against={self.against!r}: choose one of the runs {', '.join(self.runs)}")
+        return self
+
+    def specs(self) -> dict[str, RunSpec]:
+        """A spec for each label.
+
+        Raises:
+            ValueError: One is not valid; the message names its label.
+        """
+        return {label: self._spec(label) for label in self.runs}
+
+    def _spec(self, label: str) -> RunSpec:
+        try:
+            return build_spec(merged(self.base, self.runs[label]))
+        except ValueError as error:
+            raise ValueError(f"run {label!r}: {error}") from None
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with changes; dictionaries in both (``rwalk``, ``options``, …) are merged key by key.
+
+    Example:
+        >>> merged({"lr": 0.1, "rwalk": {"delta_t": 5}}, {"lr": 0.2, "rwalk": {"ewc_lambda": 1.0}})
+        {'lr': 0.2, 'rwalk': {'delta_t': 5, 'ewc_lambda': 1.0}}
+    """
+    result = {**base, **changes}
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            result[key] = {**base[key], **value}
+    return result
+
+
+def build_comparison(values: Mapping[str, Any]) -> Comparison:
+    """A comparison from plain values.
+
+    Raises:
+        ValueError: A value is missing, unknown or out of range; one line that names it.
+    """
+    try:
+        comparison = Comparison(**values)
+    except ValidationError as error:
+        raise ValueError(explain(error, Comparison)) from None
+    comparison.specs()
+    return comparison
+
+
+def load_comparison(path: str | Path) -> Comparison:
+    """A comparison from a YAML file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Not YAML, or not a comparison.
+    """
+    return build_comparison(read_yaml(path))

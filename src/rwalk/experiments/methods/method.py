@@ -1,0 +1,41 @@
+"""What a method is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rwalk.core import RWalkConfig
+from rwalk.training import BasePlugin
+
+__all__ = ["Method"]
+
+
+def _nothing(config: RWalkConfig, options: Mapping[str, Any]) -> list[BasePlugin]:  # noqa: ARG001 - the signature of all
+    if options:
+        raise ValueError(f"options={dict(options)!r}: this method has no options")
+    return []
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to learn from a stream. Any of them may replay exemplars besides.
+
+    Attributes:
+        name: What it is called in specs.
+        summary: One line about it.
+        plugins: What it adds to the loop, given the settings of Riemannian Walk and its own options. Raises
+            ``ValueError`` or ``TypeError`` for options that it does not have.
+        preset: The preset of ``RWalkConfig`` that a spec's ``rwalk`` settings change; None if it does not use the core.
+        data: What an experience is learned from: its ``"new"`` data; ``"all"`` data so far, going on with the same
+            weights; or ``"joint"``, all data so far from fresh weights.
+        rank: Where it is listed, lower first.
+    """
+
+    name: str
+    summary: str
+    plugins: Callable[[RWalkConfig, Mapping[str, Any]], list[BasePlugin]] = _nothing
+    preset: str | None = None
+    data: Literal["new", "all", "joint"] = "new"
+    rank: int = 50

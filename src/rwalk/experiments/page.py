@@ -1,0 +1,77 @@
+"""Stored reproductions as a page for the documentation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["reproduction_page"]
+
+COLUMNS = {"average_accuracy": "A %", "forgetting": "F", "intransigence": "I"}
+
+
+def reproduction_page(folder: str | Path) -> str:
+    """All stored reproductions of a folder, in Markdown.
+
+    Args:
+        folder: Holds ``TABLE.json`` files of ``rwalk reproduce``, and pictures of their planes beside them.
+
+    Raises:
+        FileNotFoundError: It holds none.
+    """
+    found = sorted(Path(folder).glob("*.json"))
+    if not found:
+        raise FileNotFoundError(f"no stored reproduction in {folder}: run `rwalk reproduce TABLE --out {folder}`")
+    parts = [
+        "# Reproduced tables\n",
+        "Written by `rwalk reproduce --page` from the results in the repository; `rwalk reproduce TABLE` runs one "
+        "anew. A: average accuracy after the last experience, F: forgetting, I: intransigence against a jointly "
+        "trained model; mean ± sample standard deviation over seeds.\n",
+    ]
+    for path in found:
+        parts += _table(json.loads(path.read_text(encoding="utf-8")), path)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _table(stored: Mapping[str, Any], path: Path) -> list[str]:
+    known = ", ".join(f"{name} {version}" for name, version in stored["versions"].items() if name in ("torch", "rwalk"))
+    lines = [
+        f"## {stored['title']}\n",
+        f"`rwalk reproduce {stored['table']}{' --quick' if stored['quick'] else ''}`: {stored['source']}; "
+        f"{len(stored['seeds'])} seeds, {stored['wall_seconds'] / 60:.1f} minutes, {stored['date']}, {known}.\n",
+    ]
+    metrics = [name for name in COLUMNS if any(row["mean"][name] is not None for row in stored["rows"])]
+    head = ["", *(f"{COLUMNS[name]} {kind}" for name in metrics for kind in ("published", "here", "difference")), "s"]
+    lines += [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+    for row in stored["rows"]:
+        cells = [row["label"]]
+        for name in metrics:
+            cells += _cells(row, name)
+        seconds = [figures["seconds"] for figures in row["seeds"].values()]
+        lines.append(_line([*cells, f"{sum(seconds) / len(seconds):.0f}" if seconds else "–"]))
+        lines += [f"\n{row['label']}, seed {seed}: {error}" for seed, error in row["errors"].items()]
+    lines.append("\ns: seconds of a run.\n")
+    lines += [f"- {note}" for note in stored["protocol"]]
+    picture = path.with_suffix(".svg")
+    if picture.is_file():
+        lines.append(f"\n![forgetting and intransigence](images/{picture.name})")
+    return [*lines, ""]
+
+
+def _cells(row: Mapping[str, Any], name: str) -> list[str]:
+    scale, digits = (100, 1) if name == "average_accuracy" else (1, 3)
+    published, mean = row["published"].get(name), row["mean"][name]
+    if published is None:
+        known = difference = "–"
+    else:
+        spread = "" if published["deviation"] is None else f" ± {scale * published['deviation']:.{digits}f}"
+        known = f"{scale * published['value']:.{digits}f}{spread}"
+        difference = "–" if published["difference"] is None else f"{scale * published['difference']:+.{digits}f}"
+    ours = "–" if mean is None else f"{scale * mean:.{digits}f} ± {scale * row['deviation'][name]:.{digits}f}"
+    return [known, ours, difference]
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,139 @@
+"""Many runs on all cores: what is finished is used again, what fails is reported, and the rest goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from rwalk.experiments.references import last_reference, reference_spec
+from rwalk.experiments.results import RunResult
+from rwalk.experiments.runner import run
+from rwalk.experiments.spec import RunSpec
+from rwalk.experiments.store import RESULT, read_result, write_result
+
+__all__ = ["Outcome", "run_all"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run.
+
+    Attributes:
+        label: Which of the specs.
+        seed: Its seed.
+        result: What came out; None if it failed.
+        error: Why it failed, in one line; None if it did not.
+        reused: Whether it had been finished before.
+    """
+
+    label: str
+    seed: int
+    result: RunResult | None = None
+    error: str | None = None
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One run, or (``only_reference``) the reference that several of them share."""
+
+    label: str
+    spec: RunSpec
+    folder: Path | None
+    intransigence: bool
+    only_reference: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return self.folder is not None and (self.folder / RESULT).is_file()
+
+
+def run_all(
+    specs: Mapping[str, RunSpec],
+    seeds: Sequence[int],
+    *,
+    jobs: int = -1,
+    folder: Path | None = None,
+    intransigence: bool = False,
+) -> Iterator[Outcome]:
+    """Run every spec with every seed.
+
+    Args:
+        specs: Specs by label; their own seed is replaced.
+        seeds: Seeds; the same for every spec, so that differences are paired.
+        jobs: Processes; -1 for one per core. The same call runs on Ray or Dask under ``joblib.parallel_config``.
+        folder: Where results are kept, one folder a run. A run of the same settings found there is not run again. None
+            keeps nothing.
+        intransigence: Also train the joint reference of each stream's last experience, once.
+
+    Yields:
+        An outcome for every run, as they finish.
+    """
+    work = []
+    for seed in seeds:
+        for label, spec in specs.items():
+            seeded = spec.model_copy(update={"seed": seed})
+            place = None if folder is None else folder / _place(label, seeded, intransigence)
+            work.append(_Work(label, seeded, place, intransigence))
+    if intransigence:  # first, and each once: a run that waits for one would keep a core idle
+        ahead = {
+            json.dumps(reference_spec(item.spec).canonical()): _Work(item.label, item.spec, None, True, True)
+            for item in work
+            if not item.finished
+        }
+        for _ in _each(list(ahead.values()), jobs):  # a reference that fails is reported by the runs that need it
+            pass
+    yield from _each(work, jobs)
+
+
+def _each(work: Sequence[_Work], jobs: int) -> Iterator[Outcome]:
+    """Do all of it. A process that dies takes its pool along: what is left is then done one by one."""
+    left = dict(enumerate(work))
+    try:
+        tasks = (delayed(_numbered)(index, item) for index, item in list(left.items()))
+        for index, outcome in Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks):
+            del left[index]
+            yield outcome
+    except TerminatedWorkerError:
+        for item in left.values():
+            try:
+                outcome = Parallel(n_jobs=2)([delayed(_done)(item)])[0]
+            except TerminatedWorkerError:
+                outcome = Outcome(item.label, item.spec.seed, error="its process was killed (out of memory?)")
+            yield outcome
+
+
+def _numbered(index: int, item: _Work) -> tuple[int, Outcome]:
+    return index, _done(item)
+
+
+def _done(item: _Work) -> Outcome:
+    """Carry out a run, or find it finished; an error becomes part of the outcome."""
+    label, seed = item.label, item.spec.seed
+    try:
+        if item.folder is not None and item.finished:
+            return Outcome(label, seed, RunResult.from_dict(read_result(item.folder)), reused=True)
+        reference = last_reference(item.spec) if item.intransigence else None
+        if item.only_reference:
+            return Outcome(label, seed)
+        result = run(item.spec, reference=reference)
+        if item.folder is not None:
+            write_result(result.to_dict(), item.folder)
+    except Exception as error:  # whatever it is, it ends one run and not the others
+        message = (str(error).strip() or "no message").splitlines()[0]
+        return Outcome(label, seed, error=f"{type(error).__name__}: {message}")
+    return Outcome(label, seed, result)
+
+
+def _place(label: str, spec: RunSpec, intransigence: bool) -> Path:
+    """A folder that is this run's own: readable, and different for different settings."""
+    settings = json.dumps([spec.canonical(), intransigence], sort_keys=True)
+    name = re.sub(r"[^\w+.-]+", "-", label).strip("-.") or "run"
+    return Path(name) / f"seed-{spec.seed}-{blake2b(settings.encode(), digest_size=5).hexdigest()}"

@@ -1,0 +1,94 @@
+"""Outcomes of many runs as a table: means, deviations, differences seed by seed, and what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rwalk.experiments.pool import Outcome
+from rwalk.experiments.results import RunResult
+from rwalk.experiments.statistics import Difference, mean_and_deviation, paired_difference
+
+__all__ = ["METRICS", "Row", "summarise"]
+
+METRICS = ("average_accuracy", "forgetting", "intransigence", "learning_accuracy")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one label.
+
+    Attributes:
+        label: The label.
+        results: Its results by seed, those that failed left out.
+        errors: Seed and reason of each run that failed.
+        differences: By metric, this label less the one compared against, over the seeds that both finished; empty for
+            that label itself.
+    """
+
+    label: str
+    results: dict[int, RunResult]
+    errors: dict[int, str] = field(default_factory=dict)
+    differences: dict[str, Difference] = field(default_factory=dict)
+
+    def values(self, metric: str) -> dict[int, float]:
+        """A metric by seed, where it is defined."""
+        found = {seed: result.metrics[metric] for seed, result in self.results.items()}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def spread(self, metric: str) -> tuple[float, float] | None:
+        """Mean and sample standard deviation of a metric; None where it is not defined."""
+        values = list(self.values(metric).values())
+        return mean_and_deviation(values) if values else None
+
+    @property
+    def seconds(self) -> float:
+        """Of all its runs together."""
+        return sum(result.seconds for result in self.results.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values: spec, figures of each seed, and what was computed of them."""
+        spreads = {metric: self.spread(metric) for metric in METRICS}
+        return {
+            "label": self.label,
+            "config": next((result.spec.canonical() for result in self.results.values()), None),
+            "seeds": {
+                str(seed): {metric: result.metrics[metric] for metric in METRICS}
+                | {"seconds": round(result.seconds, 1)}
+                for seed, result in self.results.items()
+            },
+            "errors": {str(seed): error for seed, error in self.errors.items()},
+            "mean": {metric: None if spread is None else spread[0] for metric, spread in spreads.items()},
+            "deviation": {metric: None if spread is None else spread[1] for metric, spread in spreads.items()},
+            "differences": {metric: asdict(difference) for metric, difference in self.differences.items()},
+        }
+
+
+def summarise(outcomes: Iterable[Outcome], labels: Sequence[str], against: str | None = None) -> list[Row]:
+    """A row for each label.
+
+    Args:
+        outcomes: In any order.
+        labels: The order of the rows.
+        against: What the others are compared with, seed by seed; the last label if None.
+    """
+    found = list(outcomes)
+    rows = []
+    for label in labels:
+        own = sorted((outcome for outcome in found if outcome.label == label), key=lambda outcome: outcome.seed)
+        results = {outcome.seed: outcome.result for outcome in own if outcome.result is not None}
+        errors = {outcome.seed: outcome.error for outcome in own if outcome.error is not None}
+        rows.append(Row(label, results, errors))
+    base = next(row for row in rows if row.label == (against or labels[-1]))
+    return [row if row is base else Row(row.label, row.results, row.errors, _compare(row, base)) for row in rows]
+
+
+def _compare(row: Row, base: Row) -> dict[str, Difference]:
+    differences = {}
+    for metric in METRICS:
+        ours, theirs = row.values(metric), base.values(metric)
+        both = [seed for seed in ours if seed in theirs]
+        if both:
+            differences[metric] = paired_difference([ours[seed] for seed in both], [theirs[seed] for seed in both])
+    return differences
