@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parallel import DataParallel
 
 from rwalk.errors import RWalkError
 from rwalk.models.dynamic import MultiTaskModule
+from rwalk.models.wrappers import unwrapped
 
-__all__ = ["ModelCall", "unwrapped"]
+__all__ = ["ModelCall"]
 
 
 class ModelCall:
@@ -60,24 +61,6 @@ class ModelCall:
         finally:
             for module in self._inside:
                 module.told = None
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DDP, ``DataParallel`` and ``torch.compile``.
-
-    Example:
-        >>> layer = nn.Linear(2, 2)
-        >>> unwrapped(DataParallel(layer)) is layer
-        True
-    """
-    while True:
-        compiled = getattr(model, "_orig_mod", None)
-        if isinstance(model, (DataParallel, DistributedDataParallel)):
-            model = model.module
-        elif isinstance(compiled, nn.Module):
-            model = compiled
-        else:
-            return model
 
 
 def _takes_task_labels(model: nn.Module) -> bool:

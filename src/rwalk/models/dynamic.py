@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rwalk.models.masking import lowest
+from rwalk.models.wrappers import compiled, unwrapped
 
 __all__ = ["DynamicModule", "MultiTaskModule", "adapt", "is_dynamic"]
 
@@ -121,7 +122,7 @@ class MultiTaskModule(DynamicModule):
 
 def adapt(model: nn.Module, experience: Any) -> None:
     """Let every dynamic module in a model adapt itself, outer ones first. Avalanche's modules count as well."""
-    _adapt(model, experience, set(), outermost=True)
+    _adapt(unwrapped(model), experience, set(), outermost=True)
 
 
 def is_dynamic(model: nn.Module) -> bool:
@@ -143,5 +144,7 @@ def _adapt(module: nn.Module, experience: Any, visited: set[nn.Module], *, outer
 
 
 def _adapts(module: nn.Module) -> bool:
+    if compiled(module) is not None:  # it answers to all the names of the module inside
+        return False
     theirs = hasattr(module, "_auto_adapt") and callable(getattr(module, "adaptation", None))
     return isinstance(module, DynamicModule) or theirs

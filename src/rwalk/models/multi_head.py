@@ -37,8 +37,9 @@ class TaskHead(nn.Linear):
         """Add a row for each class that has none yet."""
         has = self.classes.tolist()
         more = [label for label in classes if label not in has]
-        grow(self, self.out_features + len(more))
-        self.classes = torch.cat([self.classes, self.classes.new_tensor(more)])
+        if more:
+            grow(self, self.out_features + len(more))
+            self.classes = torch.cat([self.classes, self.classes.new_tensor(more)])
 
 
 class MultiHeadClassifier(MultiTaskModule):

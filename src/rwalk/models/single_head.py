@@ -117,8 +117,10 @@ class IncrementalClassifier(MaskedClassifier):
         return F.pad(scores, (0, missing), value=lowest(scores.dtype))
 
     def _make_room(self, outputs: int) -> None:
-        grow(self.classifier, outputs)
-        self.active_units = F.pad(self.active_units, (0, max(outputs - len(self.active_units), 0)))
+        missing = outputs - self.classifier.out_features
+        if missing > 0:
+            grow(self.classifier, outputs)
+            self.active_units = F.pad(self.active_units, (0, missing))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}classifier.weight")
