@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from rwalk.core.hooks import base_optimizer
 from rwalk.streams import data_loader
 from rwalk.streams.loader import Batches
+from rwalk.training.adaptation import rewrapped
 
 __all__ = ["AcceleratedEngine", "PlainEngine"]
 
@@ -31,6 +32,10 @@ class PlainEngine:
     def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Model and optimizer as the loop uses them."""
         return model, optimizer
+
+    def renew(self, model: nn.Module) -> nn.Module:
+        """The model as the loop uses it, after its parameters have changed."""
+        return rewrapped(model.to(self.device))
 
     def loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> Batches:
         """Batches of a dataset."""
@@ -72,6 +77,15 @@ class AcceleratedEngine(PlainEngine):
     def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Model and optimizer as Accelerate wraps them."""
         return cast("tuple[nn.Module, Optimizer]", self.accelerator.prepare(model, optimizer))
+
+    def renew(self, model: nn.Module) -> nn.Module:
+        """The model, if need be in a new wrapper, which takes its old one's place in what Accelerate saves."""
+        renewed = super().renew(model)
+        if renewed is not model:
+            renewed._is_accelerate_prepared = True  # type: ignore[assignment]
+            held = self.accelerator._models
+            held[:] = [renewed if other is model else other for other in held]
+        return renewed
 
     def loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> Batches:
         """Batches of this process's share; ``batch_size`` counts per process."""

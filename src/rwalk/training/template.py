@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
+from rwalk.models import ModelCall
 from rwalk.streams import Experience, TensorData, task_label_of
 from rwalk.streams.loader import Batches
+from rwalk.training.adaptation import adapt_model
 from rwalk.training.base import BaseTemplate
 from rwalk.training.dispatch import ActingPlugins
 
@@ -22,7 +24,8 @@ class SupervisedTemplate(BaseTemplate):
     """Supervised learning with mini-batches ``(x, y, task label)``.
 
     Args:
-        model: Maps ``mb_x`` to ``mb_output``.
+        model: Maps ``mb_x`` to ``mb_output``; a ``MultiTaskModule`` gets ``mb_task_id`` as well. Dynamic modules in it
+            adapt to each experience before its first hook ``before_training_exp`` or ``before_eval_exp``.
         optimizer: What trains it.
         criterion: Loss of ``(mb_output, mb_y)``; cross-entropy if None.
         train_mb_size: Samples in a training batch (per process).
@@ -77,6 +80,7 @@ class SupervisedTemplate(BaseTemplate):
         self.mb_output: Any = None
         self.loss = self._no_loss = torch.zeros(())
         self._labels_checked = False
+        self._call = ModelCall(self.model)
 
     @property
     def mb_x(self) -> Any:
@@ -94,12 +98,20 @@ class SupervisedTemplate(BaseTemplate):
         return self.mbatch[-1]
 
     def forward(self) -> Any:
-        """The model's output for the current batch."""
-        return self.model(self.mb_x)
+        """The model's output for the current batch; it sees task labels if it takes them."""
+        if self._call.model is not self.model:
+            self._call = ModelCall(self.model)
+        return self._call(self.mb_x, self.mb_task_id)
 
     def criterion(self) -> Tensor:
         """The loss of the current batch."""
         return self._criterion(self.mb_output, self.mb_y)
+
+    def model_adaptation(self) -> None:
+        """Let the model's dynamic modules adapt to ``experience``; the optimizer follows."""
+        if adapt_model(self.model, self.optimizer, self.experience):
+            self.model = self.engine.renew(self.model)
+        self._call = ModelCall(self.model)
 
     def training_epoch(self, **kwargs: Any) -> None:
         """One pass over ``dataloader``."""
@@ -163,6 +175,7 @@ class SupervisedTemplate(BaseTemplate):
         options = {"shuffle": True, "task_label": task_label_of(experience)}
         options |= {k: kwargs[k] for k in ("num_workers", "shuffle", "drop_last") if k in kwargs}
         self.dataloader = self.engine.loader(self.adapted_dataset, self.train_mb_size, **options)
+        self.model_adaptation()
         self._labels_checked = False
         super()._before_training_exp(**kwargs)
 
@@ -173,6 +186,7 @@ class SupervisedTemplate(BaseTemplate):
         self._fire("after_eval_dataset_adaptation", **kwargs)
         options = {"task_label": task_label_of(experience), **{k: kwargs[k] for k in ("num_workers",) if k in kwargs}}
         self.dataloader = self.engine.loader(self.adapted_dataset, self.eval_mb_size, shuffle=False, **options)
+        self.model_adaptation()
         self._labels_checked = False
         super()._before_eval_exp(**kwargs)
 
