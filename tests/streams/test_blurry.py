@@ -104,5 +104,5 @@ def test_shares_that_are_none_are_refused(options, message):
 
 def test_an_experience_that_is_left_without_samples_is_named():
     samples = numbered({0: 1, 1: 1})  # the one sample of the class that is not disjoint arrives elsewhere
-    with pytest.raises(ValueError, match=r"experience [01] of the train stream has no samples"):
+    with pytest.raises(ValueError, match=r"experience [01] of toy is left without samples: lower blur=0.9"):
         blurry("toy", samples, samples, 2, blur=0.9, disjoint=0.5)

@@ -1,7 +1,7 @@
 """Data that keeps arriving: experiences, streams, scenarios, the catalog, and batches."""
 
 from rwalk.streams.blurry import blurry
-from rwalk.streams.catalog import benchmark, benchmarks
+from rwalk.streams.catalog import benchmark, benchmarks, check_benchmark
 from rwalk.streams.class_incremental import class_incremental
 from rwalk.streams.data import TensorData, labels_of
 from rwalk.streams.domains import dataset_incremental, domain_incremental, permuted
@@ -9,6 +9,7 @@ from rwalk.streams.experience import Benchmark, Experience, Stream, task_label_o
 from rwalk.streams.loader import MixedLoader, TensorLoader, data_loader
 from rwalk.streams.online import online
 from rwalk.streams.rotated import rotated
+from rwalk.streams.sources import load_data
 from rwalk.streams.splits import Data
 from rwalk.streams.validation import with_validation
 
@@ -23,11 +24,13 @@ __all__ = [
     "benchmark",
     "benchmarks",
     "blurry",
+    "check_benchmark",
     "class_incremental",
     "data_loader",
     "dataset_incremental",
     "domain_incremental",
     "labels_of",
+    "load_data",
     "online",
     "permuted",
     "rotated",

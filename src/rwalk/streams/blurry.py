@@ -54,7 +54,7 @@ def blurry(
         A benchmark whose test experience j holds all test samples of the major classes of experience j, and no other.
 
     Raises:
-        ValueError: A share out of range, or as in ``class_incremental``.
+        ValueError: A share out of range, an experience left without samples, or as in ``class_incremental``.
 
     References:
         Bang et al., *Rainbow Memory*, CVPR 2021, arXiv 2103.17230. Koh et al., *Online Continual Learning on Class
@@ -80,6 +80,9 @@ def blurry(
     apart = torch.randperm(len(classes), generator=generator)[: round(disjoint * len(classes))]
     blurs = dict.fromkeys(classes, blur) | {classes[index]: 0.0 for index in apart.tolist()}
     arrivals = deal(labels, groups, blurs, generator)
+    missed = sorted(set(range(len(groups))) - set(arrivals.tolist()))
+    if missed:
+        raise ValueError(f"experience {missed[0]} of {name} is left without samples: lower blur={blur!r}")
     data = as_tensor_data(train)
     source = train if data is None else data
     parts = [select(source, (arrivals == index).nonzero().flatten()) for index in range(len(groups))]

@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
+from urllib.parse import parse_qsl
 
-import torch
-
-from rwalk.errors import DataUnavailableError, MissingExtraError
-from rwalk.streams.class_incremental import class_incremental
-from rwalk.streams.data import TensorData
-from rwalk.streams.domains import permuted
+from rwalk.streams.arrangements import ARRANGEMENTS, Arrangement, Options
 from rwalk.streams.experience import Benchmark
+from rwalk.streams.hub import DATA_DIR
+from rwalk.streams.repositories import KNOWN
+from rwalk.streams.sources import check_source, load_data
 
-__all__ = ["DATA_DIR", "benchmark", "benchmarks"]
-
-DATA_DIR = "RWALK_DATA_DIR"
-
-
-@dataclass(frozen=True)
-class _Options:
-    n_experiences: int | None
-    seed: int | None
-    task_labels: bool
-    class_order: Sequence[int] | None
-    sizes: Sequence[int] | None
+__all__ = ["DATA_DIR", "benchmark", "benchmarks", "check_benchmark"]
 
 
-Builder = Callable[[_Options], Benchmark]
+def _size(text: str) -> tuple[int, int]:
+    height, x, width = text.partition("x")
+    if not (x and height.isdigit() and width.isdigit()):
+        raise ValueError("expected HEIGHTxWIDTH, such as 32x32")
+    return int(height), int(width)
+
+
+SOURCE_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "config": str,
+    "input_column": str,
+    "label_column": str,
+    "train_split": str,
+    "test_split": str,
+    "test_fraction": float,
+    "image_size": _size,
+    "text_length": int,
+    "vocabulary": int,
+}
 
 
 def benchmarks() -> dict[str, str]:
-    """Names of all benchmarks, each with a line about it."""
-    return {name: (builder.__doc__ or "").strip().splitlines()[0] for name, builder in _CATALOG.items()}
+    """Names of all benchmarks of the catalog, each with a line about it."""
+    return {
+        f"{scenario}-{dataset}": arrangement.line.format(**vars(known))
+        for dataset, known in KNOWN.items()
+        for scenario, arrangement in ARRANGEMENTS.items()
+        if known.kind in arrangement.kinds and not arrangement.several
+    }
 
 
 def benchmark(
@@ -52,128 +59,84 @@ def benchmark(
     """Build a benchmark by name.
 
     Args:
-        name: One of ``benchmarks()``.
-        n_experiences: Into how many experiences; the benchmark's usual number if None.
-        seed: Draws what the benchmark leaves to chance: the order of classes, or permutations. None keeps the classes
-            in ascending order and draws permutations from seed 0.
+        name: One of ``benchmarks()``, or ``SCENARIO:SOURCE`` with a scenario ``split``, ``permuted``, ``rotated``,
+            ``blurry`` or ``online`` and any source of ``load_data``, such as ``split:owner/name`` or
+            ``permuted:./folder``; with ``domains:A,B`` and ``datasets:A,B`` several sources, one after the other.
+            Options of ``load_data`` follow a source as in ``split:owner/name?label_column=kind&image_size=32x32``.
+        n_experiences: How many experiences; the benchmark's usual number if None (5, or one a class where there are
+            fewer, of data that is not in the catalog). Of ``online`` benchmarks, how many small ones.
+        seed: Draws what the benchmark leaves to chance: the order of classes, permutations, angles, arrival. None keeps
+            the classes in ascending order, spreads angles evenly and draws the rest from seed 0.
         task_labels: Label each experience as a task of its own instead of 0 throughout.
         class_order: Every class once, in the order in which they arrive.
-        sizes: Number of classes in each experience.
+        sizes: Number of classes in each experience (for ``online``, in each group), for uneven ones.
 
     Raises:
-        ValueError: Unknown name (the known ones are listed), or options that do not fit the benchmark.
+        ValueError: Unknown name (the nearest are listed), or options that do not fit the benchmark or its data.
         DataUnavailableError: The data is neither on this machine nor to be had.
         MissingExtraError: The library that reads the data is not installed.
 
     Example:
-        >>> digits = benchmark("split-digits")
+        >>> digits = benchmark("split-digits", sizes=[4, 2, 4], task_labels=True)
         >>> len(digits.train_stream), digits.n_classes, digits.input_shape
-        (5, 10, (64,))
+        (3, 10, (64,))
     """
-    if name not in _CATALOG:
-        raise ValueError(f"unknown benchmark {name!r}: choose one of {', '.join(_CATALOG)}")
-    return _CATALOG[name](_Options(n_experiences, seed, task_labels, class_order, sizes))
-
-
-def _split(name: str, train: TensorData, test: TensorData, options: _Options) -> Benchmark:
-    return class_incremental(
-        name,
-        train,
-        test,
-        5 if options.n_experiences is None and options.sizes is None else options.n_experiences,
-        sizes=options.sizes,
-        class_order=options.class_order,
-        seed=options.seed,
-        task_labels=options.task_labels,
+    arrangement, sources = _parsed(name)
+    options = Options(
+        n_experiences=n_experiences, seed=seed, task_labels=task_labels, class_order=class_order, sizes=sizes
     )
+    for option in arrangement.ignores:
+        if getattr(options, option) not in (None, False):
+            made = arrangement.line.format(title="the data", n_classes="all", n_experiences="several")
+            raise ValueError(f"{option}={getattr(options, option)!r} does not apply to {name} ({made})")
+    data = [load_data(source, **settings) for source, settings in sources]
+    known = KNOWN.get(sources[0][0])
+    usual = min(5, data[0].n_classes) if known is None else known.n_experiences
+    return arrangement.build(name, data, replace(options, usual=usual))
 
 
-def _split_digits(options: _Options) -> Benchmark:
-    """scikit-learn's bundled 8×8 digits, 10 classes in 5 experiences; needs no download."""
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        raise MissingExtraError("split-digits", "data", error) from error
-    images, labels = load_digits(return_X_y=True)
-    parts = train_test_split(images / 16.0, labels, test_size=0.3, random_state=0, stratify=labels)
-    x_train, x_test, y_train, y_test = (torch.from_numpy(part) for part in parts)
-    train, test = TensorData(x_train.float(), y_train), TensorData(x_test.float(), y_test)
-    return _split("split-digits", train, test, options)
+def check_benchmark(name: str) -> None:
+    """Refuse a name that no benchmark can have, before anything is loaded.
+
+    Raises:
+        ValueError: An unknown benchmark, scenario, dataset or option; the nearest names are listed.
+    """
+    for source, _ in _parsed(name)[1]:
+        check_source(source)
 
 
-def _split_mnist(options: _Options) -> Benchmark:
-    """MNIST, 10 classes in 5 experiences."""
-    return _split("split-mnist", *_mnist(), options)
+def _parsed(name: str) -> tuple[Arrangement, list[tuple[str, dict[str, Any]]]]:
+    """The scenario and the sources that a name stands for."""
+    scenario, colon, rest = name.partition(":")
+    if colon:
+        if scenario not in ARRANGEMENTS:
+            raise ValueError(f"unknown scenario {scenario!r} in {name!r}: choose one of {', '.join(ARRANGEMENTS)}")
+        arrangement = ARRANGEMENTS[scenario]
+        sources = rest.split(",") if arrangement.several else [rest]
+        if not all(sources):
+            raise ValueError(f"{name!r} names no data: expected {scenario}:SOURCE, such as {scenario}:mnist")
+        for source in sources:
+            kind = KNOWN[source].kind if source in KNOWN else arrangement.kinds[0]
+            if kind not in arrangement.kinds:
+                raise ValueError(f"{name!r}: {source} holds {kind}, {scenario} is for {arrangement.kinds[0]}")
+        return arrangement, [_with_options(source) for source in sources]
+    if name not in benchmarks():
+        near = [known for known in benchmarks() if known.partition("-")[2] == name]
+        near = near or get_close_matches(name, benchmarks(), n=5)
+        hint = f"did you mean {', '.join(near)}?" if near else f"choose one of {', '.join(benchmarks())},"
+        raise ValueError(f"unknown benchmark {name!r}: {hint} or SCENARIO:SOURCE for other data (see `rwalk list`)")
+    scenario, _, dataset = name.partition("-")
+    return ARRANGEMENTS[scenario], [(dataset, {})]
 
 
-def _permuted_mnist(options: _Options) -> Benchmark:
-    """MNIST under 10 (or more) fixed random permutations of its pixels."""
-    if options.class_order is not None or options.sizes is not None:
-        raise ValueError("permuted-mnist has all classes in every experience: class_order and sizes do not fit it")
-    count = 10 if options.n_experiences is None else options.n_experiences
-    return permuted("permuted-mnist", *_mnist(), count, seed=options.seed or 0, task_labels=options.task_labels)
-
-
-_CATALOG: dict[str, Builder] = {
-    "split-digits": _split_digits,
-    "split-mnist": _split_mnist,
-    "permuted-mnist": _permuted_mnist,
-}
-
-
-def _mnist() -> tuple[TensorData, TensorData]:
-    loaded = _load("ylecun/mnist", "mnist")
-    return _images(loaded, "train"), _images(loaded, "test")
-
-
-def _images(loaded: Any, split: str) -> TensorData:
-    if split not in loaded or not {"image", "label"} <= set(loaded[split].column_names):
-        raise DataUnavailableError(f"the data found for MNIST has no split {split!r} with columns 'image' and 'label'")
-    columns = loaded[split].with_format("numpy")
-    pixels, labels = torch.from_numpy(columns["image"][:]), torch.from_numpy(columns["label"][:])
-    return TensorData((pixels.float() / 255.0).unsqueeze(1), labels)
-
-
-def _load(repository: str, folder: str) -> Any:
-    """A Hugging Face dataset: from ``$RWALK_DATA_DIR/folder`` if that is set, else from the hub or its cache."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtraError(repository, "data", error) from error
-    root = os.environ.get(DATA_DIR)
-    source = str(Path(root, folder)) if root else repository
-    if root and not Path(source).is_dir():
-        raise DataUnavailableError(
-            f"no folder {source}: {DATA_DIR}={root} should hold {folder}/ with the files of {repository} "
-            f"(unset {DATA_DIR} to download it)"
-        )
-    try:
-        with _quiet(datasets):
-            return datasets.load_dataset(source)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataUnavailableError(
-            f"cannot load {repository} from {'the hub' if source == repository else source} ({_first_line(error)}); "
-            f"set {DATA_DIR} to a folder that holds {folder}/ with its files"
-        ) from error
-
-
-@contextmanager
-def _quiet(datasets: Any) -> Iterator[None]:
-    """No progress bars and no line for each retry; what went wrong is said once, in the error."""
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "datasets")]
-    levels, bars = [logger.level for logger in loggers], datasets.is_progress_bar_enabled()
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bars:
-            datasets.enable_progress_bars()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _with_options(source: str) -> tuple[str, dict[str, Any]]:
+    source, _, query = source.partition("?")
+    options: dict[str, Any] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in SOURCE_OPTIONS:
+            raise ValueError(f"unknown option {key!r} of {source}: choose from {', '.join(SOURCE_OPTIONS)}")
+        try:
+            options[key] = SOURCE_OPTIONS[key](value)
+        except ValueError as error:
+            raise ValueError(f"{key}={value!r} of {source}: {error}") from error
+    return source, options

@@ -1,0 +1,138 @@
+"""Any labelled dataset as training and test data in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from rwalk.streams.hub import load_folder, load_repository
+from rwalk.streams.memory import read_into_memory
+from rwalk.streams.numbering import numbered_from_zero, parts
+from rwalk.streams.repositories import KNOWN, load_digits
+from rwalk.streams.splits import Data
+from rwalk.streams.tables import Reading, read_tables
+from rwalk.streams.text import LENGTH, VOCABULARY
+
+__all__ = ["check_source", "load_data"]
+
+
+def load_data(
+    source: Any,
+    *,
+    test: Any = None,
+    name: str | None = None,
+    config: str | None = None,
+    input_column: str | None = None,
+    label_column: str | None = None,
+    train_split: str = "train",
+    test_split: str | None = None,
+    test_fraction: float | None = None,
+    image_size: tuple[int, int] | None = None,
+    text_length: int = LENGTH,
+    vocabulary: int = VOCABULARY,
+) -> Data:
+    """Training and test data in memory, from wherever they are.
+
+    Images come as float32 from 0 to 1, (C, H, W); those with several channels are kept as bytes and converted a batch
+    at a time. Text comes as token ids (see ``hash_tokens``), arrays as they are. Classes are numbered from 0 in
+    ascending order of their labels.
+
+    Args:
+        source: The name of a dataset of the catalog (``"mnist"``), a local folder, the name of a dataset on the Hugging
+            Face hub (``"owner/name"``), a ``datasets.DatasetDict``, a torch ``Dataset``, or a pair of arrays (x, y). A
+            name is tried in this order. With ``RWALK_DATA_DIR`` set nothing is downloaded: what the hub calls
+            ``owner/name`` is expected in the folder ``owner/name`` there, and the catalog's datasets by their names.
+        test: The test data that belongs to a torch ``Dataset`` or a pair of arrays.
+        name: What to call the data; the source's name if None.
+        config: Configuration of a hub dataset that has several.
+        input_column: The column of inputs; found by its type if None.
+        label_column: The column of labels; found by its type if None.
+        train_split: The split to train on.
+        test_split: The split to test on; ``test``, or else the validation split, if None.
+        test_fraction: Hold this share of the training data out as test data instead, evenly over the classes and
+            always the same samples.
+        image_size: Height and width that images are resized to; as they are if None.
+        text_length: Words kept of each text.
+        vocabulary: Number of token ids that words are hashed to.
+
+    Raises:
+        ValueError: An unknown name (the nearest are listed), columns that cannot be told apart, samples without labels
+            or of different shapes, or a class that one of the two parts lacks.
+        TypeError: A source of another kind.
+        DataUnavailableError: The data is not on this machine and out of reach, or lacks a split.
+        MissingExtraError: The library that reads it is not installed.
+
+    Example:
+        >>> data = load_data(([[0.0, 1.0], [1.0, 0.0]] * 4, [3, 5] * 4), name="pairs", test_fraction=0.25)
+        >>> len(data.train), len(data.test), data.n_classes, data.class_names
+        (6, 2, 2, ('3', '5'))
+    """
+    if test_split is not None and test_fraction is not None:
+        raise ValueError(f"test_split={test_split!r} and test_fraction={test_fraction!r}: give one of the two")
+    reading = Reading(
+        input_column=input_column,
+        label_column=label_column,
+        train_split=train_split,
+        test_split=test_split,
+        test_fraction=test_fraction,
+        image_size=image_size,
+        text_length=text_length,
+        vocabulary=vocabulary,
+    )
+    if isinstance(source, str | Path):
+        if test is not None:
+            raise ValueError(f"test={type(test).__name__}: {source} brings test data of its own (see test_split)")
+        return _named(str(source), name or str(source), config, reading)
+    if isinstance(source, Mapping):
+        return read_tables(name or "the dataset", source, reading)
+    called = name or "data"
+    if (test is None) == (test_fraction is None):
+        raise ValueError(f"{called}: give test data with test=, or a share to hold out with test_fraction=")
+    found = [read_into_memory(f"the training data of {called}", source)]
+    if test is not None:
+        found.append(read_into_memory(f"the test data of {called}", test))
+    return numbered_from_zero(called, *parts(found, test_fraction))
+
+
+def check_source(source: str) -> None:
+    """Refuse a name that no dataset can have, before anything is loaded.
+
+    Raises:
+        ValueError: Neither in the catalog, nor a folder, nor of the form ``owner/name``; the nearest names are listed.
+    """
+    if source in KNOWN or (source and Path(source).expanduser().is_dir()):
+        return
+    if source.startswith((".", "/", "~")):
+        raise ValueError(f"no folder {source}: expected a dataset there (see load_data)")
+    if source.count("/") == 1 and all(source.split("/")):
+        return
+    near = get_close_matches(source, KNOWN, n=3, cutoff=0.5)
+    raise ValueError(
+        f"unknown dataset {source!r}: {'did you mean ' + ' or '.join(near) + '?' if near else 'expected'} one of "
+        f"{', '.join(KNOWN)}, a folder, or owner/name on the Hugging Face hub"
+    )
+
+
+def _named(source: str, name: str, config: str | None, reading: Reading) -> Data:
+    check_source(source)
+    if source == "digits":
+        usual = Reading()
+        changed = [f.name for f in fields(usual) if getattr(reading, f.name) != getattr(usual, f.name)]
+        if changed or config is not None:
+            raise ValueError(f"{changed[0] if changed else 'config'} does not apply to digits, which have no columns")
+        return replace(load_digits(), name=name)
+    if source in KNOWN:
+        known = KNOWN[source]
+        tables = load_repository(str(known.repository), source, config)
+        given = replace(
+            reading,
+            label_column=reading.label_column or known.label_column,
+            test_split=reading.test_split or (known.test_split if reading.test_fraction is None else None),
+        )
+        return read_tables(name, tables, given)
+    folder = Path(source).expanduser()
+    tables = load_folder(folder, config) if folder.is_dir() else load_repository(source, source, config)
+    return read_tables(name, tables, reading)

@@ -1,0 +1,435 @@
+"""Data from the hub's layout, local folders, torch datasets and arrays."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
+from PIL import Image as Picture
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Subset, TensorDataset
+
+from rwalk import DataUnavailableError
+from rwalk.streams import TensorData, TensorLoader, load_data
+from rwalk.streams.text import hash_tokens
+from streams.hub_layout import LAYOUTS, SHAPES, small_copy, write
+
+
+def table(columns, **features):
+    return Dataset.from_dict(columns, features=Features(features)) if features else Dataset.from_dict(columns)
+
+
+def pictures(labels, mode="L", size=(4, 3), seed=0):
+    """A table of images whose pixels are drawn, with labels from three classes."""
+    random = np.random.default_rng(seed)
+    bands = len(Picture.new(mode, (1, 1)).getbands())
+    shape = size[::-1] if bands == 1 else (*size[::-1], bands)
+    images = [Picture.fromarray(random.integers(0, 256, shape, dtype=np.uint8), mode=None) for _ in labels]
+    return table({"image": images, "label": labels}, image=Image(), label=ClassLabel(names=["cat", "dog", "hen"]))
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_dataset_of_the_catalog_is_what_its_files_hold(data_dir, name):
+    train, test = small_copy(data_dir, name)
+    data = load_data(name)
+    for part, (inputs, labels) in ((data.train, train), (data.test, test)):
+        assert part.targets.tolist() == labels
+        found = part.batch(slice(None))[0]
+        if name == "ag-news":
+            expected = hash_tokens(inputs)
+        else:
+            expected = torch.from_numpy(np.stack(inputs)).float() / 255
+            expected = expected.permute(0, 3, 1, 2) if name in SHAPES else expected.unsqueeze(1)
+        assert torch.equal(found, expected)
+        assert found.dtype is (torch.int64 if name == "ag-news" else torch.float32)
+    assert data.name == name
+    assert len(data.class_names) == data.n_classes
+
+
+def test_colour_images_stay_bytes_in_memory_and_batches_are_numbers(data_dir):
+    (images, _), _ = small_copy(data_dir, "cifar10")
+    data = load_data("cifar10").train
+    assert data.x.dtype is torch.uint8
+    assert data.x.is_contiguous()
+    x, *_ = next(iter(TensorLoader(data, 5, shuffle=False)))
+    assert torch.equal(x, torch.from_numpy(np.stack(images[:5])).permute(0, 3, 1, 2).float() / 255)
+
+
+def test_the_coarse_labels_of_cifar100_are_an_option_away(data_dir):
+    (_, labels), _ = small_copy(data_dir, "cifar100")
+    data = load_data("cifar100", label_column="coarse_label")
+    assert data.train.targets.tolist() == [label // 5 for label in labels]
+    assert data.n_classes == 20
+
+
+def test_the_catalogs_repositories_are_asked_for_by_their_names(monkeypatch):
+    asked = []
+
+    def load_dataset(*source):
+        asked.append(source)
+        return DatasetDict({"train": pictures([0, 1]), "test": pictures([0, 1]), "valid": pictures([1, 0])})
+
+    monkeypatch.delenv("RWALK_DATA_DIR", raising=False)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for name in ("fashion-mnist", "kmnist", "emnist", "cifar10"):
+        load_data(name)
+    assert load_data("tiny-imagenet").test.targets.tolist() == [1, 0]  # its test split has no labels
+    load_data("owner/name", config="small")
+    assert asked == [
+        ("zalando-datasets/fashion_mnist",),
+        ("tanganke/kmnist",),
+        ("tanganke/emnist_letters",),
+        ("uoft-cs/cifar10",),
+        ("zh-plus/tiny-imagenet",),
+        ("owner/name", "small"),
+    ]
+
+
+def test_a_folder_of_images_by_class(data_dir, tmp_path):
+    colours = {"red": (255, 0, 0), "green": (0, 255, 0)}
+    for split, count in (("train", 3), ("test", 1)):
+        for name, colour in colours.items():
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            for index in range(count):
+                Picture.new("RGB", (5, 4), colour).save(tmp_path / "pets" / split / name / f"{index}.png")
+    data = load_data(tmp_path / "pets")
+    assert (len(data.train), len(data.test), data.class_names) == (6, 2, ("green", "red"))
+    assert data.input_shape == (3, 4, 5)
+    x, y, _ = data.test.batch(slice(None))
+    assert [x[position, :, 0, 0].tolist() for position in y.argsort().tolist()] == [[0, 1, 0], [1, 0, 0]]
+
+
+def test_a_folder_of_tables_in_any_format_and_what_save_to_disk_wrote(data_dir, tmp_path):
+    words = table({"text": ["good film", "bad film", "good"], "label": [1, 0, 1]})
+    write(tmp_path / "parquet", {"train": words, "validation": words})
+    (tmp_path / "csv").mkdir()
+    for split in ("train", "test"):
+        words.to_csv(tmp_path / "csv" / f"{split}.csv")
+    DatasetDict({"train": words, "test": words}).save_to_disk(tmp_path / "saved")
+    for kind in ("parquet", "csv", "saved"):
+        data = load_data(str(tmp_path / kind), text_length=3, vocabulary=50)
+        assert torch.equal(data.train.x, hash_tokens(words["text"][:], 3, 50))
+        assert data.test.targets.tolist() == [1, 0, 1]
+
+
+def test_a_hub_dataset_may_lie_under_the_data_folder_by_its_full_name(data_dir):
+    write(data_dir / "owner" / "name", {"train": pictures([0, 1]), "test": pictures([1, 0])})
+    assert load_data("owner/name").test.targets.tolist() == [1, 0]
+    with pytest.raises(DataUnavailableError, match=r"no folder .*owner/other: RWALK_DATA_DIR=.* should hold owner/o"):
+        load_data("owner/other")
+
+
+def test_a_folder_that_is_no_dataset_is_named_with_what_is_expected(data_dir, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataUnavailableError) as error:
+        load_data(tmp_path / "empty")
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path / 'empty'} is no dataset that can be read (")
+    assert "expected parquet, csv or json files named by split" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_an_unreachable_dataset_is_said_in_one_line(monkeypatch):
+    def unreachable(source):
+        raise ConnectionError("cannot reach the hub\nafter five attempts")
+
+    monkeypatch.delenv("RWALK_DATA_DIR", raising=False)
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(DataUnavailableError) as error:
+        load_data("owner/name")
+    assert str(error.value) == (
+        "cannot load owner/name from the hub (cannot reach the hub); "
+        "set RWALK_DATA_DIR to a folder that holds owner/name/ with its files"
+    )
+
+
+@pytest.mark.parametrize("source", ["nowhere", "./nowhere", "a/b/c", "/nowhere/at/all", ""])
+def test_a_name_that_is_no_source_is_refused(source):
+    with pytest.raises(ValueError, match=r"(unknown dataset|no folder) '?" + source):
+        load_data(source)
+
+
+def test_labels_of_any_numbers_are_numbered_from_zero_and_keep_their_names():
+    split = pictures([2, 0, 2])
+    data = load_data({"train": split, "test": split})
+    assert (data.train.targets.tolist(), data.class_names) == ([1, 0, 1], ("cat", "hen"))
+    numbers = table({"text": list("abc"), "label": [7, 3, 7]})
+    data = load_data({"train": numbers, "test": numbers})
+    assert (data.test.targets.tolist(), data.class_names) == ([1, 0, 1], ("3", "7"))
+    words = table({"text": list("abc"), "genre": ["prose", "verse", "prose"]})
+    data = load_data({"train": words, "test": words}, label_column="genre")
+    assert (data.test.targets.tolist(), data.class_names) == ([0, 1, 0], ("prose", "verse"))
+
+
+def test_a_split_is_found_named_or_held_out():
+    def labels(**options):
+        return load_data(tables, **options).test.targets.tolist()
+
+    tables = {"train": pictures([0, 1] * 4), "validation": pictures([0, 1]), "extra": pictures([1, 1, 0])}
+    assert labels() == [0, 1]
+    assert labels(test_split="extra") == [1, 1, 0]
+    assert load_data(tables, train_split="extra").train.targets.tolist() == [1, 1, 0]
+    held = load_data(tables, test_fraction=0.25)
+    assert (len(held.train), len(held.test)) == (6, 2)
+    assert torch.equal(held.test.x, load_data(tables, test_fraction=0.25).test.x)
+    rows = {tuple(x.flatten().tolist()) for x, *_ in held.train} & {tuple(x.flatten().tolist()) for x, *_ in held.test}
+    assert not rows
+
+
+def test_grey_and_colour_images_together_are_all_colour():
+    grey, colour = pictures([0, 1, 2]), pictures([0, 1, 2], "RGB", seed=1)
+    mixed = datasets.concatenate_datasets([grey, colour])
+    x = load_data({"train": mixed, "test": mixed}).train.x
+    assert x.shape == (6, 3, 3, 4)
+    for position, row in enumerate(mixed):
+        assert torch.equal(x[position], torch.from_numpy(np.array(row["image"].convert("RGB"))).permute(2, 0, 1))
+
+
+def test_grey_and_colour_images_in_different_chunks_are_all_colour(monkeypatch):
+    monkeypatch.setattr("rwalk.streams.decoding.CHUNK", 2)
+    test_grey_and_colour_images_together_are_all_colour()
+
+
+def test_images_can_be_brought_to_one_size():
+    mixed = datasets.concatenate_datasets([pictures([0, 1]), pictures([0, 1], size=(8, 6))])
+    with pytest.raises(ValueError, match=r"images in column 'image' differ in size, such as \(3, 4\) and \(6, 8\)"):
+        load_data({"train": mixed, "test": mixed})
+    data = load_data({"train": mixed, "test": mixed}, image_size=(3, 4))
+    assert data.input_shape == (1, 3, 4)
+    assert torch.equal(data.train.x[:2], load_data({"train": pictures([0, 1]), "test": pictures([0, 1])}).train.x)
+
+
+def test_arrays_come_as_they_are():
+    rows = [[0.5, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    split = table({"x": rows, "y": [0, 1, 1]}, x=List(Value("float64"), length=2), y=Value("int64"))
+    x = load_data({"train": split, "test": split}).train.x
+    assert (x.dtype, x.tolist()) == (torch.float32, rows)
+    ids = table({"ids": [[1, 2], [3, 4]], "y": [0, 1]}, ids=List(Value("int64")), y=Value("int64"))
+    x = load_data({"train": ids, "test": ids}, input_column="ids").train.x
+    assert (x.dtype, x.tolist()) == (torch.int64, [[1, 2], [3, 4]])
+    ragged = table({"ids": [[1, 2], [3]], "y": [0, 1]})
+    with pytest.raises(ValueError, match="split 'train' of the dataset: arrays in column 'ids' differ in shape"):
+        load_data({"train": ragged, "test": ragged})
+
+
+@pytest.mark.parametrize(
+    ("tables", "options", "error", "message"),
+    [
+        (
+            {"test": pictures([0])},
+            {},
+            DataUnavailableError,
+            "cats has no split 'train' but 'test': choose one",
+        ),
+        (
+            {"train": pictures([0])},
+            {},
+            DataUnavailableError,
+            "cats has no split 'test' but 'train': choose one",
+        ),
+        (
+            {"train": pictures([0]), "test": pictures([0])},
+            {"test_split": "dev"},
+            DataUnavailableError,
+            "cats has no split 'dev' but 'train', 'test': choose one with test_split",
+        ),
+        (
+            {"train": pictures([0]), "test": pictures([0]).select([])},
+            {},
+            DataUnavailableError,
+            "split 'test' of cats has no samples",
+        ),
+        (
+            {"train": pictures([0, 1]), "test": pictures([0, 0])},
+            {},
+            ValueError,
+            "class 1 of cats is missing from the test data: each class needs samples in both (training has 2 classes",
+        ),
+        (
+            {"train": pictures([0, 1]), "test": pictures([-1, -1])},
+            {},
+            ValueError,
+            "split 'test' of cats is not labelled (class -1): choose another one with test_split, or hold out",
+        ),
+        (
+            {"train": pictures([0, None]), "test": pictures([0])},
+            {},
+            ValueError,
+            "split 'train' of cats is not labelled: 1 of 2 rows have no 'label'",
+        ),
+        (
+            {"train": pictures([0]), "test": pictures([0]).remove_columns("label")},
+            {},
+            ValueError,
+            "split 'test' of cats has no column 'label'",
+        ),
+        (
+            {"train": pictures([0]).remove_columns("label"), "test": pictures([0])},
+            {},
+            ValueError,
+            "cats has no column of class labels among 'image' (images): name one with label_column",
+        ),
+        (
+            {"train": pictures([0]), "test": pictures([0], size=(2, 2))},
+            {},
+            ValueError,
+            "inputs of cats have shape (1, 3, 4) in training and (1, 2, 2) in test data",
+        ),
+        (
+            {"train": pictures([0]), "test": pictures([0])},
+            {"test_split": "test", "test_fraction": 0.1},
+            ValueError,
+            "test_split='test' and test_fraction=0.1: give one of the two",
+        ),
+        ({"train": pictures([0, 0])}, {"test_fraction": 1.5}, ValueError, "fraction=1.5: expected a share between 0"),
+        (
+            {"train": table({"text": ["a", None], "label": [0, 1]}), "test": table({"text": ["a"], "label": [0]})},
+            {},
+            ValueError,
+            "split 'train' of cats: text 1 is None: expected a string",
+        ),
+        (
+            {"train": table({"text": ["a"], "score": [0.5]}), "test": table({"text": ["a"], "score": [0.5]})},
+            {"label_column": "score"},
+            ValueError,
+            "labels are float64: expected class labels, whole numbers or names of classes",
+        ),
+    ],
+)
+def test_tables_that_are_no_labelled_data_are_refused_in_one_line(tables, options, error, message):
+    with pytest.raises(error) as caught:
+        load_data(tables, name="cats", **options)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_images_of_more_than_eight_bits_or_none_are_refused():
+    deep = Picture.fromarray(np.full((2, 2), 60_000, dtype=np.uint16))
+    for images, message in (([deep, deep], "images of mode 'I;16'"), ([None, None], "rows without an image")):
+        split = table({"image": images, "label": [0, 1]}, image=Image(), label=ClassLabel(num_classes=2))
+        with pytest.raises(ValueError, match=message):
+            load_data({"train": split, "test": split})
+
+
+class Lazy(TorchDataset):
+    """Samples made when they are asked for."""
+
+    def __init__(self, make, count=4):
+        self.make, self.count = make, count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if index >= self.count:
+            raise IndexError(index)
+        return self.make(index)
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        Lazy(lambda i: (torch.full((2,), float(i)), 5 + i % 2)),
+        Lazy(lambda i: (np.full(2, i, dtype=np.float32), torch.tensor(5 + i % 2), 3)),
+        TensorDataset(torch.arange(4.0).view(4, 1).expand(4, 2), torch.tensor([5, 6, 5, 6])),
+        Subset(TensorDataset(torch.arange(5.0).view(5, 1).expand(5, 2), torch.tensor([5, 6, 5, 6, 9])), range(4)),
+        TensorData(torch.arange(4.0).view(4, 1).expand(4, 2), torch.tensor([5, 6, 5, 6])),
+    ],
+    ids=["lazy", "arrays", "tensors", "subset", "ours"],
+)
+def test_torch_datasets_are_read_into_memory(dataset):
+    data = load_data(dataset, test=dataset, name="mine")
+    for part in (data.train, data.test):
+        x, y, _ = part.batch(slice(None))
+        assert x.tolist() == [[float(i)] * 2 for i in range(4)]
+        assert y.tolist() == [0, 1, 0, 1]
+    assert (data.name, data.class_names, data.input_shape) == ("mine", ("5", "6"), (2,))
+
+
+def test_pairs_of_arrays_tensors_and_lists():
+    x, y = np.arange(8.0).reshape(4, 2), np.array([0, 1, 0, 1], dtype=np.int32)
+    for pair in ((x, y), [torch.from_numpy(x), torch.from_numpy(y)], (x.tolist(), y.tolist())):
+        data = load_data(pair, test_fraction=0.5)
+        assert (len(data.train), len(data.test), data.train.x.dtype) == (2, 2, torch.float32)
+        rows = [*data.train.x.tolist(), *data.test.x.tolist()]
+        assert sorted(rows) == x.tolist()
+    grey = load_data((np.full((2, 1, 2, 2), 255, np.uint8), y[:2]), test=(np.zeros((2, 1, 2, 2), np.uint8), y[:2]))
+    assert grey.train[0][0].tolist() == [[[1.0, 1.0], [1.0, 1.0]]]
+    pixels = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 2, 2)
+    colour = load_data((pixels, y[:2]), test=(pixels, y[:2])).train
+    assert colour.x.dtype is torch.uint8
+    assert torch.equal(colour.batch(slice(None))[0], torch.from_numpy(pixels).float() / 255)
+
+
+def test_a_view_of_data_in_memory_stays_one():
+    data = TensorData(torch.ones(2, 3), torch.tensor([4, 2]), torch.tensor([7, 8]), transform=torch.neg)
+    found = load_data(data, test=data).train
+    assert found.x.data_ptr() == data.x.data_ptr()
+    assert found.batch(slice(None))[0].tolist() == [[-1.0] * 3] * 2
+    assert (found.targets.tolist(), found.task_labels.tolist()) == ([1, 0], [7, 8])
+
+
+PAIR = (np.zeros((2, 3)), [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "error", "message"),
+    [
+        (PAIR, {}, ValueError, "cats: give test data with test=, or a share to hold out with test_fraction="),
+        (PAIR, {"test": PAIR, "test_fraction": 0.1}, ValueError, "cats: give test data with test=, or a share"),
+        (3, {"test": PAIR}, TypeError, "the training data of cats is of type int: expected a torch Dataset or a pair"),
+        (PAIR, {"test": [1, 2, 3]}, TypeError, "the test data of cats is of type list"),
+        (
+            (np.zeros((2, 3)), [0, 1, 2]),
+            {"test": PAIR},
+            ValueError,
+            "the training data of cats: expected one label for each of 2 inputs, found labels of shape (3,)",
+        ),
+        (
+            (np.zeros((2, 3)), [0.5, 1.0]),
+            {"test": PAIR},
+            ValueError,
+            "the training data of cats: labels have dtype",
+        ),
+        (
+            (np.zeros((2, 3)), ["a", "b"]),
+            {"test": PAIR},
+            ValueError,
+            "labels of the training data of cats are no array",
+        ),
+        (
+            ([[1], [1, 2]], [0, 1]),
+            {"test": PAIR},
+            ValueError,
+            "inputs of the training data of cats are no array of num",
+        ),
+        ((np.zeros((2, 3)), [0, -1]), {"test": PAIR}, ValueError, "the training data of cats: labels go down to -1"),
+        (PAIR, {"test": (np.zeros((2, 4)), [0, 1])}, ValueError, "inputs of cats have shape (3,) in training and (4,)"),
+        (PAIR, {"test": (np.zeros((2, 3)), [0, 0])}, ValueError, "class 1 of cats is missing from the test data"),
+        (
+            Lazy(lambda i: torch.zeros(2)),
+            {"test": PAIR},
+            ValueError,
+            "the training data of cats cannot be read into memory (sample 0 is a Tensor, not labelled): expected",
+        ),
+        (
+            Lazy(lambda i: (torch.zeros(1 + i), 0)),
+            {"test": PAIR},
+            ValueError,
+            "the training data of cats cannot be read into memory (stack expects each tensor to be equal size",
+        ),
+        (
+            Lazy(lambda i: (Picture.new("L", (2, 2)), 0)),
+            {"test": PAIR},
+            ValueError,
+            "the training data of cats cannot be read into memory (",
+        ),
+        ("digits", {"test": PAIR}, ValueError, "test=tuple: digits brings test data of its own (see test_split)"),
+        ("digits", {"label_column": "y"}, ValueError, "label_column does not apply to digits, which have no columns"),
+    ],
+)
+def test_what_is_no_labelled_data_in_memory_is_refused_in_one_line(source, options, error, message):
+    with pytest.raises(error) as caught:
+        load_data(source, name="cats", **options)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
