@@ -40,7 +40,8 @@ class RunSpec(BaseModel):
         exemplars_total: Exemplars kept altogether, instead.
         sampler: How they are chosen: a name of ``rwalk.replay.SAMPLERS``.
         sampler_layer: Layer whose output the sampler takes as features, if it looks at features.
-        replay_batch_size: Remembered samples in a batch, beside ``batch_size`` new ones; as many as new ones if None.
+        replay_batch_size: Remembered samples in a batch, beside ``batch_size`` new ones; as many as new ones if None,
+            ``"balanced"`` over classes.
         epochs: Passes over each experience.
         batch_size: New samples in a batch.
         lr: Learning rate.
@@ -71,7 +72,7 @@ class RunSpec(BaseModel):
     exemplars_total: Positive | None = None
     sampler: str = "uniform"
     sampler_layer: str | None = None
-    replay_batch_size: Positive | None = None
+    replay_batch_size: Positive | Literal["balanced"] | None = None
     epochs: Positive = 1
     batch_size: Positive = 64
     lr: float = Field(default=1e-3, gt=0.0, allow_inf_nan=False)

@@ -34,6 +34,20 @@ def test_later_batches_hold_as_many_old_samples_as_new_ones_or_as_asked_for(sett
         assert sum(label < 2 for label in labels) == old
 
 
+def test_balanced_batches_hold_as_many_of_an_old_class_as_of_a_new_one():
+    rounds = batches(ReplayPlugin(per_class=2, batch_size_mem="balanced"), experiences=4)  # a class each
+    for old, labels in ((old, labels) for old, found in enumerate(rounds) for labels in found):
+        assert sum(label < old for label in labels) == 4 * old
+        assert sum(label == old for label in labels) == len(labels) - 4 * old > 0
+
+
+def test_classes_that_come_again_count_as_new_in_balanced_batches():
+    recorder = Recorder(lambda strategy: len(strategy.mb_y), "before_forward")
+    again = Stream("train", [blobs(), blobs()])
+    naive(plugins=[ReplayPlugin(per_class=1, batch_size_mem="balanced"), recorder]).train(again)
+    assert recorder.notes("before_forward") == [4] * 6 + [5] * 6  # no class is old: the least that there must be
+
+
 def test_the_whole_of_the_new_data_is_seen_once_an_epoch():
     recorder = Recorder(lambda strategy: strategy.mb_x, "before_forward")
     benchmark = toy()
@@ -100,8 +114,9 @@ def test_any_dataset_can_be_replayed():
 
 
 def test_a_budget_and_a_share_start_at_1():
-    with pytest.raises(ValueError, match="batch_size_mem=0: expected at least 1"):
-        ReplayPlugin(per_class=1, batch_size_mem=0)
+    for size in (0, True, "even", 1.5):
+        with pytest.raises(ValueError, match=f"batch_size_mem={size!r}: expected at least 1"):
+            ReplayPlugin(per_class=1, batch_size_mem=size)
     with pytest.raises(ValueError, match="exactly one of the two budgets"):
         ReplayPlugin()
     with pytest.raises(ValueError, match="total=0: expected at least 1 exemplar"):

@@ -27,7 +27,9 @@ class ReplayPlugin(BasePlugin):
         per_class: Exemplars of each class. Give this or ``mem_size``.
         mem_size: Exemplars in all, shared out evenly over the classes seen (with ``sampler="reservoir"``, not shared
             out at all).
-        batch_size_mem: Remembered samples in a batch; ``train_mb_size`` if None.
+        batch_size_mem: Remembered samples in a batch; ``train_mb_size`` if None. ``"balanced"`` takes as many of each
+            remembered class as there are new ones of each new class, on average: ``train_mb_size`` times the number of
+            remembered classes over that of new ones.
         sampler: Which samples are kept: one of ``rwalk.replay.SAMPLERS`` by name, or a ``Sampler``. Those that look at
             the model see it through the strategy's own forward pass, as it is at the end of an experience.
         update: ``"experience"`` chooses after each experience. ``"iteration"`` offers each batch once, after it was
@@ -35,7 +37,7 @@ class ReplayPlugin(BasePlugin):
 
     Raises:
         ValueError: Both budgets or neither, a number below 1, an unknown sampler, a reservoir over all classes with a
-            budget for each, or ``update="iteration"`` without a reservoir.
+            budget for each, or ``update="iteration"`` without a reservoir or with ``batch_size_mem="balanced"``.
         TypeError: ``sampler`` is neither a name nor a ``Sampler``.
 
     Attributes:
@@ -53,12 +55,13 @@ class ReplayPlugin(BasePlugin):
         *,
         per_class: int | None = None,
         mem_size: int | None = None,
-        batch_size_mem: int | None = None,
+        batch_size_mem: int | Literal["balanced"] | None = None,
         sampler: str | Sampler = "uniform",
         update: Literal["experience", "iteration"] = "experience",
     ) -> None:
-        if batch_size_mem is not None and batch_size_mem < 1:
-            raise ValueError(f"batch_size_mem={batch_size_mem!r}: expected at least 1")
+        number = type(batch_size_mem) is int and batch_size_mem >= 1
+        if not (number or batch_size_mem in ("balanced", None)):
+            raise ValueError(f"batch_size_mem={batch_size_mem!r}: expected at least 1, 'balanced' or None")
         if update not in ("experience", "iteration"):
             raise ValueError(f"update={update!r}: expected 'experience' or 'iteration'")
         self.memory = ExemplarMemory(per_class=per_class, total=mem_size, sampler=sampler)
@@ -67,16 +70,25 @@ class ReplayPlugin(BasePlugin):
                 f"update='iteration' with sampler {self.memory.sampler.name!r}, which has to see an experience as a "
                 "whole: take 'reservoir' or 'class-balanced-reservoir'"
             )
+        if update == "iteration" and batch_size_mem == "balanced":
+            raise ValueError("update='iteration' with batch_size_mem='balanced', which needs an experience's classes")
         self.batch_size_mem, self.update = batch_size_mem, update
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let batches hold new and old samples."""
-        size = strategy.train_mb_size if self.batch_size_mem is None else self.batch_size_mem
+        size = self._remembered_in_a_batch(strategy)
         if self.update == "iteration":
             strategy.dataloader = _OnlineLoader(strategy.dataloader, self.memory, size)
         elif len(self.memory):
             old = TensorData.from_samples(self.memory.samples)
             strategy.dataloader = MixedLoader(strategy.dataloader, old, size)
+
+    def _remembered_in_a_batch(self, strategy: Any) -> int:
+        size: int = strategy.train_mb_size
+        if self.batch_size_mem == "balanced":
+            new = set(strategy.experience.classes_in_this_experience)
+            return max(1, round(size * len(set(self.memory.counts) - new) / len(new)))
+        return size if self.batch_size_mem is None else self.batch_size_mem
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Remember some of this experience."""
