@@ -14,9 +14,9 @@ __all__ = ["grow"]
 def grow(linear: nn.Linear, out_features: int) -> None:
     """Give a linear layer more outputs; those that it has stay bit for bit.
 
-    The parameters stay the same objects, so that an optimizer that moves them still does (its own state, such as
-    momentum, has to follow: ``rwalk.training`` sees to that). Their gradients are cleared. New rows are drawn as
-    ``nn.Linear`` draws them, on the CPU, so that a seed gives the same ones on every device.
+    The layer gets new parameters, because graphs of past losses may still refer to the old ones' shape. An optimizer
+    has to follow: the training templates see to that, ``rwalk.training.adapt_model`` does in a loop of your own. New
+    rows are drawn as ``nn.Linear`` draws them, on the CPU, so that a seed gives the same ones on every device.
 
     Args:
         linear: The layer, changed in place.
@@ -43,6 +43,6 @@ def grow(linear: nn.Linear, out_features: int) -> None:
         )
     fresh = nn.Linear(linear.in_features, more, bias=linear.bias is not None)
     for name, parameter in parameters.items():
-        parameter.data = torch.cat([parameter.data, getattr(fresh, name).to(parameter.data)])
-        parameter.grad = None
+        rows = torch.cat([parameter.detach(), getattr(fresh, name).to(parameter)])
+        setattr(linear, name, nn.Parameter(rows, requires_grad=parameter.requires_grad))
     linear.out_features = out_features

@@ -1,5 +1,6 @@
 """A training template with hooks, and plugins for it."""
 
+from rwalk.training.adaptation import adapt_model
 from rwalk.training.base import BaseTemplate
 from rwalk.training.clock import Clock, PeriodicEval
 from rwalk.training.events import HOOKS, BasePlugin
@@ -27,4 +28,5 @@ __all__ = [
     "RWalkPlugin",
     "ReplayPlugin",
     "SupervisedTemplate",
+    "adapt_model",
 ]

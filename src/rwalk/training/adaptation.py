@@ -80,7 +80,7 @@ def rewrapped(model: nn.Module) -> nn.Module:
         device_ids=model.device_ids,
         output_device=model.output_device,
         dim=model.dim,
-        broadcast_buffers=model.broadcast_buffers,
+        forward_sync_buffers=model.forward_sync_buffers,
         process_group=model.process_group,
         find_unused_parameters=model.find_unused_parameters,
         gradient_as_bucket_view=model.gradient_as_bucket_view,
