@@ -109,9 +109,6 @@ class SupervisedTemplate(BaseTemplate):
 
     def model_adaptation(self) -> None:
         """Let the model's dynamic modules adapt to ``experience``; the optimizer follows."""
-        # The graph of the last iteration would remember the old shapes of parameters that grow.
-        self.loss = self.loss.detach()
-        self.mb_output = self.mb_output.detach() if isinstance(self.mb_output, Tensor) else None
         if adapt_model(self.model, self.optimizer, self.experience):
             self.model = self.engine.renew(self.model)
         self._call = ModelCall(self.model)
