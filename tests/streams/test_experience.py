@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-from rwalk.streams import Benchmark, Stream, TensorData
+from rwalk.streams import Benchmark, Stream, TensorData, taught_after
 
 
 def data(*labels):
@@ -57,6 +57,20 @@ def test_a_stream_needs_experiences_and_as_many_task_labels():
         Stream("train", [])
     with pytest.raises(ValueError, match="2 experiences and 1 task labels"):
         Stream("train", [data(0), data(1)], [0])
+
+
+def test_a_test_experience_is_taught_by_the_training_experience_of_its_place_or_when_its_milestone_says():
+    parts = [data(0), data(1), data(2)]
+    for plain in (Stream("test", parts), parts):
+        assert [taught_after(plain, trained) for trained in range(5)] == [(-1,), (0,), (1,), (2,), ()]
+    stream = Stream("test", parts, milestones=[2, 4, 4])
+    assert [taught_after(stream, trained) for trained in range(6)] == [(-1,), (), (0,), (), (1, 2), ()]
+
+
+@pytest.mark.parametrize("milestones", [[1, 2], [0, 1, 2], [2, 1, 3]])
+def test_milestones_must_ascend_and_be_as_many_as_experiences(milestones):
+    with pytest.raises(ValueError, match="of the test stream: expected 3 numbers, ascending from 1"):
+        Stream("test", [data(0), data(1), data(2)], milestones=milestones)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from rwalk.streams import class_incremental, data_loader, online, permuted, with_validation
-from rwalk.streams.online import arrival_order
+from rwalk.streams import class_incremental, data_loader, online, permuted, taught_after, with_validation
+from rwalk.streams.online import arrival_times
 from streams.toys import numbered, numbers, told
 
 
@@ -58,7 +58,7 @@ def test_without_transition_an_experience_ends_before_the_next_begins_and_its_sa
 @pytest.mark.parametrize("width", [0.2, 0.5, 1.0])
 def test_in_a_transition_the_share_of_the_new_rises_linearly_from_none_to_all(width):
     each = 200_000
-    new = (arrival_order([each, each], width, seed=0) >= each).double()
+    new = (arrival_times([each, each], width, seed=0).argsort() >= each).double()
     half = round(width / 2 * each)
     assert not new[: each - half - 1000].any()
     assert new[each + half + 1000 :].all()
@@ -78,6 +78,44 @@ def test_tests_are_those_of_the_benchmark_and_no_task_is_told():
                 assert set(task.tolist()) == {0}
     assert (made.name, made.n_classes, made.input_shape) == ("online toy", 4, (1,))
     assert online(whole, 5, name="mine").name == "mine"
+
+
+@given(st.dictionaries(st.integers(0, 9), st.integers(2, 24), min_size=1, max_size=5), st.integers(1, 15))
+def test_without_transition_a_milestone_is_where_the_last_sample_of_an_experience_arrives(counts, size):
+    _, whole = split(counts, len(counts))
+    made = online(whole, size)
+    arrived = [{label for _, label in part} for part in told(made.train_stream)]
+    last = [max(place for place, labels in enumerate(arrived) if label in labels) for label in sorted(counts)]
+    assert made.test_stream.milestones == tuple(place + 1 for place in last)
+    rows = [row for trained in range(len(arrived) + 1) for row in taught_after(made.test_stream, trained)]
+    assert rows.pop(0) == -1
+    assert rows == list(range(len(made.test_stream)))
+
+
+@given(st.dictionaries(st.integers(0, 9), st.integers(2, 12), min_size=1, max_size=4), st.integers(1, 6))
+def test_milestones_count_the_small_experiences_that_holding_out_leaves(counts, size):
+    _, whole = split(counts, len(counts))
+    before = online(whole, size, transition=0.5)
+    after = with_validation(before, 0.5)
+    kept = {pair for part in told(after.train_stream) for pair in part}
+    left = [any(pair in kept for pair in part) for part in told(before.train_stream)]
+    expected = tuple(max(1, sum(left[:end])) for end in before.test_stream.milestones)
+    assert after.test_stream.milestones == after.valid_stream.milestones == expected
+    assert expected[-1] == len(after.train_stream)
+
+
+def test_with_a_transition_the_milestone_is_half_way_and_the_last_one_at_the_end():
+    _, whole = split({0: 1000, 1: 1000, 2: 1000}, 3)
+    milestones = online(whole, 10, transition=1.0).test_stream.milestones
+    assert abs(milestones[0] - 100) <= 5
+    assert abs(milestones[1] - 200) <= 5
+    assert milestones[2] == 300
+
+
+def test_a_stream_of_small_experiences_can_be_cut_again():
+    _, whole = split({0: 10, 1: 10}, 2)
+    again = online(online(whole, 2), 5)
+    assert again.test_stream.milestones == (2, 4)
 
 
 def test_validation_data_can_be_held_out_afterwards_too():

@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from inspect import signature
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from rwalk.streams.text import hash_tokens
+from rwalk.models.text import text_mlp
+from rwalk.streams.text import VOCABULARY, hash_tokens
 
 
 def naive(text, length, vocabulary):
@@ -26,8 +28,13 @@ def test_each_word_has_the_id_of_its_hash_wherever_it_stands(texts, length, voca
     assert 0 <= int(ids.min()) <= int(ids.max()) < vocabulary
 
 
+def test_the_text_model_takes_the_ids_as_they_come():
+    assert signature(text_mlp).parameters["vocabulary"].default == VOCABULARY
+    assert signature(text_mlp).parameters["padding"].default == 0
+
+
 def test_ids_are_the_same_on_every_machine():
-    assert hash_tokens(["Wall Street's café"], length=5).tolist() == [[6115, 13754, 1322, 29714, 0]]
+    assert hash_tokens(["Wall Street's café"], length=5).tolist() == [[1600, 5760, 18038, 19718, 0]]
 
 
 def test_case_and_punctuation_make_no_other_word():
@@ -44,7 +51,7 @@ def test_an_embedding_bag_takes_the_ids_and_leaves_the_filling_out():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"length": 0}, "length=0, vocabulary=32768: expected at least 1 word and 2 ids"),
+        ({"length": 0}, "length=0, vocabulary=20000: expected at least 1 word and 2 ids"),
         ({"vocabulary": 1}, "length=64, vocabulary=1: expected"),
     ],
 )

@@ -5,7 +5,7 @@ from rwalk.streams.catalog import benchmark, benchmarks, check_benchmark
 from rwalk.streams.class_incremental import class_incremental
 from rwalk.streams.data import TensorData, labels_of
 from rwalk.streams.domains import dataset_incremental, domain_incremental, permuted
-from rwalk.streams.experience import Benchmark, Experience, Stream, task_label_of
+from rwalk.streams.experience import Benchmark, Experience, Stream, task_label_of, taught_after
 from rwalk.streams.loader import MixedLoader, TensorLoader, data_loader
 from rwalk.streams.online import online
 from rwalk.streams.rotated import rotated
@@ -35,5 +35,6 @@ __all__ = [
     "permuted",
     "rotated",
     "task_label_of",
+    "taught_after",
     "with_validation",
 ]

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from rwalk.streams.data import labels_of
 
-__all__ = ["Benchmark", "Experience", "Stream", "task_label_of"]
+__all__ = ["Benchmark", "Experience", "Stream", "task_label_of", "taught_after"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,31 @@ def task_label_of(experience: Any) -> int:
     return int(getattr(experience, "task_label", 0))
 
 
+def taught_after(stream: Any, trained: int) -> tuple[int, ...]:
+    """Which experiences of a test stream have just been taught: the rows of the accuracy matrix that can be filled.
+
+    Args:
+        stream: A stream to test on; another framework's may say nothing of milestones, and has one training experience
+            for each of its own.
+        trained: Number of training experiences that are over.
+
+    Returns:
+        Places in the stream; none in the midst of a task-free stream, -1 where nothing is trained yet.
+
+    Example:
+        >>> from rwalk.streams import benchmark
+        >>> taught_after(benchmark("split-digits").test_stream, 2)
+        (1,)
+        >>> small = benchmark("online-digits").test_stream
+        >>> [taught_after(small, trained) for trained in (0, 1, 20, 21)]
+        [(-1,), (), (0,), ()]
+    """
+    if trained == 0:
+        return (-1,)
+    milestones = getattr(stream, "milestones", range(1, len(stream) + 1))
+    return tuple(index for index, end in enumerate(milestones) if end == trained)
+
+
 class Stream(Sequence[Experience]):
     """A sequence of experiences, such as all training or all test data.
 
@@ -60,9 +85,12 @@ class Stream(Sequence[Experience]):
         name: ``"train"``, ``"test"``, ``"valid"``, …
         datasets: One labelled dataset per experience.
         task_labels: One per experience; all 0 if None.
+        milestones: Of a stream to test on: after how many training experiences each of its experiences has been taught,
+            ascending from 1. None: after as many as its place says, one training experience for each.
 
     Raises:
-        ValueError: No experience, an experience without samples or labels, or as many task labels as experiences.
+        ValueError: No experience, an experience without samples or labels, not as many task labels or milestones as
+            experiences, or milestones that do not ascend.
 
     Example:
         >>> import torch
@@ -73,13 +101,25 @@ class Stream(Sequence[Experience]):
         (1, (0, 1))
     """
 
-    def __init__(self, name: str, datasets: Sequence[Dataset[Any]], task_labels: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        datasets: Sequence[Dataset[Any]],
+        task_labels: Sequence[int] | None = None,
+        *,
+        milestones: Sequence[int] | None = None,
+    ) -> None:
         if not datasets:
             raise ValueError(f"the {name} stream has no experiences")
         tasks = [0] * len(datasets) if task_labels is None else list(task_labels)
         if len(tasks) != len(datasets):
             raise ValueError(f"the {name} stream has {len(datasets)} experiences and {len(tasks)} task labels")
-        self.name = name
+        ends = list(range(1, len(datasets) + 1)) if milestones is None else list(milestones)
+        if len(ends) != len(datasets) or ends != sorted(ends) or ends[0] < 1:
+            raise ValueError(
+                f"milestones={ends!r} of the {name} stream: expected {len(datasets)} numbers, ascending from 1"
+            )
+        self.name, self.milestones = name, tuple(ends)
         self._experiences: list[Experience] = []
         for index, (dataset, task) in enumerate(zip(datasets, tasks, strict=True)):
             labels = labels_of(dataset)

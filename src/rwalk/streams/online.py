@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 from rwalk.streams.experience import Benchmark, Stream
 from rwalk.streams.in_memory import as_tensor_data
 
-__all__ = ["arrival_order", "online"]
+__all__ = ["arrival_times", "online"]
 
 
 def online(
@@ -41,8 +41,8 @@ def online(
 
     Returns:
         A benchmark whose training stream is in order of arrival. Its test and validation streams are those of
-        ``benchmark``, without task labels: test experience j tests what experience j of ``benchmark`` teaches, not
-        what the j-th small experience does, and there are fewer of them. Small experiences copy nothing.
+        ``benchmark``, without task labels: test experience j tests what experience j of ``benchmark`` teaches, which is
+        taught when time j + 1 is over (see ``milestones`` of ``Stream``). Small experiences copy nothing.
 
     Raises:
         ValueError: Not exactly one of ``samples`` and ``n_experiences``, one that does not fit the data, or a
@@ -54,14 +54,15 @@ def online(
         >>> arriving = online(class_incremental("toy", data, data, 2), 4)
         >>> [experience.classes_in_this_experience for experience in arriving.train_stream]
         [(0,), (0, 1), (1,)]
-        >>> len(arriving.test_stream)
-        2
+        >>> len(arriving.test_stream), arriving.test_stream.milestones
+        (2, (2, 3))
     """
     if not 0.0 <= transition <= 1.0:
         raise ValueError(f"transition={transition!r}: expected a width from 0 to 1")
     sources = [_without_task(experience.dataset) for experience in benchmark.train_stream]
     counts = [len(source) for source in sources]  # type: ignore[arg-type]
-    order = arrival_order(counts, transition, seed)
+    times = arrival_times(counts, transition, seed)
+    order: Tensor = times.argsort(stable=True)
     owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     within = torch.cat([torch.arange(count) for count in counts])
     parts: list[Dataset[Any]] = []
@@ -69,33 +70,40 @@ def online(
         members = [(source, within[chosen[owner[chosen] == index]].tolist()) for index, source in enumerate(sources)]
         shares = [Subset(source, positions) for source, positions in members if positions]
         parts.append(shares[0] if len(shares) == 1 else ConcatDataset(shares))
+    arrived = torch.tensor([len(part) for part in parts]).cumsum(0)  # type: ignore[arg-type]
+
+    def tests(stream: Stream) -> Stream:
+        datasets = [_without_task(experience.dataset) for experience in stream]
+        ends = [len(times) if end == len(counts) else int((times <= end).sum()) for end in stream.milestones]
+        return Stream(stream.name, datasets, milestones=(torch.searchsorted(arrived, torch.tensor(ends)) + 1).tolist())
+
     valid = benchmark.valid_stream
     return Benchmark(
         f"online {benchmark.name}" if name is None else name,
         Stream("train", parts),
-        _task_free(benchmark.test_stream),
+        tests(benchmark.test_stream),
         benchmark.n_classes,
         benchmark.input_shape,
-        None if valid is None else _task_free(valid),
+        None if valid is None else tests(valid),
     )
 
 
-def arrival_order(counts: list[int], transition: float, seed: int) -> Tensor:
-    """Positions of all samples, counted through the experiences, in the order in which they arrive.
+def arrival_times(counts: list[int], transition: float, seed: int) -> Tensor:
+    """When each sample arrives, in experiences.
 
     Args:
         counts: Number of samples in each experience.
-        transition: Width of the transition between two experiences, in experiences.
-        seed: Draws the order.
+        transition: Width of the transition between two experiences.
+        seed: Draws the times.
 
     Returns:
-        Shape (N,), int64: each of 0 … N − 1 once.
+        Shape (N,), float64, experience after experience.
     """
     generator = torch.Generator().manual_seed(seed)
     begin = torch.arange(len(counts), dtype=torch.float64).repeat_interleave(torch.tensor(counts))
     place, noise = torch.rand(2, len(begin), dtype=torch.float64, generator=generator)
-    order: Tensor = (begin + place + transition * (noise - 0.5)).argsort(stable=True)
-    return order
+    times: Tensor = begin + place + transition * (noise - 0.5)
+    return times
 
 
 def _cut(order: Tensor, samples: int | None, n_experiences: int | None) -> Sequence[Tensor]:
@@ -114,9 +122,3 @@ def _cut(order: Tensor, samples: int | None, n_experiences: int | None) -> Seque
 def _without_task(dataset: Dataset[Any]) -> Dataset[Any]:
     data = as_tensor_data(dataset)
     return dataset if data is None else data.with_task_label(0)
-
-
-def _task_free(stream: Stream) -> Stream:
-    if not any(experience.task_label for experience in stream):
-        return stream
-    return Stream(stream.name, [_without_task(experience.dataset) for experience in stream])

@@ -12,7 +12,7 @@ from torch import Tensor
 __all__ = ["LENGTH", "VOCABULARY", "hash_tokens"]
 
 LENGTH = 64  # words kept of each text
-VOCABULARY = 2**15  # different token ids
+VOCABULARY = 20_000  # different token ids; as many as `rwalk.models.text_mlp` takes if nothing is said
 
 _WORD = re.compile(r"\w+")
 

@@ -46,10 +46,9 @@ def with_validation(benchmark: Benchmark, fraction: float = 0.1, seed: int = 0) 
     check_fraction(fraction)
     if benchmark.valid_stream is not None:
         raise ValueError(f"{benchmark.name} has a validation stream already")
-    if _correspond(benchmark):
-        train, valid = _by_experience(benchmark.train_stream, fraction, seed)
-    else:
-        train, valid = _by_classes(benchmark, fraction, seed)
+    if not _correspond(benchmark):
+        return _by_classes(benchmark, fraction, seed)
+    train, valid = _by_experience(benchmark.train_stream, fraction, seed)
     return replace(benchmark, train_stream=train, valid_stream=valid)
 
 
@@ -66,7 +65,7 @@ def _by_experience(stream: Stream, fraction: float, seed: int) -> tuple[Stream, 
     return Stream(stream.name, [kept for kept, _ in pairs], tasks), Stream("valid", [held for _, held in pairs], tasks)
 
 
-def _by_classes(benchmark: Benchmark, fraction: float, seed: int) -> tuple[Stream, Stream]:
+def _by_classes(benchmark: Benchmark, fraction: float, seed: int) -> Benchmark:
     train, test = benchmark.train_stream, benchmark.test_stream
     tested = [label for experience in test for label in experience.classes_in_this_experience]
     if len(tested) != len(set(tested)):
@@ -79,14 +78,19 @@ def _by_classes(benchmark: Benchmark, fraction: float, seed: int) -> tuple[Strea
     held[hold_out(torch.cat(labels), fraction, seed)[1]] = True
     masks = held.split([len(part) for part in labels])
     kept = [(e, ~mask) for e, mask in zip(train, masks, strict=True) if not bool(mask.all())]
+    left = torch.tensor([not bool(mask.all()) for mask in masks]).cumsum(0)
+    milestones = [max(1, int(left[end - 1])) for end in test.milestones]
     valid = []
     for experience in test:
         classes = torch.tensor(experience.classes_in_this_experience)
         chosen = [mask & torch.isin(part, classes) for part, mask in zip(labels, masks, strict=True)]
         valid.append(join([_at(e.dataset, mask) for e, mask in zip(train, chosen, strict=True) if bool(mask.any())]))
-    return (
-        Stream(train.name, [_at(e.dataset, mask) for e, mask in kept], [e.task_label for e, _ in kept]),
-        Stream("valid", valid, [experience.task_label for experience in test]),
+    tasks = [experience.task_label for experience in test]
+    return replace(
+        benchmark,
+        train_stream=Stream(train.name, [_at(e.dataset, mask) for e, mask in kept], [e.task_label for e, _ in kept]),
+        test_stream=Stream(test.name, [e.dataset for e in test], tasks, milestones=milestones),
+        valid_stream=Stream("valid", valid, tasks, milestones=milestones),
     )
 
 

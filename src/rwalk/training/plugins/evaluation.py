@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rwalk.metrics import AccuracyMatrix
-from rwalk.streams import task_label_of
+from rwalk.streams import task_label_of, taught_after
 from rwalk.training.events import BasePlugin
 from rwalk.training.running import RunningMean
 
@@ -27,7 +27,8 @@ class EvaluationPlugin(BasePlugin):
 
     Attributes:
         matrices: Accuracy matrix by stream name. A row is filled by an evaluation of the stream between the end of one
-            experience and the beginning of the next; one before the first experience measures the untrained model.
+            experience and the beginning of the next; one before the first experience measures the untrained model. Of a
+            task-free stream the rows are filled at its milestones.
     """
 
     supports_distributed = True
@@ -98,10 +99,12 @@ class EvaluationPlugin(BasePlugin):
         stream = strategy.current_eval_stream[0].origin_stream
         self._publish("Stream/eval_phase", stream.name, "", self._stream)
         measured_from_the_first = list(self._row) == list(range(len(self._row)))
-        if self._learning or not measured_from_the_first or self._learned > len(stream):
+        taught = () if self._learning or not measured_from_the_first else taught_after(stream, self._learned)
+        if not taught:
             return
         matrix = self.matrices.setdefault(stream.name, AccuracyMatrix(len(stream)))
-        matrix.record(self._learned - 1, [float(accuracy) for accuracy in self._row.values()])
+        for task in taught:
+            matrix.record(task, [float(accuracy) for accuracy in self._row.values()])
         summary = matrix.summary()
         for key, name in (("forgetting", "StreamForgetting"), ("backward_transfer", "StreamBWT")):
             value = summary[key]
