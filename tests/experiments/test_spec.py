@@ -55,7 +55,8 @@ def test_a_spec_survives_being_written_down():
 
 def test_unknown_names_list_the_known_ones():
     message = refusal({**DIGITS, "benchmark": "cifar"})
-    assert message == f"unknown benchmark 'cifar': choose one of {', '.join(benchmarks())}"
+    assert message.startswith("unknown benchmark 'cifar': ")
+    assert all(name in message for name in benchmarks())
     message = refusal({**DIGITS, "method": "ewc"})
     assert message == f"unknown method 'ewc': choose one of {', '.join(METHODS)}"
 

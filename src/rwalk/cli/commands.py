@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from rwalk.cli import demo as demonstration
 from rwalk.cli import display, options
 from rwalk.cli.studies import studies
 from rwalk.experiments import METHODS, RunSpec, load_spec, read_result, reference_for, run, write_result
+from rwalk.experiments.loading import merged
 from rwalk.experiments.results import Reference
 from rwalk.experiments.store import check_folder
 from rwalk.streams import benchmarks
@@ -86,7 +87,7 @@ def run_(
     device: Annotated[str | None, typer.Option(help="Torch device.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the CPU.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE: any other key of a spec, such as validation=0.1.")
+        list[str] | None, typer.Option("--set", help="KEY=VALUE: any key of a spec, such as validation=0.1.")
     ] = None,
     reference: Annotated[
         Path | None,
@@ -98,30 +99,27 @@ def run_(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run stored in --out.")] = False,
 ) -> None:
     """Train on a stream of experiences and store accuracy matrix and metrics."""
-    more = options.settings(settings or [])
-    walk = {"ewc_lambda": ewc_lambda, "ewc_alpha": ewc_alpha, "delta_t": delta_t, **more.pop("rwalk", {})}
-    chosen = load_spec(
-        spec,
-        **more,
-        benchmark=benchmark,
-        method=method,
-        model=model,
-        heads=heads,
-        task_labels=task_labels or None,
-        exemplars=exemplars,
-        sampler=sampler,
-        replay_batch_size=replay_batch_size,
-        rwalk={name: value for name, value in walk.items() if value is not None},
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        n_experiences=n_experiences,
-        seed=seed,
-        shuffle_classes=shuffle_classes or None,
-        device=device,
-        threads=threads,
-    )
+    given = {
+        "benchmark": benchmark,
+        "method": method,
+        "model": model,
+        "heads": heads,
+        "task_labels": task_labels or None,
+        "exemplars": exemplars,
+        "sampler": sampler,
+        "replay_batch_size": replay_batch_size,
+        "rwalk": _present(ewc_lambda=ewc_lambda, ewc_alpha=ewc_alpha, delta_t=delta_t),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "optimizer": optimizer,
+        "n_experiences": n_experiences,
+        "seed": seed,
+        "shuffle_classes": shuffle_classes or None,
+        "device": device,
+        "threads": threads,
+    }
+    chosen = load_spec(spec, **merged(options.settings(settings or []), _present(**given)))
     folder = check_folder(out, overwrite=overwrite)
     joint = None if reference is None else _joint_accuracies(reference, chosen)
     if intransigence and joint is None:
@@ -135,13 +133,19 @@ def run_(
     console.print(f"{path}  ({result.seconds:.1f} s)", highlight=False, soft_wrap=True)
 
 
+def _present(**values: Any) -> dict[str, Any]:
+    """What was given of some options."""
+    return {name: value for name, value in values.items() if value is not None and value != {}}
+
+
 def _joint_accuracies(path: Path, spec: RunSpec) -> Reference:
     """What a stored joint run reached on each experience, if it is one over the spec's stream."""
     stored = read_result(path)
     config, rows = stored.get("config", {}), stored["accuracy_matrix"]
-    stream = ["benchmark", "n_experiences", "shuffle_classes", *(["seed"] if spec.shuffle_classes else [])]
-    expected = {"method": "joint", **{name: getattr(spec, name) for name in stream}}
-    for name, value in expected.items():
+    stream = ["benchmark", "n_experiences", "class_order", "sizes", "shuffle_classes", "task_labels", "validation"]
+    ours = spec.canonical()
+    expected = {name: ours[name] for name in [*stream, *(["seed"] if spec.shuffle_classes else [])]}
+    for name, value in {"method": "joint", **expected}.items():
         if config.get(name) != value:
             raise ValueError(
                 f"{path}: --reference needs a run with {name}={value!r}, this one has {config.get(name)!r}"

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from rwalk.experiments.loading import merged, numbers
+
 __all__ = ["counts", "settings", "values"]
 
 
@@ -26,10 +28,8 @@ def settings(entries: Sequence[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ValueError(f"--set {entry!r}: expected KEY=VALUE, such as epochs=2 or rwalk.delta_t=5")
         outer, _, inner = key.partition(".")
-        if inner:
-            found.setdefault(outer, {})[inner] = _value(text)
-        else:
-            found[outer] = _value(text)
+        value = _value(f"--set {entry!r}", text)
+        found = merged(found, {outer: {inner: value} if inner else value})
     return found
 
 
@@ -40,15 +40,15 @@ def values(entries: Sequence[str]) -> dict[str, list[Any]]:
         ValueError: An entry has another form.
 
     Example:
-        >>> values(["rwalk.ewc_lambda=1,10", "sampler=uniform,entropy"])
-        {'rwalk.ewc_lambda': [1, 10], 'sampler': ['uniform', 'entropy']}
+        >>> values(["rwalk.ewc_lambda=1,1e3", "sampler=uniform,entropy", "hidden=[8],[16,16]"])
+        {'rwalk.ewc_lambda': [1, 1000.0], 'sampler': ['uniform', 'entropy'], 'hidden': [[8], [16, 16]]}
     """
     found = {}
     for entry in entries:
         key, equals, text = entry.partition("=")
         if not equals or not key or not text:
             raise ValueError(f"--grid {entry!r}: expected KEY=A,B,C, such as rwalk.ewc_lambda=0.1,1,10")
-        found[key] = [_value(part) for part in text.split(",")]
+        found[key] = _value(f"--grid {entry!r}", f"[{text}]")
     return found
 
 
@@ -64,12 +64,9 @@ def counts(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _value(text: str) -> Any:
+def _value(option: str, text: str) -> Any:
     """A value as YAML reads it, and ``1e-3`` as the number that it is."""
-    parsed = yaml.safe_load(text)
-    if isinstance(parsed, str):
-        try:
-            return float(parsed)
-        except ValueError:
-            return parsed
-    return parsed
+    try:
+        return numbers(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{option}: {text!r} is no value that YAML knows ({' '.join(str(error).split())})") from None

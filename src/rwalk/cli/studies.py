@@ -16,12 +16,13 @@ from rwalk.cli import options as options_
 from rwalk.cli import tables as tables_
 from rwalk.experiments import Comparison, Outcome, RunSpec, load_comparison, run_all, summarise
 from rwalk.experiments.comparison import build_comparison
+from rwalk.experiments.loading import merged
 from rwalk.experiments.page import reproduction_page
 from rwalk.experiments.plane import draw_plane
 from rwalk.experiments.reproduce import load_table, report, tables
-from rwalk.experiments.store import write_json
+from rwalk.experiments.store import check_folder, write_json
 from rwalk.experiments.summary import Row
-from rwalk.experiments.tune import best, candidates
+from rwalk.experiments.tune import BETTER, best, candidates, check_metric
 
 __all__ = ["studies"]
 
@@ -38,28 +39,40 @@ def compare(
     spec: Annotated[Path | None, typer.Option(help="YAML file with base, runs, seeds, against.")] = None,
     benchmark: Annotated[str | None, typer.Option(help="What to learn; see `rwalk list`.")] = None,
     methods: Annotated[str | None, typer.Option(help="Names with commas between; see `rwalk list`.")] = None,
-    exemplars: Annotated[str, typer.Option(help="Exemplars of each class; several with commas between.")] = "0",
+    exemplars: Annotated[
+        str | None, typer.Option(help="Exemplars of each class, 0 if not given; several with commas between.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE for all runs, such as epochs=2 or rwalk.delta_t=5.")
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.")] = None,
     against: Annotated[str | None, typer.Option(help="Label that the others are compared with.")] = None,
-    intransigence: Annotated[bool, typer.Option(help="Train the joint reference (once; it is kept).")] = True,
+    intransigence: Annotated[
+        bool | None, typer.Option(help="Train the joint reference (once; it is kept), which is what happens otherwise.")
+    ] = None,
     jobs: Jobs = -1,
 ) -> None:
     """Compare methods over seeds: means, deviations, differences seed by seed, the forgetting–intransigence plane."""
     shared = options_.settings(settings or [])
+    plan = {"seeds": seeds, "against": against, "intransigence": intransigence}
+    given = {name: value for name, value in plan.items() if value is not None}
     if spec is None:
         if benchmark is None or methods is None:
             raise ValueError("give --spec, or --benchmark and --methods")
-        chosen = _from_options(benchmark, methods, exemplars, shared, seeds or 5, against, intransigence)
+        runs = _runs(methods, options_.counts(exemplars or "0"))
+        chosen = build_comparison({"base": {"benchmark": benchmark, **shared}, "runs": runs, **given})
     else:
-        given = load_comparison(spec)
-        changes = {"base": {**given.base, **shared}, **({"seeds": seeds} if seeds else {})}
-        changes |= {"against": against} if against else {}
-        chosen = build_comparison({**given.model_dump(), "intransigence": intransigence, **changes})
-    rows, _ = _carried_out(chosen.specs(), chosen, out, jobs)
+        for name, value in {"benchmark": benchmark, "methods": methods, "exemplars": exemplars}.items():
+            if value is not None:
+                raise ValueError(
+                    f"--{name} {value}: the runs are those of --spec {spec}; use --set to change all of them"
+                )
+        stored = load_comparison(spec)
+        changed = {label: merged(settings, shared) for label, settings in stored.runs.items()}
+        chosen = build_comparison({**stored.model_dump(), "runs": changed, **given})
+    outcomes, _ = _carried_out(chosen.specs(), chosen, out, jobs)
     base = chosen.against or list(chosen.runs)[-1]
+    rows = summarise(outcomes, list(chosen.runs), base)
     tables_.comparison(console, rows, base)
     write_json({"against": base, "rows": [row.to_dict() for row in rows]}, out / "comparison.json")
     picture = draw_plane(rows, out / "plane.svg")
@@ -75,15 +88,20 @@ def tune(
     method: Annotated[str, typer.Option(help="How; see `rwalk list`.")],
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE for all runs.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 2,
-    metric: Annotated[str, typer.Option(help="What is to be highest.")] = "average_accuracy",
+    metric: Annotated[
+        str,
+        typer.Option(help=f"What to choose by: {', '.join(BETTER)}."),
+    ] = "average_accuracy",
     jobs: Jobs = -1,
 ) -> None:
     """Choose settings on training data held out (a tenth, or --set validation=SHARE); test data is not looked at."""
+    check_metric(metric)
     base = {"benchmark": benchmark, "method": method, **options_.settings(settings or [])}
     specs = candidates(base, options_.values(grid))
     plan = Comparison(runs={label: {} for label in specs}, seeds=tuple(range(seeds)), intransigence=False)
-    rows, _ = _carried_out(specs, plan, out, jobs)
-    winner = best(rows, metric)
+    outcomes, _ = _carried_out(specs, plan, out, jobs)
+    winner = best(summarise(outcomes, list(specs)), metric)
+    rows = summarise(outcomes, list(specs), winner.label)
     tables_.comparison(console, rows, winner.label)
     write_json({"metric": metric, "best": winner.label, "rows": [row.to_dict() for row in rows]}, out / "tuning.json")
     console.print(f"best: {winner.label}  ({out / 'tuning.json'})", highlight=False, soft_wrap=True)
@@ -105,15 +123,17 @@ def reproduce(
 ) -> None:
     """Run a published table again: published figures, ours, difference, seeds, time."""
     if page is not None:
-        page.write_text(reproduction_page(out), encoding="utf-8")
+        page.write_text(reproduction_page(out, page), encoding="utf-8")
         console.print(str(page), highlight=False, soft_wrap=True)
         return
     if table is None:
         display.listing(console, "table", tables())
         return
     chosen = load_table(table, quick=quick, seeds=seeds)
-    rows, seconds = _carried_out(chosen.specs(), chosen, out / "runs" / table, jobs)
-    found = report(table, chosen, rows, quick=quick, wall_seconds=seconds)
+    outcomes, seconds = _carried_out(chosen.specs(), chosen, out / "runs" / table, jobs)
+    rows = summarise(outcomes, list(chosen.runs), chosen.against)
+    reused = sum(outcome.reused for outcome in outcomes)
+    found = report(table, chosen, rows, quick=quick, wall_seconds=seconds, reused=reused)
     tables_.reproduction(console, found)
     target = write_json(found, out / f"{table}{'-quick' if quick else ''}.json")
     picture = draw_plane(rows, target.with_suffix(".svg"), title=chosen.title)
@@ -121,7 +141,9 @@ def reproduce(
     _complain(rows)
 
 
-def _carried_out(specs: Mapping[str, RunSpec], plan: Comparison, out: Path, jobs: int) -> tuple[list[Row], float]:
+def _carried_out(specs: Mapping[str, RunSpec], plan: Comparison, out: Path, jobs: int) -> tuple[list[Outcome], float]:
+    """What became of every run, and how many seconds it took."""
+    check_folder(out, overwrite=True)
     outcomes: list[Outcome] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     began = time.perf_counter()
@@ -133,22 +155,13 @@ def _carried_out(specs: Mapping[str, RunSpec], plan: Comparison, out: Path, jobs
     reused = sum(outcome.reused for outcome in outcomes)
     if reused:
         console.print(f"{reused} of {len(outcomes)} runs were finished before.", highlight=False)
-    return summarise(outcomes, list(specs), plan.against), time.perf_counter() - began
+    return outcomes, time.perf_counter() - began
 
 
-def _from_options(
-    benchmark: str,
-    methods: str,
-    exemplars: str,
-    shared: Mapping[str, Any],
-    seeds: int,
-    against: str | None,
-    intransigence: bool,
-) -> Comparison:
+def _runs(methods: str, counts: Sequence[int]) -> dict[str, dict[str, Any]]:
     """Every method with every number of exemplars; ``-S`` marks those that replay, as in the paper."""
-    counts = options_.counts(exemplars)
     several = len([count for count in counts if count]) > 1
-    runs = {
+    return {
         f"{method.strip()}{f'-S{count}' if several and count else '-S' if count else ''}": {
             "method": method.strip(),
             "exemplars": count,
@@ -156,9 +169,6 @@ def _from_options(
         for count in counts
         for method in methods.split(",")
     }
-    base = {"benchmark": benchmark, **shared}
-    plan = {"seeds": seeds, "base": base, "runs": runs, "against": against, "intransigence": intransigence}
-    return build_comparison(plan)
 
 
 def _complain(rows: Sequence[Row]) -> None:

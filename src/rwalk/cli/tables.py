@@ -20,8 +20,6 @@ TITLES = {
     "learning_accuracy": "learning acc.",
 }
 
-SHORT = {"average_accuracy": "A %", "forgetting": "F %", "intransigence": "I %"}
-
 
 def comparison(console: Console, rows: Sequence[Row], base: str) -> None:
     """Mean ± standard deviation of each metric, and the difference from ``base`` seed by seed, in per cent."""
@@ -53,20 +51,21 @@ def _differences(console: Console, rows: Sequence[Row], base: str, metrics: Sequ
 
 
 def reproduction(console: Console, found: Mapping[str, Any]) -> None:
-    """Published figure, ours, and the difference; accuracies in per cent."""
+    """Published figure, ours, and the difference in points; a line for each metric of each label, all in per cent."""
     kind = " (quick version)" if found["quick"] else ""
     title = f"{found['title']}{kind}; {len(found['seeds'])} seeds, {found['wall_seconds'] / 60:.1f} min"
     table = Table(title=title, title_justify="left")
     table.add_column("", min_width=12)
+    table.add_column("%")
+    for name in ("published", "here", "difference"):
+        table.add_column(name, justify="right", no_wrap=True)
     metrics = [metric for metric in METRICS[:3] if any(row["mean"][metric] is not None for row in found["rows"])]
-    for metric in metrics:
-        for kind in ("published", "here", "less"):
-            table.add_column(f"{SHORT[metric]}\n{kind}", justify="right")
     for row in found["rows"]:
-        cells: list[str] = []
         for metric in metrics:
-            cells += _beside(row, metric)
-        table.add_row(row["label"], *cells)
+            label, last = (row["label"] if metric is metrics[0] else ""), metric is metrics[-1]
+            table.add_row(label, TITLES[metric], *_beside(row, metric), end_section=last)
+        if not metrics:
+            table.add_row(row["label"], "", "–", "–", "–", end_section=True)
     console.print(table)
     for note in found["protocol"]:
         console.print(f"- {note}", highlight=False)

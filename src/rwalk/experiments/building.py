@@ -11,15 +11,17 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from rwalk.experiments.methods import METHODS
 from rwalk.experiments.spec import RunSpec
-from rwalk.models import build_model
+from rwalk.models import MODELS, build_model
 from rwalk.replay import Sampler
+from rwalk.replay.layers import find_layer
 from rwalk.replay.samplers import SAMPLERS
 from rwalk.streams import Benchmark
-from rwalk.training import BasePlugin, EvaluationPlugin, Naive, ReplayPlugin
+from rwalk.training import BasePlugin, Naive, ReplayPlugin
 
 __all__ = ["build_learner", "build_plugins", "build_strategy", "check_device"]
 
 EVAL_BATCH = 1024
+TEXT_MODEL = "text-mlp"
 
 OPTIMIZERS: dict[str, Callable[[Any, float], Optimizer]] = {
     "adam": lambda parameters, lr: Adam(parameters, lr=lr),
@@ -42,9 +44,20 @@ def check_device(name: str) -> None:
 
 
 def build_learner(spec: RunSpec, data: Benchmark) -> tuple[nn.Module, Optimizer]:
-    """A network with fresh weights, and its optimizer."""
+    """A network with fresh weights, and its optimizer.
+
+    Raises:
+        ValueError: A network for numbers shall read text, the exemplars' sampler names a layer that it has not, or see
+            ``build_model``.
+        TypeError: An option that the network does not take.
+    """
+    inputs = data.train_stream[0].dataset[0][0]
+    if spec.model in MODELS and spec.model != TEXT_MODEL and not inputs.is_floating_point():
+        raise ValueError(f"model={spec.model!r}: {spec.benchmark} holds token ids of texts; choose {TEXT_MODEL!r}")
     options = {"hidden": spec.hidden, **spec.model_options} if spec.model == "mlp" else spec.model_options
     model = build_model(spec.model, data.input_shape, data.n_classes, heads=spec.heads, **options).to(spec.device)
+    if spec.sampler_layer is not None:
+        find_layer(model, spec.sampler_layer)
     return model, OPTIMIZERS[spec.optimizer](model.parameters(), spec.lr)
 
 
@@ -62,9 +75,7 @@ def build_plugins(spec: RunSpec) -> list[BasePlugin]:
     return plugins
 
 
-def build_strategy(
-    spec: RunSpec, data: Benchmark, plugins: Sequence[BasePlugin], evaluator: EvaluationPlugin | None = None
-) -> Naive:
+def build_strategy(spec: RunSpec, data: Benchmark, plugins: Sequence[BasePlugin]) -> Naive:
     """The training loop, around a network with fresh weights."""
     model, optimizer = build_learner(spec, data)
     return Naive(
@@ -75,7 +86,6 @@ def build_strategy(
         eval_mb_size=EVAL_BATCH,
         device=spec.device,
         plugins=list(plugins),
-        evaluator=evaluator,
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rwalk.experiments.loading import build_spec, explain, read_yaml
+from rwalk.experiments.loading import build_spec, explain, merged, read_yaml
 from rwalk.experiments.spec import RunSpec
 
-__all__ = ["Comparison", "build_comparison", "load_comparison", "merged"]
+__all__ = ["Comparison", "build_comparison", "load_comparison"]
 
 
 class Comparison(BaseModel):
@@ -20,14 +20,15 @@ class Comparison(BaseModel):
     Attributes:
         seeds: Seeds, or how many: 5 is 0 to 4.
         base: What the runs share: a spec without its seed.
-        runs: By label, in what each differs from ``base``. ``rwalk`` settings are merged one by one.
+        runs: By label, in what each differs from ``base``. Dictionaries (``rwalk``, ``options``, …) are merged key by
+            key.
         against: The label that all others are compared with, seed by seed; the last one if None.
         intransigence: Also train the joint reference (once, and kept).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4))
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = (0, 1, 2, 3, 4)
     base: dict[str, Any] = Field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = Field(min_length=1)
     against: str | None = None
@@ -43,6 +44,13 @@ class Comparison(BaseModel):
         if isinstance(value, list | tuple) and (not value or len(set(value)) < len(value)):
             raise ValueError(f"seeds={list(value)!r}: expected different seeds, at least one")
         return value
+
+    @model_validator(mode="after")
+    def _no_seed_of_their_own(self) -> Comparison:
+        for settings in (self.base, *self.runs.values()):
+            if "seed" in settings:
+                raise ValueError(f"seed={settings['seed']!r}: each run has every seed; give seeds beside base and runs")
+        return self
 
     @model_validator(mode="after")
     def _label_exists(self) -> Comparison:
@@ -63,20 +71,6 @@ class Comparison(BaseModel):
             return build_spec(merged(self.base, self.runs[label]))
         except ValueError as error:
             raise ValueError(f"run {label!r}: {error}") from None
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with changes; dictionaries in both (``rwalk``, ``options``, …) are merged key by key.
-
-    Example:
-        >>> merged({"lr": 0.1, "rwalk": {"delta_t": 5}}, {"lr": 0.2, "rwalk": {"ewc_lambda": 1.0}})
-        {'lr': 0.2, 'rwalk': {'delta_t': 5, 'ewc_lambda': 1.0}}
-    """
-    result = {**base, **changes}
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
-            result[key] = {**base[key], **value}
-    return result
 
 
 def build_comparison(values: Mapping[str, Any]) -> Comparison:

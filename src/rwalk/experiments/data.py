@@ -1,18 +1,25 @@
-"""The streams that a spec names, built once a process."""
+"""The streams that a spec names, built once a process, and what runs look at in them."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
 from rwalk.experiments.spec import RunSpec
 from rwalk.streams import Benchmark, Experience, Stream, TensorData, benchmark, labels_of, with_validation
+from rwalk.streams.hub import DATA_DIR
+from rwalk.streams.in_memory import as_tensor_data
 
-__all__ = ["evaluated", "fingerprint", "joined", "stream_of"]
+__all__ = ["ends", "evaluated", "fingerprint", "so_far", "stream_of"]
 
 
 def stream_of(spec: RunSpec) -> Benchmark:
@@ -24,6 +31,7 @@ def stream_of(spec: RunSpec) -> Benchmark:
     """
     return _built(
         spec.benchmark,
+        where=(os.environ.get(DATA_DIR), Path.cwd()),
         n_experiences=spec.n_experiences,
         seed=spec.seed if spec.shuffle_classes else None,
         task_labels=spec.task_labels,
@@ -34,7 +42,7 @@ def stream_of(spec: RunSpec) -> Benchmark:
 
 
 @lru_cache(maxsize=2)
-def _built(name: str, *, validation: float, **settings: Any) -> Benchmark:
+def _built(name: str, *, where: tuple[str | None, Path], validation: float, **settings: Any) -> Benchmark:  # noqa: ARG001
     data = benchmark(name, **settings)
     return with_validation(data, validation, seed=0) if validation else data
 
@@ -44,25 +52,65 @@ def evaluated(data: Benchmark) -> Stream:
     return data.test_stream if data.valid_stream is None else data.valid_stream
 
 
-def joined(experiences: list[Experience]) -> Dataset[Any]:
-    """The data of several experiences together; in memory, with their views taken, if all of it is there already."""
-    parts = [experience.dataset for experience in experiences]
-    held = [part for part in parts if isinstance(part, TensorData)]
-    if len(held) < len(parts):
-        return ConcatDataset(parts)
-    columns = zip(*(part.batch(slice(None)) for part in held), strict=True)
-    return TensorData(*(torch.cat(column) for column in columns))
+def ends(data: Benchmark) -> list[int]:
+    """After how many training experiences each task of the accuracy matrix has been learned.
+
+    In most streams test experience j tests what training experience j teaches. In a task-free stream, whose small
+    experiences are more than the groups of classes that are tested, a group is learned when its last sample has come.
+
+    Example:
+        >>> ends(benchmark("split-digits"))
+        [1, 2, 3, 4, 5]
+        >>> ends(benchmark("online-digits", n_experiences=50))[-1]
+        50
+    """
+    train, judged = data.train_stream, evaluated(data)
+    if len(train) == len(judged):
+        return list(range(1, len(train) + 1))
+    last = {label: index for index, arriving in enumerate(train, 1) for label in arriving.classes_in_this_experience}
+    return [max(last[label] for label in group.classes_in_this_experience) for group in judged]
+
+
+def so_far(data: Benchmark, end: int) -> Experience:
+    """The last of the first ``end`` training experiences, with the data of all of them."""
+    past = data.train_stream[:end]
+    classes = sorted({label for experience in past for label in experience.classes_in_this_experience})
+    together = _joined([experience.dataset for experience in past])
+    return replace(past[-1], dataset=together, classes_in_this_experience=tuple(classes))
 
 
 @lru_cache(maxsize=4)
 def fingerprint(stream: Stream) -> str:
-    """What tells the data of one stream from another's: labels, and inputs where they are in memory."""
+    """What tells the data of one stream from another's: labels, and every input that is in memory.
+
+    Of inputs seen through a transform (a permutation, say), the first ones are also taken as it makes them.
+    """
     digest = blake2b(digest_size=16)
+    known: dict[tuple[int, torch.Size], bytes] = {}
     for experience in stream:
         digest.update(labels_of(experience.dataset).numpy().tobytes())
-        data = experience.dataset
-        if isinstance(data, TensorData):
-            sample = data.batch(slice(0, 32))[0].contiguous()
-            digest.update(f"{tuple(data.x.shape)} {data.x.dtype} {float(data.x.double().sum())!r}".encode())
-            digest.update(sample.view(torch.uint8).numpy().tobytes())
+        data = as_tensor_data(experience.dataset)
+        if data is None:
+            continue
+        place = (data.x.data_ptr(), data.x.shape)  # many views of one memory are read once
+        if data is not experience.dataset or place not in known:
+            known[place] = blake2b(_bytes(data.x), digest_size=16).digest()
+        digest.update(f"{tuple(data.x.shape)} {data.x.dtype}".encode() + known[place])
+        digest.update(_bytes(data.task_labels) + _bytes(data.batch(slice(0, 32))[0]))
     return digest.hexdigest()
+
+
+def _bytes(values: Tensor) -> bytes:
+    return values.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _joined(parts: Sequence[Dataset[Any]]) -> Dataset[Any]:
+    """Several datasets as one, in memory if they are: bytes as they are, different views as what they make of them."""
+    alike = as_tensor_data(ConcatDataset(parts))
+    if alike is not None:
+        return alike
+    held = [as_tensor_data(part) for part in parts]
+    if any(part is None for part in held):
+        return ConcatDataset(parts)
+    columns = zip(*(part.batch(slice(None)) for part in held if part is not None), strict=True)
+    return TensorData(*(torch.cat(column) for column in columns))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ from pydantic import BaseModel, ValidationError
 
 from rwalk.experiments.spec import RunSpec
 
-__all__ = ["build_spec", "explain", "load_spec", "read_yaml"]
+__all__ = ["build_spec", "explain", "load_spec", "merged", "numbers", "read_yaml"]
 
 
-def load_spec(path: str | Path | None, **overrides: Any) -> RunSpec:
+def load_spec(path: str | Path | None, /, **overrides: Any) -> RunSpec:
     """Read a spec from a YAML file, from options, or both.
 
     Args:
         path: The file; its keys are ``RunSpec``'s attributes. None: everything comes from ``overrides``.
-        overrides: Values that replace the file's; None leaves them. ``rwalk`` settings are merged one by one.
+        overrides: Values that replace the file's; None leaves them. Dictionaries (``rwalk``, ``options``,
+            ``model_options``) are merged key by key.
 
     Raises:
         FileNotFoundError: No such file.
@@ -38,7 +40,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no spec file at {path}{' (it is a folder)' if Path(path).is_dir() else ''}")
     try:
-        values = _numbers(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+        values = numbers(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -46,17 +48,29 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def build_spec(values: dict[str, Any], **overrides: Any) -> RunSpec:
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with changes; dictionaries in both (``rwalk``, ``options``, …) are merged key by key.
+
+    Example:
+        >>> merged({"lr": 0.1, "rwalk": {"delta_t": 5}}, {"lr": 0.2, "rwalk": {"ewc_lambda": 1.0}})
+        {'lr': 0.2, 'rwalk': {'delta_t': 5, 'ewc_lambda': 1.0}}
+    """
+    result = {**base, **changes}
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            result[key] = {**base[key], **value}
+    return result
+
+
+def build_spec(values: Mapping[str, Any], /, **overrides: Any) -> RunSpec:
     """A spec from plain values.
 
     Raises:
         ValueError: A value is missing, unknown or out of range.
     """
-    merged = {**values, **{key: value for key, value in overrides.items() if value not in (None, {})}}
-    if isinstance(values.get("rwalk"), dict):
-        merged["rwalk"] = {**values["rwalk"], **(overrides.get("rwalk") or {})}
+    given = {key: value for key, value in overrides.items() if value is not None and value != {}}
     try:
-        return RunSpec(**merged)
+        return RunSpec(**merged(values, given))
     except ValidationError as error:
         raise ValueError(explain(error, RunSpec)) from None
 
@@ -65,19 +79,21 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first thing that is wrong, in one line that names it."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
+    kind = "spec" if model is RunSpec else model.__name__.lower()
     if first["type"] == "missing":
-        return f"no {where} given: name one, as an option or in a spec file; `rwalk list` shows them"
+        way_out = "name one, as an option or in a spec file; `rwalk list` shows them"
+        return f"no {where} given: {way_out if model is RunSpec else f'a {kind} needs it'}"
     if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}: a spec has {', '.join(model.model_fields)}"
+        return f"unknown key {where!r}: a {kind} has {', '.join(model.model_fields)}"
     if first["type"] == "value_error":  # our own: it names the value already
         return str(first["msg"]).removeprefix("Value error, ")
     return f"{where}={first['input']!r}: {first['msg']}"
 
 
-def _numbers(value: Any) -> Any:
+def numbers(value: Any) -> Any:
     """YAML 1.1 reads ``1e-3`` as text, because it has no dot; take it as the number that it is."""
     if isinstance(value, dict):
-        return {key: _numbers(entry) for key, entry in value.items()}
+        return {key: numbers(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_numbers(entry) for entry in value]
+        return [numbers(entry) for entry in value]
     return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value

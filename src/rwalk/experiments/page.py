@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ __all__ = ["reproduction_page"]
 COLUMNS = {"average_accuracy": "A %", "forgetting": "F", "intransigence": "I"}
 
 
-def reproduction_page(folder: str | Path) -> str:
+def reproduction_page(folder: str | Path, page: str | Path = "page.md") -> str:
     """All stored reproductions of a folder, in Markdown.
 
     Args:
         folder: Holds ``TABLE.json`` files of ``rwalk reproduce``, and pictures of their planes beside them.
+        page: Where the page will be, for links to the pictures.
 
     Raises:
         FileNotFoundError: It holds none.
+        ValueError: A JSON file there is something else.
     """
     found = sorted(Path(folder).glob("*.json"))
     if not found:
@@ -31,32 +34,47 @@ def reproduction_page(folder: str | Path) -> str:
         "trained model; mean ± sample standard deviation over seeds.\n",
     ]
     for path in found:
-        parts += _table(json.loads(path.read_text(encoding="utf-8")), path)
+        picture = path.with_suffix(".svg")
+        link = os.path.relpath(picture, Path(page).parent) if picture.is_file() else None
+        parts += _table(_stored(path), link)
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _table(stored: Mapping[str, Any], path: Path) -> list[str]:
+def _stored(path: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(stored, dict) or not {"table", "rows", "versions"} <= set(stored):
+        raise ValueError(f"{path} is no stored reproduction: keep other files elsewhere")
+    return stored
+
+
+def _table(stored: Mapping[str, Any], picture: str | None) -> list[str]:
     known = ", ".join(f"{name} {version}" for name, version in stored["versions"].items() if name in ("torch", "rwalk"))
+    minutes = f"{stored['wall_seconds'] / 60:.1f} minutes"
+    runs = sum(len(row["seeds"]) + len(row["errors"]) for row in stored["rows"])
+    reused = f" ({stored['reused']} of {runs} runs were finished before)" if stored["reused"] else ""
     lines = [
         f"## {stored['title']}\n",
         f"`rwalk reproduce {stored['table']}{' --quick' if stored['quick'] else ''}`: {stored['source']}; "
-        f"{len(stored['seeds'])} seeds, {stored['wall_seconds'] / 60:.1f} minutes, {stored['date']}, {known}.\n",
+        f"{len(stored['seeds'])} seeds, {minutes}{reused}, {stored['date']}, {known}.\n",
     ]
     metrics = [name for name in COLUMNS if any(row["mean"][name] is not None for row in stored["rows"])]
     head = ["", *(f"{COLUMNS[name]} {kind}" for name in metrics for kind in ("published", "here", "difference")), "s"]
     lines += [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+    failed = []
     for row in stored["rows"]:
         cells = [row["label"]]
         for name in metrics:
             cells += _cells(row, name)
         seconds = [figures["seconds"] for figures in row["seeds"].values()]
         lines.append(_line([*cells, f"{sum(seconds) / len(seconds):.0f}" if seconds else "–"]))
-        lines += [f"\n{row['label']}, seed {seed}: {error}" for seed, error in row["errors"].items()]
+        failed += [f"- failed: {row['label']}, seed {seed}: {error}" for seed, error in row["errors"].items()]
     lines.append("\ns: seconds of a run.\n")
-    lines += [f"- {note}" for note in stored["protocol"]]
-    picture = path.with_suffix(".svg")
-    if picture.is_file():
-        lines.append(f"\n![forgetting and intransigence](images/{picture.name})")
+    lines += [*failed, *(f"- {note}" for note in stored["protocol"])]
+    if picture is not None:
+        lines.append(f"\n![forgetting and intransigence]({picture})")
     return [*lines, ""]
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import cast
 
-from joblib import Parallel, delayed
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib import Parallel, delayed, effective_n_jobs
 
 from rwalk.experiments.references import last_reference, reference_spec
-from rwalk.experiments.results import RunResult
+from rwalk.experiments.results import SCHEMA_VERSION, RunResult
 from rwalk.experiments.runner import run
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.store import RESULT, read_result, write_result
@@ -52,7 +53,13 @@ class _Work:
 
     @property
     def finished(self) -> bool:
-        return self.folder is not None and (self.folder / RESULT).is_file()
+        """Whether a result of it is stored whole; anything else there is replaced."""
+        if self.folder is None or not (self.folder / RESULT).is_file():
+            return False
+        try:
+            return read_result(self.folder).get("schema_version") == SCHEMA_VERSION
+        except ValueError:
+            return False
 
 
 def run_all(
@@ -94,20 +101,35 @@ def run_all(
 
 
 def _each(work: Sequence[_Work], jobs: int) -> Iterator[Outcome]:
-    """Do all of it. A process that dies takes its pool along: what is left is then done one by one."""
+    """Do all of it. A process that dies takes its pool along.
+
+    Work is handed out in order, so that what the dead process did is among the first that are left. Those are done one
+    by one, each in a process that it may take along, and then the rest goes on in parallel.
+    """
     left = dict(enumerate(work))
+    while left:
+        yield from _until_one_dies(left, jobs)
+        for index in list(left)[: effective_n_jobs(jobs)]:
+            yield _alone(left.pop(index))
+
+
+def _until_one_dies(left: dict[int, _Work], jobs: int) -> Iterator[Outcome]:
+    """Work in parallel; what is done is taken out of ``left``."""
+    tasks = (delayed(_numbered)(index, item) for index, item in list(left.items()))
     try:
-        tasks = (delayed(_numbered)(index, item) for index, item in list(left.items()))
         for index, outcome in Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks):
             del left[index]
             yield outcome
-    except TerminatedWorkerError:
-        for item in left.values():
-            try:
-                outcome = Parallel(n_jobs=2)([delayed(_done)(item)])[0]
-            except TerminatedWorkerError:
-                outcome = Outcome(item.label, item.spec.seed, error="its process was killed (out of memory?)")
-            yield outcome
+    except BrokenProcessPool:
+        return
+
+
+def _alone(item: _Work) -> Outcome:
+    """Do a piece of work in a process of its own."""
+    try:
+        return cast("Outcome", Parallel(n_jobs=2)([delayed(_done)(item)])[0])
+    except BrokenProcessPool:
+        return Outcome(item.label, item.spec.seed, error="its process was killed (out of memory?)")
 
 
 def _numbered(index: int, item: _Work) -> tuple[int, Outcome]:

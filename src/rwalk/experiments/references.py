@@ -1,9 +1,10 @@
-"""The reference of intransigence: a model trained jointly on experiences 1..k, trained once and kept."""
+"""The reference of intransigence: a model trained jointly on tasks 1..k, trained once and kept."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,12 @@ import torch
 from filelock import FileLock
 
 from rwalk.experiments.building import build_strategy, check_device
-from rwalk.experiments.data import evaluated, fingerprint, joined, stream_of
+from rwalk.experiments.data import ends, evaluated, fingerprint, so_far, stream_of
 from rwalk.experiments.results import Reference, versions
-from rwalk.experiments.runner import on_threads
+from rwalk.experiments.runner import accuracies, on_threads
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.store import write_json
-from rwalk.streams import Stream
-from rwalk.training import EvaluationPlugin
+from rwalk.models.registry import find_builder
 
 __all__ = ["Reference", "last_reference", "reference_folder", "reference_for", "reference_spec"]
 
@@ -28,7 +28,9 @@ SEED = 0
 
 
 def reference_for(spec: RunSpec, *, folder: Path | None = None) -> Reference:
-    """Accuracy :math:`a^*_k` on each experience k of a model trained jointly on experiences 1..k.
+    """Accuracy :math:`a^*_k` on each task k of a model trained jointly on tasks 1..k.
+
+    A task is an experience; in a task-free stream, a group of classes that is tested (see ``data.ends``).
 
     Args:
         spec: Any run on the stream. Method, exemplars and (unless it draws the stream) seed make no difference, so that
@@ -40,13 +42,12 @@ def reference_for(spec: RunSpec, *, folder: Path | None = None) -> Reference:
         ValueError: The spec's device is not one of this machine.
         DataUnavailableError: The benchmark's data is not to be had.
     """
-    count = len(stream_of(spec).train_stream)
-    return tuple(_kept(spec, k, folder) for k in range(1, count + 1))
+    return tuple(_kept(spec, k, folder) for k in range(1, _tasks(spec) + 1))
 
 
 def last_reference(spec: RunSpec, *, folder: Path | None = None) -> Reference:
-    """As ``reference_for``, but only for the last experience, which is all that intransigence at the end needs."""
-    count = len(stream_of(spec).train_stream)
+    """As ``reference_for``, but only for the last task, which is all that intransigence at the end needs."""
+    count = _tasks(spec)
     return (*[None] * (count - 1), _kept(spec, count, folder))
 
 
@@ -67,7 +68,12 @@ def reference_spec(spec: RunSpec) -> RunSpec:
     }
     unused: dict[str, Any] = {"exemplars": 0, "exemplars_total": None, "replay_batch_size": None}
     seed = spec.seed if spec.shuffle_classes else SEED
-    return spec.model_copy(update={**shared, **unused, "seed": seed})
+    hidden = spec.hidden if spec.model == "mlp" else RunSpec.model_fields["hidden"].default
+    return spec.model_copy(update={**shared, **unused, "seed": seed, "hidden": hidden})
+
+
+def _tasks(spec: RunSpec) -> int:
+    return len(evaluated(stream_of(spec)))
 
 
 def _kept(spec: RunSpec, k: int, folder: Path | None) -> float:
@@ -79,33 +85,42 @@ def _kept(spec: RunSpec, k: int, folder: Path | None) -> float:
         with FileLock(folder / f"{key}.lock"):
             if not target.is_file():
                 accuracy = _trained(shared, k)
-                about = {"config": shared.canonical(), "experiences": k, "versions": versions()}
+                about = {"config": shared.canonical(), "tasks": k, "versions": versions()}
                 write_json({"accuracy": accuracy, **about}, target)
     return float(json.loads(target.read_text(encoding="utf-8"))["accuracy"])
 
 
 def _key(shared: RunSpec, k: int) -> str:
-    """Names all that determines the accuracy: settings, data, and what computes."""
+    """Names all that determines the accuracy: settings, data, a network's own code, and what computes."""
     data = stream_of(shared)
     determined: dict[str, Any] = {
         "config": shared.canonical(),
-        "experiences": k,
+        "tasks": k,
         "data": [fingerprint(data.train_stream), fingerprint(evaluated(data))],
+        "network": _source(shared.model),
         "torch": torch.__version__,
         "revision": REVISION,
     }
     return blake2b(json.dumps(determined, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
+def _source(model: str) -> str | None:
+    """The file that a user's network comes from, which may change while its import path does not."""
+    module, colon, _ = model.partition(":")
+    if not colon:
+        return None
+    find_builder(model)
+    file = getattr(sys.modules[module], "__file__", None)
+    return None if file is None else blake2b(Path(file).read_bytes(), digest_size=12).hexdigest()
+
+
 def _trained(shared: RunSpec, k: int) -> float:
-    """Train on experiences 1..k from fresh weights; accuracy on experience k."""
+    """Train on tasks 1..k from fresh weights; accuracy on task k."""
     check_device(shared.device)
     data = stream_of(shared)
-    judged = evaluated(data)
     with on_threads(shared.threads):
         torch.manual_seed(SEED)
-        evaluator = EvaluationPlugin()
-        strategy = build_strategy(shared, data, [], evaluator)
-        strategy.train(Stream("train", [joined(data.train_stream[:k])]))
-        metrics = strategy.eval(judged[k - 1])
-    return float(metrics[f"Top1_Acc_Stream/eval_phase/{judged.name}_stream"])
+        strategy = build_strategy(shared, data, [])
+        strategy.train(so_far(data, ends(data)[k - 1]))
+        (accuracy,) = accuracies(strategy, evaluated(data)[k - 1 : k])
+    return accuracy

@@ -5,15 +5,15 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from rwalk.experiments.comparison import Comparison, merged
-from rwalk.experiments.loading import explain
+from rwalk.experiments.comparison import Comparison
+from rwalk.experiments.loading import explain, merged, read_yaml
 from rwalk.experiments.results import versions
-from rwalk.experiments.summary import Row
+from rwalk.experiments.summary import METRICS, Row
 
 __all__ = ["Table", "load_table", "report", "tables"]
 
@@ -37,6 +37,25 @@ class Table(Comparison):
     protocol: tuple[str, ...] = ()
     quick: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("published")
+    @classmethod
+    def _fractions_of_known_metrics(cls, value: dict[str, dict[str, Figure]]) -> dict[str, dict[str, Figure]]:
+        for label, figures in value.items():
+            for metric, figure in figures.items():
+                if metric not in METRICS:
+                    raise ValueError(f"published {metric!r} of {label!r}: choose one of {', '.join(METRICS)}")
+                if not all(-1 <= number <= 1 for number in (figure if isinstance(figure, tuple) else (figure,))):
+                    raise ValueError(f"published {metric}={figure!r} of {label!r}: expected fractions, not per cent")
+        return value
+
+    @field_validator("quick")
+    @classmethod
+    def _known_changes(cls, value: dict[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(value) - {"seeds", "base"})
+        if unknown:
+            raise ValueError(f"unknown key 'quick.{unknown[0]}': a quick version changes seeds and base")
+        return value
+
     @model_validator(mode="after")
     def _published_rows_are_run(self) -> Table:
         unknown = sorted(set(self.published) - set(self.runs))
@@ -47,8 +66,7 @@ class Table(Comparison):
 
 def tables() -> dict[str, str]:
     """Names of all tables, each with its title."""
-    names = sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
-    return {name: load_table(name).title for name in names}
+    return {file.stem: load_table(file.stem).title for file in sorted(_folder().glob("*.yaml"))}
 
 
 def load_table(name: str, *, quick: bool = False, seeds: int | None = None) -> Table:
@@ -60,24 +78,28 @@ def load_table(name: str, *, quick: bool = False, seeds: int | None = None) -> T
         seeds: How many seeds, if not the table's own number.
 
     Raises:
-        ValueError: There is no such table (the known ones are listed).
+        ValueError: There is no such table (the known ones are listed), or its file is not a table.
     """
     file = _folder() / f"{name}.yaml"
     if not file.is_file():
         raise ValueError(f"unknown table {name!r}: choose one of {', '.join(tables())}")
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if quick:
-        changes = values.get("quick", {})
-        values |= {"base": merged(values["base"], changes.get("base", {})), "seeds": changes.get("seeds", 1)}
-    if seeds is not None:
-        values["seeds"] = seeds
+    values = read_yaml(file)
     try:
-        return Table(**values)
+        table = Table(**values)
+        changes = {"base": merged(table.base, table.quick.get("base", {})), "seeds": table.quick.get("seeds", 1)}
+        values |= changes if quick else {}
+        chosen = Table(**values | ({} if seeds is None else {"seeds": seeds}))
+        chosen.specs()
     except ValidationError as error:
         raise ValueError(f"table {name}: {explain(error, Table)}") from None
+    except ValueError as error:
+        raise ValueError(f"table {name}: {error}") from None
+    return chosen
 
 
-def report(name: str, table: Table, rows: Sequence[Row], *, quick: bool, wall_seconds: float) -> dict[str, Any]:
+def report(
+    name: str, table: Table, rows: Sequence[Row], *, quick: bool, wall_seconds: float, reused: int = 0
+) -> dict[str, Any]:
     """What is stored of a reproduction: figures, specs, and how far they are from the published ones.
 
     Args:
@@ -85,7 +107,8 @@ def report(name: str, table: Table, rows: Sequence[Row], *, quick: bool, wall_se
         table: The table.
         rows: What became of its runs.
         quick: Whether this was the quick version.
-        wall_seconds: How long it took from the first run to the last, those found finished not counted.
+        wall_seconds: How long it took from the first run to the last.
+        reused: How many runs were found finished, and took no time.
     """
     return {
         "table": name,
@@ -97,6 +120,7 @@ def report(name: str, table: Table, rows: Sequence[Row], *, quick: bool, wall_se
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "versions": versions(),
         "wall_seconds": round(wall_seconds, 1),
+        "reused": reused,
         "rows": [row.to_dict() | {"published": _beside(table.published.get(row.label, {}), row)} for row in rows],
     }
 
@@ -111,5 +135,5 @@ def _beside(published: Mapping[str, Figure], row: Row) -> dict[str, Any]:
     return beside
 
 
-def _folder() -> Any:
-    return files("rwalk.experiments") / "tables"
+def _folder() -> Path:
+    return Path(str(files("rwalk.experiments") / "tables"))

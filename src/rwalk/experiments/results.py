@@ -26,9 +26,9 @@ class RunResult:
 
     Attributes:
         spec: What was run.
-        matrix: Accuracy on the stream it is judged by, after each experience.
+        matrix: Accuracy on the stream it is judged by, after each task.
         seconds: Wall time of training and evaluation, without loading data.
-        reference: Accuracy on each experience k of a model trained jointly on 1..k, None where that was not asked for;
+        reference: Accuracy on each task k of a model trained jointly on 1..k, None where that was not asked for;
             None altogether without a reference.
     """
 

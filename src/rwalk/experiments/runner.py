@@ -9,24 +9,26 @@ from contextlib import contextmanager
 import torch
 
 from rwalk.experiments.building import build_learner, build_plugins, build_strategy, check_device
-from rwalk.experiments.data import evaluated, joined, stream_of
+from rwalk.experiments.data import ends, evaluated, so_far, stream_of
 from rwalk.experiments.methods import METHODS
 from rwalk.experiments.results import Reference, RunResult
 from rwalk.experiments.spec import RunSpec
 from rwalk.metrics import AccuracyMatrix
-from rwalk.streams import Benchmark, Stream
-from rwalk.training import BasePlugin, EvaluationPlugin
+from rwalk.streams import Benchmark, Experience
+from rwalk.training import BasePlugin, BaseTemplate
 
-__all__ = ["on_threads", "run"]
+__all__ = ["accuracies", "on_threads", "run"]
 
 
 def run(spec: RunSpec, *, plugins: Sequence[BasePlugin] = (), reference: Reference | None = None) -> RunResult:
-    """Train on the spec's stream and evaluate on all that a run is judged by after each experience.
+    """Train on the spec's stream and evaluate on all that a run is judged by after each task.
+
+    A task is an experience; in a task-free stream, a group of classes that is tested (see ``data.ends``).
 
     Args:
         spec: What to run.
         plugins: Further plugins, such as a progress display.
-        reference: Accuracy on each experience k of a model trained jointly on 1..k, None where it is not known.
+        reference: Accuracy on each task k of a model trained jointly on 1..k, None where it is not known.
 
     Raises:
         ValueError: The reference does not cover the stream, or the device is not one of this machine.
@@ -34,8 +36,9 @@ def run(spec: RunSpec, *, plugins: Sequence[BasePlugin] = (), reference: Referen
     """
     check_device(spec.device)
     data = stream_of(spec)
-    if reference is not None and len(reference) != len(data.train_stream):
-        raise ValueError(f"the reference has {len(reference)} accuracies for {len(data.train_stream)} experiences")
+    tasks = len(evaluated(data))
+    if reference is not None and len(reference) != tasks:
+        raise ValueError(f"the reference has {len(reference)} accuracies for {tasks} experiences")
     with on_threads(spec.threads):
         began = time.perf_counter()
         matrix = _learn(spec, data, plugins)
@@ -57,17 +60,28 @@ def on_threads(count: int) -> Iterator[None]:
 def _learn(spec: RunSpec, data: Benchmark, plugins: Sequence[BasePlugin]) -> AccuracyMatrix:
     """Go through the stream; the accuracy matrix."""
     torch.manual_seed(spec.seed)
-    evaluator, kind, judged = EvaluationPlugin(), METHODS[spec.method].data, evaluated(data)
-    strategy = build_strategy(spec, data, [*build_plugins(spec), *plugins], evaluator)
-    strategy.eval(judged)
-    for experience in data.train_stream if kind == "new" else _with_the_past(data.train_stream):
-        if kind == "joint":
+    judged, source, began = evaluated(data), METHODS[spec.method].data, 0
+    strategy = build_strategy(spec, data, [*build_plugins(spec), *plugins])
+    matrix = AccuracyMatrix(len(judged))
+    matrix.record(-1, accuracies(strategy, judged))
+    for task, end in enumerate(ends(data)):
+        if source == "joint":
             strategy.model, strategy.optimizer = build_learner(spec, data)
-        strategy.train(experience)
-        strategy.eval(judged)
-    return evaluator.matrices[judged.name]
+        if source == "new":
+            for experience in data.train_stream[began:end]:
+                strategy.train(experience)
+        else:
+            strategy.train(so_far(data, end))
+        matrix.record(task, accuracies(strategy, judged))
+        began = end
+    return matrix
 
 
-def _with_the_past(stream: Stream) -> Stream:
-    """Experience k of the result holds all samples of experiences 1..k."""
-    return Stream(stream.name, [joined(stream[: count + 1]) for count in range(len(stream))])
+def accuracies(strategy: BaseTemplate, judged: Sequence[Experience]) -> list[float]:
+    """The model's accuracy on each of some experiences."""
+    metrics = strategy.eval(judged)
+    places = (
+        f"{experience.origin_stream.name}_stream/Task{experience.task_label:03d}/Exp{experience.current_experience:03d}"
+        for experience in judged
+    )
+    return [float(metrics[f"Top1_Acc_Exp/eval_phase/{place}"]) for place in places]

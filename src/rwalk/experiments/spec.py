@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from rwalk.core import RWalkConfig
 from rwalk.experiments.defaults import DEFAULTS
 from rwalk.experiments.methods import METHODS
+from rwalk.models.registry import find_builder
 from rwalk.replay.samplers import as_sampler
-from rwalk.streams import benchmarks
+from rwalk.streams import check_benchmark
 
 __all__ = ["RunSpec"]
 
@@ -99,8 +100,7 @@ class RunSpec(BaseModel):
     @field_validator("benchmark")
     @classmethod
     def _known_benchmark(cls, value: str) -> str:
-        if ":" not in value and value not in benchmarks():
-            raise ValueError(f"unknown benchmark {value!r}: choose one of {', '.join(benchmarks())}")
+        check_benchmark(value)
         return value
 
     @field_validator("method")
@@ -108,6 +108,13 @@ class RunSpec(BaseModel):
     def _known_method(cls, value: str) -> str:
         if value not in METHODS:
             raise ValueError(f"unknown method {value!r}: choose one of {', '.join(METHODS)}")
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, value: str) -> str:
+        if ":" not in value:  # an import path is followed where the network is built
+            find_builder(value)
         return value
 
     @field_validator("sampler")
@@ -125,10 +132,21 @@ class RunSpec(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _heads_have_tasks(self) -> RunSpec:
+        if self.heads == "multi" and not self.task_labels:
+            raise ValueError("heads='multi': a head for each task needs task_labels=true; 'masked' needs none")
+        return self
+
+    @model_validator(mode="after")
     def _one_budget(self) -> RunSpec:
         if self.exemplars and self.exemplars_total:
             raise ValueError(
                 f"exemplars={self.exemplars}, exemplars_total={self.exemplars_total}: expected one of the two budgets"
+            )
+        if self.exemplars and not as_sampler(self.sampler).by_class:
+            raise ValueError(
+                f"exemplars={self.exemplars}: sampler {self.sampler!r} chooses among all classes together; give "
+                "exemplars_total, or take 'class-balanced-reservoir'"
             )
         if self.sampler_layer is not None and "layer" not in type(as_sampler(self.sampler)).__annotations__:
             raise ValueError(f"sampler_layer={self.sampler_layer!r}: sampler {self.sampler!r} looks at no features")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from rwalk.experiments.comparison import merged
-from rwalk.experiments.loading import build_spec
+from rwalk.experiments.loading import build_spec, merged
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.summary import Row
 
-__all__ = ["VALIDATION", "best", "candidates"]
+__all__ = ["BETTER", "VALIDATION", "best", "candidates", "check_metric"]
 
 #: Share of the training data that is held out where a spec names none.
 VALIDATION = 0.1
+
+#: What settings can be chosen by, and which end of it is the better one.
+BETTER: dict[str, Callable[..., str]] = {
+    "average_accuracy": max,
+    "learning_accuracy": max,
+    "backward_transfer": max,
+    "forgetting": min,
+}
 
 
 def candidates(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> dict[str, RunSpec]:
@@ -25,7 +32,8 @@ def candidates(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> di
         grid: Values by key; ``rwalk.ewc_lambda`` reaches into ``rwalk``.
 
     Raises:
-        ValueError: A key without values, or settings that make no spec.
+        ValueError: A key without values or that is no setting of the method, settings that make no spec, or one that
+            holds no data out.
 
     Example:
         >>> list(candidates({"benchmark": "split-digits", "method": "rwalk"}, {"rwalk.ewc_lambda": [1.0, 3.0]}))
@@ -34,6 +42,10 @@ def candidates(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> di
     for key, values in grid.items():
         if not values:
             raise ValueError(f"{key}: no values to choose from")
+        if key in ("seed", "validation"):
+            raise ValueError(f"{key}={values[0]!r}: {key} is no setting to choose; it is the same for all runs")
+    if "seed" in base:
+        raise ValueError(f"seed={base['seed']!r}: every combination has every seed; say how many with seeds")
     held_out = {"validation": VALIDATION, **base}
     if not held_out["validation"]:
         raise ValueError("validation=0: settings are chosen on held-out training data; give its share, such as 0.1")
@@ -49,13 +61,24 @@ def candidates(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> di
 
 
 def best(rows: Sequence[Row], metric: str = "average_accuracy") -> Row:
-    """The row of the highest mean of a metric.
+    """The row with the best mean of a metric, among those whose runs all finished.
 
     Raises:
-        ValueError: Every run failed.
+        ValueError: An unknown metric, or no such row.
     """
+    check_metric(metric)
     means = {row.label: spread[0] for row in rows if not row.errors and (spread := row.spread(metric)) is not None}
     if not means:
         reason = next((error for row in rows for error in row.errors.values()), "nothing was run")
         raise ValueError(f"no combination finished with every seed: {reason}")
-    return next(row for row in rows if row.label == max(means, key=means.__getitem__))
+    return next(row for row in rows if row.label == BETTER[metric](means, key=means.__getitem__))
+
+
+def check_metric(metric: str) -> None:
+    """Refuse a metric that nothing can be chosen by.
+
+    Raises:
+        ValueError: It is not among those that can be (intransigence is not: runs that are tuned have no reference).
+    """
+    if metric not in BETTER:
+        raise ValueError(f"metric={metric!r}: choose one of {', '.join(BETTER)}")
