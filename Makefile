@@ -31,7 +31,7 @@ $(PEERS_STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python $(PIP) torch
 	$(PEERS)/bin/python $(PIP) --no-deps torchvision
-	$(PEERS)/bin/python $(PIP) --editable '.[avalanche,bench]' hypothesis pytest pytest-timeout
+	$(PEERS)/bin/python $(PIP) --editable '.[cli,avalanche,bench]' hypothesis pytest pytest-timeout
 	@touch $(PEERS_STAMP)
 
 test-peers: peers

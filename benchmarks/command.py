@@ -7,7 +7,7 @@ import datetime
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,36 +42,47 @@ class Result:
             self.notes.append(text)
 
 
-def run(name: str, measure: Callable[[bool], Result], arguments: Sequence[str] | None = None) -> dict[str, Any]:
+def run(
+    name: str,
+    measure: Callable[..., Result],
+    arguments: Sequence[str] | None = None,
+    *,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Carry out a benchmark's command line.
 
     Args:
         name: The benchmark.
-        measure: Does the work; told whether few repeats are enough.
+        measure: Does the work; told whether few repeats are enough, and its own options by name.
         arguments: The command line; the process's own if None.
+        options: What this benchmark can be told besides: for each flag, the arguments of ``add_argument``.
 
     Returns:
         The report: ``benchmark``, ``description``, ``machine``, ``versions``, ``date``, and the parts of ``Result``.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=measure.__doc__)
+    description = (measure.__doc__ or "").strip().splitlines()[0]
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file")
     parser.add_argument("--quick", action="store_true", help="few repeats and small models: a trial, not a result")
-    options = parser.parse_args(arguments)
+    for flag, how in (options or {}).items():
+        parser.add_argument(flag, **how)
+    chosen = vars(parser.parse_args(arguments))
+    target, quick = chosen.pop("json"), chosen.pop("quick")
     began = time.perf_counter()
-    result = measure(options.quick)
-    result.settings |= {"quick": options.quick, "seconds": round(time.perf_counter() - began, 1)}
+    result = measure(quick, **chosen)
+    result.settings |= {"quick": quick, "seconds": round(time.perf_counter() - began, 1)}
     report = {
         "benchmark": name,
-        "description": measure.__doc__,
+        "description": description,
         "machine": describe_machine(),
         "versions": describe_versions(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         **asdict(result),
     }
     show(report)
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import sys
 import warnings
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -30,7 +31,7 @@ def why_not(peer: str) -> str | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            if not _kept:
+            if not _kept and "torchvision" not in sys.modules:
                 _kept.update(runpy.run_path(str(SCHEMAS)))
             __import__(MODULES[peer])
         except Exception as error:

@@ -1,0 +1,81 @@
+"""A spec in Avalanche's own terms: its output layers with given weights, and its plugins. Imports Avalanche."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from avalanche.models import IncrementalClassifier, MultiHeadClassifier, MultiTaskModule
+from avalanche.training.plugins import ReplayPlugin, RWalkPlugin
+from avalanche.training.storage_policy import ClassBalancedBuffer
+from torch import Tensor, nn
+
+from rwalk.experiments.spec import RunSpec
+
+__all__ = ["their_network", "their_plugins"]
+
+
+class _TaskNetwork(MultiTaskModule):
+    """Features, and an output layer that takes task labels."""
+
+    def __init__(self, features: nn.Module, classifier: MultiHeadClassifier) -> None:
+        super().__init__()
+        self.features, self.classifier = features, classifier
+
+    def forward(self, x: Tensor, task_labels: Tensor) -> Tensor:
+        """Scores of classes."""
+        return self.classifier(self.features(x), task_labels)
+
+
+def their_network(network: Any, heads: str, n_classes: int, train_stream: Iterable[Any]) -> nn.Module:
+    """The same network with Avalanche's output layer, of the same weights.
+
+    Args:
+        network: Of ``build_model``; its heads are all there.
+        heads: Their kind, as in a spec.
+        n_classes: Number of classes.
+        train_stream: Avalanche's; a network of several heads is adapted to all of it, because its ``RWalkPlugin`` stops
+            at a head that arrives later.
+
+    Raises:
+        ValueError: Output layers that grow: Avalanche's plugin anchors their new rows at 0.
+    """
+    if heads == "single":
+        return network
+    if heads == "masked":
+        own = network.classifier.classifier
+        head = IncrementalClassifier(own.in_features, n_classes)
+        _copy(own, head.classifier)
+        return nn.Sequential(OrderedDict(features=network.features, classifier=head))
+    if heads == "multi":
+        own = network.classifier
+        # as wide as all classes: it fills up narrower heads with scores of 0, which count in cross-entropy
+        several = MultiHeadClassifier(own.in_features, initial_out_features=n_classes)
+        for experience in train_stream:
+            several.adaptation(experience)
+        for task, head in own.classifiers.items():
+            _copy(head, several.classifiers[task].classifier, head.classes)
+        return _TaskNetwork(network.features, several)
+    raise ValueError(f"heads={heads!r}: Avalanche's RWalkPlugin takes 'single', 'masked' or 'multi'")
+
+
+def their_plugins(spec: RunSpec, n_classes: int) -> list[Any]:
+    """Avalanche's Riemannian Walk and, with exemplars, its replay: uniform, balanced by class."""
+    config = spec.rwalk_config
+    plugins: list[Any] = [RWalkPlugin(config.ewc_lambda, config.ewc_alpha, config.delta_t)]
+    if spec.exemplars:
+        budget = spec.exemplars * n_classes
+        memory = ClassBalancedBuffer(budget, adaptive_size=False, total_num_classes=n_classes)
+        plugins.append(ReplayPlugin(budget, batch_size_mem=spec.replay_batch_size, storage_policy=memory))
+    elif spec.exemplars_total:
+        memory = ClassBalancedBuffer(spec.exemplars_total)
+        plugins.append(ReplayPlugin(spec.exemplars_total, batch_size_mem=spec.replay_batch_size, storage_policy=memory))
+    return plugins
+
+
+@torch.no_grad()
+def _copy(source: nn.Linear, target: nn.Linear, rows: Tensor | slice = slice(None)) -> None:
+    target.weight[rows] = source.weight
+    target.bias[rows] = source.bias
