@@ -18,6 +18,7 @@ from rwalk.models import (
     attach_head,
     build_model,
 )
+from rwalk.replay import Entropy, MeanOfFeatures, PlaneDistance
 from rwalk.streams import Benchmark, Stream, TensorData, class_incremental
 from rwalk.training import LRSchedulerPlugin, ReplayPlugin, RWalkPlugin
 from training.toys import Recorder, blobs, naive, sgd
@@ -239,3 +240,14 @@ def test_a_class_beyond_the_head_is_named_before_any_update():
     with pytest.raises(ValueError, match=r"class 3, but the output layer has 3 outputs \(classes 0 to 2\)"):
         naive(model).train(tasks(task_labels=False).train_stream[1])
     assert_same(weights(model), before)
+
+
+@pytest.mark.parametrize("sampler", [PlaneDistance, MeanOfFeatures, Entropy])
+@pytest.mark.parametrize("head", HEADS)
+def test_exemplars_are_chosen_by_what_the_head_of_their_class_says(sampler, head):
+    benchmark, model = tasks(experiences=4), network(head=head)
+    options = {} if sampler is Entropy or head != "multi" else {"classifier": "classifier"}
+    plugin = ReplayPlugin(per_class=2, sampler=sampler(**options))
+    strategy = naive(model, plugins=[plugin])
+    strategy.train([*benchmark.train_stream, benchmark.train_stream[0]])
+    assert plugin.memory.counts == dict.fromkeys(range(4), 2)

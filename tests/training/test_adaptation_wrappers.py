@@ -1,10 +1,5 @@
 """Models that change inside torch.compile, DDP and Accelerate."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -14,6 +9,7 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
+from distributed.launching import torchrun
 from models.arriving import experience
 from reference.problems import assert_same, assert_same_state
 from rwalk import RWalkError
@@ -25,7 +21,6 @@ from training import adaptation_worker
 from training.adaptation_worker import HEADS, DrawsAlike, network, tasks
 from training.toys import naive, sgd
 
-TESTS = Path(__file__).parents[1]
 # torch.compile looks at features where it leaves a graph, and silences this by a filter that ours overrides.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 
@@ -132,11 +127,7 @@ def test_two_processes_learn_what_one_with_batches_twice_the_size_learns(head, r
 def ranks(tmp_path_factory):
     """What each of two processes ended with."""
     folder = tmp_path_factory.mktemp("ranks")
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--local-addr=127.0.0.1"]
-    command = [sys.executable, "-m", *launch, adaptation_worker.__file__, str(folder)]
-    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = torchrun(2, adaptation_worker.__file__, folder)
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"rank-{rank}.pt") for rank in range(2)]
 
