@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch.utils.data import DataLoader
 
 from rwalk import DataUnavailableError, MissingExtraError
 from rwalk.streams import benchmark, benchmarks, check_benchmark
@@ -165,6 +167,16 @@ def test_the_other_scenarios_read_the_same_copy(data_dir):
     assert [len(e.dataset) for e in small.train_stream] == [25] * 8
     assert small.train_stream[0].classes_in_this_experience == (0, 1)
     assert len(benchmark("online-cifar10").train_stream) == 100
+
+
+@pytest.mark.parametrize("name", ["permuted-cifar10", "rotated-cifar10", "online-cifar10", "domains:cifar10,cifar10"])
+def test_streams_can_be_sent_to_other_processes(data_dir, name):
+    small_copy(data_dir, "cifar10")
+    stream = benchmark(name).train_stream
+    sent = pickle.loads(pickle.dumps(stream))
+    for one, other in zip(stream, sent, strict=True):
+        x, *_ = next(iter(DataLoader(one.dataset, batch_size=2)))
+        assert torch.equal(next(iter(DataLoader(other.dataset, batch_size=2)))[0], x)
 
 
 def test_several_sources_follow_one_another(data_dir):

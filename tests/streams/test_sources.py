@@ -190,6 +190,19 @@ def test_grey_and_colour_images_in_different_chunks_are_all_colour(monkeypatch):
     test_grey_and_colour_images_together_are_all_colour()
 
 
+@pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("LA", 1), ("P", 3), ("RGBA", 3), ("CMYK", 3)])
+def test_images_of_other_modes_become_grey_or_colour(mode, channels):
+    random = np.random.default_rng(0)
+    colours = [Picture.fromarray(random.integers(0, 256, (3, 4, 3), dtype=np.uint8)) for _ in range(2)]
+    images = [picture.convert(mode) for picture in colours]
+    split = table({"image": images, "label": [0, 1]}, image=Image(), label=ClassLabel(num_classes=2))
+    x, *_ = load_data({"train": split, "test": split}).train.batch(slice(None))
+    assert x.shape == (2, channels, 3, 4)
+    for found, row in zip(x, split, strict=True):
+        expected = np.asarray(row["image"].convert("L" if channels == 1 else "RGB"))
+        assert torch.equal(found.permute(1, 2, 0).squeeze(2), torch.from_numpy(expected.copy()).float() / 255)
+
+
 def test_images_can_be_brought_to_one_size():
     mixed = datasets.concatenate_datasets([pictures([0, 1]), pictures([0, 1], size=(8, 6))])
     with pytest.raises(ValueError, match=r"images in column 'image' differ in size, such as \(3, 4\) and \(6, 8\)"):

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from rwalk.streams import Benchmark, Stream, benchmark, class_incremental, permuted, with_validation
+from rwalk.streams import (
+    Benchmark,
+    Data,
+    Stream,
+    benchmark,
+    class_incremental,
+    dataset_incremental,
+    domain_incremental,
+    permuted,
+    with_validation,
+)
 from rwalk.streams.stratified import hold_out
 from streams.toys import numbered, told
 
@@ -80,6 +90,17 @@ def test_permutations_give_up_the_same_samples_and_share_memory():
 
 def replace_inputs(data, x):
     return type(data)(x, data.targets, data.task_labels)
+
+
+def test_each_of_several_datasets_gives_its_share():
+    parts = [Data(name, numbered({0: 8, 1: 4}, seed), numbered({0: 1, 1: 1})) for seed, name in enumerate("ab")]
+    for whole in (domain_incremental("toy", parts), dataset_incremental("toy", parts, task_labels=True)):
+        held_out = with_validation(whole, 0.25)
+        for before, kept, held in zip(
+            told(whole.train_stream), told(held_out.train_stream), told(held_out.valid_stream), strict=True
+        ):
+            assert sorted(kept + held) == before
+            assert sorted(Counter(label for _, label in held).values()) == [1, 2]
 
 
 class Lazy(Dataset):

@@ -100,7 +100,8 @@ def _online(name: str, data: list[Data], options: Options) -> Benchmark:
     split = class_incremental(
         name, data[0].train, data[0].test, groups, sizes=options.sizes, class_order=order, seed=seed
     )
-    count = SMALL_EXPERIENCES if options.n_experiences is None else options.n_experiences
+    usual = min(SMALL_EXPERIENCES, len(data[0].train))
+    count = usual if options.n_experiences is None else options.n_experiences
     return online(split, n_experiences=count, seed=seed or 0, name=name)
 
 
