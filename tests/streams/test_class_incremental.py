@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import TensorDataset
 
 from rwalk.streams import TensorData, class_incremental, data_loader
+from streams.toys import Lazy
 
 
 def samples(classes, each=3, seed=0):
@@ -89,20 +90,6 @@ def test_task_labels_make_each_experience_a_task():
             assert [set(e.dataset.task_labels.tolist()) for e in stream] == [{label} for label in labels]
 
 
-class Lazy(Dataset):
-    """Samples made when they are asked for, and how many were."""
-
-    def __init__(self, targets):
-        self.targets, self.reads = targets, 0
-
-    def __len__(self):
-        return len(self.targets)
-
-    def __getitem__(self, index):
-        self.reads += 1
-        return torch.full((2,), float(index)), self.targets[index]
-
-
 def test_data_outside_memory_is_split_by_its_labels_without_being_read():
     lazy = Lazy([3, 1, 1, 0, 3])
     benchmark = class_incremental("toy", lazy, lazy, 3, task_labels=True)
@@ -110,7 +97,7 @@ def test_data_outside_memory_is_split_by_its_labels_without_being_read():
     assert classes_of(benchmark) == [(0,), (1,), (3,)]
     assert [int(x[0]) for x, _ in benchmark.test_stream[2].dataset] == [0, 4]
     batch = next(iter(data_loader(benchmark.train_stream[2].dataset, 8, shuffle=False, task_label=2)))
-    assert [part.tolist() for part in batch] == [[[0.0, 0.0], [4.0, 4.0]], [3, 3], [2, 2]]
+    assert [part.tolist() for part in batch] == [[[0.0], [4.0]], [3, 3], [2, 2]]
 
 
 def test_pairs_of_tensors_are_split_in_memory():

@@ -6,11 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import Dataset
 
 from rwalk.streams import class_incremental, data_loader, online, permuted, taught_after, with_validation
 from rwalk.streams.online import arrival_times
-from streams.toys import numbered, numbers, told
+from streams.toys import Lazy, numbered, numbers, told
 
 
 def split(counts, n_experiences, **options):
@@ -143,20 +142,9 @@ def e_inputs(experience):
     return torch.cat([x for x, *_ in data_loader(experience.dataset, 100, shuffle=False)])
 
 
-class Lazy(Dataset):
-    """Samples made when they are asked for."""
-
-    targets = (0, 1, 0, 1)
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        return torch.tensor([float(index)]), self.targets[index]
-
-
 def test_data_outside_memory_arrives_too():
-    made = online(class_incremental("toy", Lazy(), Lazy(), 2), 2)
+    lazy = Lazy([0, 1, 0, 1])
+    made = online(class_incremental("toy", lazy, lazy, 2), 2)
     assert [sorted(numbers(e.dataset)[0]) for e in made.train_stream] == [[0, 2], [1, 3]]
 
 

@@ -382,6 +382,15 @@ def test_a_view_of_data_in_memory_stays_one():
     assert (found.targets.tolist(), found.task_labels.tolist()) == ([1, 0], [7, 8])
 
 
+def test_what_a_torch_dataset_does_to_its_samples_and_their_task_labels_stay():
+    data = TensorData(torch.ones(3, 2, dtype=torch.float64), torch.tensor([0, 1, 1]), torch.tensor([7, 8, 9]))
+    found = load_data(Subset(data, [1, 2]), test=Subset(data, [1, 2])).train
+    assert (found.x.dtype, found.task_labels.tolist()) == (torch.float32, [8, 9])
+    negated = TensorData(data.x, data.targets, transform=torch.neg)
+    found = load_data(Subset(negated, [0, 1]), test=Subset(negated, [0, 1])).train
+    assert found.batch(slice(None))[0].tolist() == [[-1.0, -1.0]] * 2
+
+
 PAIR = (np.zeros((2, 3)), [0, 1])
 
 

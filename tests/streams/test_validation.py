@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import Dataset
 
 from rwalk.streams import (
     Benchmark,
@@ -22,7 +21,7 @@ from rwalk.streams import (
     with_validation,
 )
 from rwalk.streams.stratified import hold_out
-from streams.toys import numbered, told
+from streams.toys import Lazy, numbered, told
 
 COUNTS = st.dictionaries(st.integers(0, 9), st.integers(2, 25), min_size=1, max_size=6)
 FRACTIONS = st.floats(0.01, 0.99)
@@ -101,19 +100,6 @@ def test_each_of_several_datasets_gives_its_share():
         ):
             assert sorted(kept + held) == before
             assert sorted(Counter(label for _, label in held).values()) == [1, 2]
-
-
-class Lazy(Dataset):
-    """Samples made when they are asked for."""
-
-    def __init__(self, targets):
-        self.targets = targets
-
-    def __len__(self):
-        return len(self.targets)
-
-    def __getitem__(self, index):
-        return torch.tensor([float(index)]), int(self.targets[index])
 
 
 def test_data_outside_memory_is_held_out_without_being_read():

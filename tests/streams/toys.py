@@ -1,6 +1,7 @@
 """Small labelled data whose samples can be told apart."""
 
 import torch
+from torch.utils.data import Dataset
 
 from rwalk.streams import TensorData
 
@@ -21,3 +22,19 @@ def numbers(dataset):
 def told(stream):
     """Pairs (number, label) of all samples of a stream, experience by experience."""
     return [list(zip(*numbers(experience.dataset), strict=True)) for experience in stream]
+
+
+class Lazy(Dataset):
+    """Sample i is the number i, made when it is asked for; counts how many were."""
+
+    def __init__(self, targets):
+        self.targets, self.reads = targets, 0
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        if index >= len(self):
+            raise IndexError(index)
+        self.reads += 1
+        return torch.tensor([float(index)]), int(self.targets[index])

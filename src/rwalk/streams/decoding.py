@@ -89,7 +89,7 @@ def decode_images(table: Any, column: str, size: tuple[int, int] | None = None) 
     return torch.cat([chunk.expand(-1, channels, -1, -1) for chunk in chunks])
 
 
-def as_inputs(x: Tensor, y: Tensor) -> TensorData:
+def as_inputs(x: Tensor, y: Tensor, task_labels: int | Tensor = 0) -> TensorData:
     """Labelled inputs as networks take them.
 
     Bytes become numbers from 0 to 1. Grey images and flat vectors do so at once; of three channels or more the bytes
@@ -99,14 +99,15 @@ def as_inputs(x: Tensor, y: Tensor) -> TensorData:
     Args:
         x: Inputs, shape (N, ...).
         y: Class labels, shape (N,).
+        task_labels: One for all, or one per sample, shape (N,).
     """
     if x.dtype is torch.float64:
         x = x.float()
     if x.dtype is torch.uint8:
         if x.dim() == 4 and x.shape[1] > 1:
-            return TensorData(x, y, transform=to_unit)
+            return TensorData(x, y, task_labels, transform=to_unit)
         x = to_unit(x)
-    return TensorData(x, y)
+    return TensorData(x, y, task_labels)
 
 
 def to_unit(x: Tensor) -> Tensor:

@@ -50,13 +50,15 @@ def _tensor(what: str, role: str, values: Any) -> Tensor:
 
 def _dataset(what: str, source: Dataset[Any]) -> TensorData:
     try:
-        data = as_tensor_data(source) or TensorData.from_samples([_sample(source, i) for i in range(len(source))])  # type: ignore[arg-type]
+        data = as_tensor_data(source)
+        if data is None:
+            data = TensorData.from_samples([_sample(source, i) for i in range(len(source))])  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{what} cannot be read into memory ({error}): expected samples (x, y) with tensors x of one shape and "
             f"whole numbers y"
         ) from error
-    return data if isinstance(source, TensorData) else as_inputs(data.x, data.targets)
+    return data if data.transform is not None else as_inputs(data.x, data.targets, data.task_labels)
 
 
 def _sample(source: Dataset[Any], position: int) -> tuple[Any, Any, Any]:
