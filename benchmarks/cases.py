@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from benchmarks.models import mlp, resnet18, transformer, wide
+from benchmarks.models import mlp, transformer, wide
+from rwalk.models import resnet18, slim_resnet18
 
 __all__ = ["CASES", "OPTIMIZERS", "Batch", "Case"]
 
@@ -68,8 +69,8 @@ CASES = (
     Case("mlp_270k", lambda: mlp(784, 256, 256, 10), steps=40, optimizers=BOTH),
     Case("mlp_6m", lambda: mlp(784, 2048, 2048, 10), optimizers=BOTH),
     Case("mlp_6m_batch8", lambda: mlp(784, 2048, 2048, 10), batch_size=8),
-    Case("resnet_1m", lambda: resnet18(20), shape=(3, 32, 32), seconds=30.0, optimizers=BOTH),
-    Case("resnet_11m", lambda: resnet18(64), shape=(3, 32, 32), batch_size=16, seconds=20.0, at_least=2),
+    Case("resnet_1m", lambda: slim_resnet18((3, 32, 32), 10), shape=(3, 32, 32), seconds=30.0, optimizers=BOTH),
+    Case("resnet_11m", lambda: resnet18((3, 32, 32), 10), shape=(3, 32, 32), batch_size=16, seconds=20.0, at_least=2),
     Case("transformer_11m", transformer, shape=(16,), batch_size=16, tokens=True, seconds=20.0, at_least=2),
     Case("wide_17m", lambda: wide(17_000_000), **SQUARE),
     Case("wide_50m", lambda: wide(50_000_000), **SQUARE, seconds=30.0, at_least=2),
