@@ -35,6 +35,7 @@ def test_a_new_optimizer_of_the_model_goes_on_like_the_old_one(learned):
     train(other, same, task=1, steps=9)
     assert_same(weights(model), weights(other))
     assert_same_state(rwalk.state_dict(), reference.state_dict())
+    rwalk.detach()
     train(model, optimizer, task=1, steps=1)
     assert rwalk.steps == 19  # the old one is followed no more
 

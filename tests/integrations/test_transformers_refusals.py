@@ -88,9 +88,26 @@ def test_an_optimizer_replaced_in_mid_training(tmp_path):
 
     callback = RWalkTrainerCallback(CONFIG)
     framework = trainer(classifier(), tmp_path, labelled(0), callback, Replace())
-    with pytest.raises(RWalkError, match="did not see optimizer step 4: the optimizer was replaced"):
+    with pytest.raises(RWalkError, match=r"SGD is about to move parameters .* \(AdamW\), and would not see this step"):
         framework.train()
     assert callback.rwalk.steps == 3
+
+
+def test_an_optimizer_that_takes_its_steps_in_secret(tmp_path):
+    class InBackward(torch.optim.SGD):
+        """As LOMO: what Trainer calls a step is none, and runs no hooks."""
+
+        def step(self, closure=None):
+            return None
+
+        step.hooked = True
+
+    model, callback = classifier(), RWalkTrainerCallback(CONFIG)
+    optimizer = InBackward(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    framework = trainer(model, tmp_path, labelled(0), callback, optimizers=(optimizer, schedule))
+    with pytest.raises(RWalkError, match=r"did not see optimizer step 1: .*changes weights during backward \(LOMO\)"):
+        framework.train()
 
 
 def begin(tmp_path, optimizer, model, **state):

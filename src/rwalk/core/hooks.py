@@ -6,17 +6,15 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
+from rwalk.core.attachments import follow, follower_of, let_go
 from rwalk.errors import RWalkError
 
 __all__ = ["OptimizerHooks", "base_optimizer", "release"]
-
-_ATTACHED: WeakKeyDictionary[Optimizer, ref[OptimizerHooks]] = WeakKeyDictionary()
 
 
 def base_optimizer(optimizer: Optimizer) -> Optimizer:
@@ -33,8 +31,7 @@ def base_optimizer(optimizer: Optimizer) -> Optimizer:
 
 def release(optimizer: Optimizer) -> bool:
     """Detach whatever follows an optimizer; whether there was anything."""
-    held = _ATTACHED.get(base_optimizer(optimizer))
-    hooks = None if held is None else held()
+    hooks = follower_of(base_optimizer(optimizer))
     if hooks is None:
         return False
     hooks.rwalk.detach()
@@ -66,6 +63,7 @@ class OptimizerHooks:
       step by itself.
     - A step that raises is not counted. Its ``.grad`` holds the penalty's gradient: clear it before trying again.
     - A step that calls its parent class's ``step`` fires the hooks of both; only the outer ones count.
+    - Another optimizer that is about to move the same parameters is refused: its steps would not be seen.
 
     Args:
         optimizer: Whose steps to follow.
@@ -81,7 +79,7 @@ class OptimizerHooks:
                 "LBFGS evaluates its closure several times a step, so there is no one gradient to score: "
                 "use a first-order optimizer"
             )
-        if optimizer in _ATTACHED:
+        if follower_of(optimizer) is not None:
             raise RWalkError(
                 "another RWalk is attached to this optimizer: detach() it first (RWalk.release(optimizer) does, if it "
                 "is out of reach), or use one RWalk (one plugin) only"
@@ -96,14 +94,18 @@ class OptimizerHooks:
         self._caller: FrameType | None = None  # who called the step that was read
         self._closure: Callable[[], Any] | None = None
         self._nested = 0
-        _ATTACHED[optimizer] = ref(self)
+        follow(optimizer, self)
 
     def remove(self) -> None:
         """Stop following."""
         for handle in self._handles:
             handle.remove()
         self._read = self._caller = self._closure = None
-        _ATTACHED.pop(self._optimizer, None)
+        let_go(self._optimizer)
+
+    def is_stepping(self) -> bool:
+        """Whether the optimizer is in the middle of a step that is followed."""
+        return self._caller is not None and _is_running(self._caller)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         closure = kwargs.get("closure") or next((arg for arg in args[1:] if callable(arg)), None)

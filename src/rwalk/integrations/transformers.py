@@ -88,8 +88,8 @@ class RWalkTrainerCallback(TrainerCallback):
         """Notice a step that RWalk did not see. Under a GradScaler it may have been skipped."""
         if self._core.steps == self._steps and getattr(kwargs["optimizer"], "scaler", None) is None:
             raise RWalkError(
-                f"RWalk did not see optimizer step {state.global_step + 1}: the optimizer was replaced in mid-training "
-                "or changes weights during backward (LOMO); give Trainer another one, and before train()"
+                f"RWalk did not see optimizer step {state.global_step + 1}: the optimizer runs no step hooks, or "
+                "changes weights during backward (LOMO); give Trainer another one, before train()"
             )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
