@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import rwalk
+from experiments.small import small
 from rwalk.experiments import METHODS, RunSpec, run
 from rwalk.experiments.results import SCHEMA_VERSION
 from training.toys import Recorder
 
-SMALL = {"benchmark": "split-digits", "epochs": 1, "n_experiences": 3, "hidden": (16,), "batch_size": 64}
 METRICS = {
     "average_accuracy",
     "forgetting",
@@ -20,10 +20,6 @@ METRICS = {
     "forward_transfer",
     "learning_accuracy",
 }
-
-
-def small(method="rwalk", **settings):
-    return RunSpec(**{**SMALL, "method": method, **settings})
 
 
 @pytest.fixture(scope="module")

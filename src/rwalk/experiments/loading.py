@@ -78,7 +78,10 @@ def build_spec(values: Mapping[str, Any], /, **overrides: Any) -> RunSpec:
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first thing that is wrong, in one line that names it."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    key, *inside = first["loc"] or ("",)
+    if model is RunSpec:  # what else stands there is pydantic's names of alternatives
+        inside = [part for part in inside if isinstance(part, int)]
+    where = ".".join(str(part) for part in (key, *inside))
     kind = "spec" if model is RunSpec else model.__name__.lower()
     if first["type"] == "missing":
         way_out = "name one, as an option or in a spec file; `rwalk list` shows them"

@@ -20,7 +20,7 @@ from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.store import write_json
 from rwalk.models.registry import find_builder
 
-__all__ = ["Reference", "last_reference", "reference_folder", "reference_for", "reference_spec"]
+__all__ = ["Reference", "last_reference", "reference_folder", "reference_for", "reference_key", "reference_spec"]
 
 #: Changes whenever the same spec would train another reference than before.
 REVISION = 1
@@ -72,26 +72,9 @@ def reference_spec(spec: RunSpec) -> RunSpec:
     return spec.model_copy(update={**shared, **unused, "seed": seed, "hidden": hidden})
 
 
-def _tasks(spec: RunSpec) -> int:
-    return len(evaluated(stream_of(spec)))
-
-
-def _kept(spec: RunSpec, k: int, folder: Path | None) -> float:
-    folder, shared = reference_folder() if folder is None else folder, reference_spec(spec)
-    key = _key(shared, k)
-    target = folder / f"{key}.json"
-    if not target.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{key}.lock"):
-            if not target.is_file():
-                accuracy = _trained(shared, k)
-                about = {"config": shared.canonical(), "tasks": k, "versions": versions()}
-                write_json({"accuracy": accuracy, **about}, target)
-    return float(json.loads(target.read_text(encoding="utf-8"))["accuracy"])
-
-
-def _key(shared: RunSpec, k: int) -> str:
-    """Names all that determines the accuracy: settings, data, a network's own code, and what computes."""
+def reference_key(spec: RunSpec, k: int) -> str:
+    """Names all that determines the reference on task k: settings, data, a network's own code, and what computes."""
+    shared = reference_spec(spec)
     data = stream_of(shared)
     determined: dict[str, Any] = {
         "config": shared.canonical(),
@@ -102,6 +85,24 @@ def _key(shared: RunSpec, k: int) -> str:
         "revision": REVISION,
     }
     return blake2b(json.dumps(determined, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def _tasks(spec: RunSpec) -> int:
+    return len(evaluated(stream_of(spec)))
+
+
+def _kept(spec: RunSpec, k: int, folder: Path | None) -> float:
+    folder, shared = reference_folder() if folder is None else folder, reference_spec(spec)
+    key = reference_key(spec, k)
+    target = folder / f"{key}.json"
+    if not target.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{key}.lock"):
+            if not target.is_file():
+                accuracy = _trained(shared, k)
+                about = {"config": shared.canonical(), "tasks": k, "versions": versions()}
+                write_json({"accuracy": accuracy, **about}, target)
+    return float(json.loads(target.read_text(encoding="utf-8"))["accuracy"])
 
 
 def _source(model: str) -> str | None:
