@@ -35,7 +35,8 @@ class RunSpec(BaseModel):
         model: Name of a network, or the import path ``package.module:function`` of one.
         model_options: Its keyword arguments.
         hidden: Widths of the hidden layers of ``model="mlp"``.
-        heads: ``"single"`` output layer; ``"masked"``, single and of the classes seen only; ``"multi"``, one for each
+        heads: ``"single"`` output layer; ``"masked"``, single and of the classes seen only; ``"current"``, single and
+            trained among an experience's own classes only, without exemplars; ``"multi"``, one for each
             task label; ``"growing"`` with the classes.
         exemplars: Exemplars kept of each class and replayed; 0 for none.
         exemplars_total: Exemplars kept altogether, instead.
@@ -68,7 +69,7 @@ class RunSpec(BaseModel):
     model: str = "mlp"
     model_options: dict[str, Any] = Field(default_factory=dict)
     hidden: tuple[Positive, ...] = (256, 256)
-    heads: Literal["single", "masked", "multi", "growing"] = "single"
+    heads: Literal["single", "masked", "current", "multi", "growing"] = "single"
     exemplars: int = Field(default=0, ge=0)
     exemplars_total: Positive | None = None
     sampler: str = "uniform"
@@ -135,6 +136,8 @@ class RunSpec(BaseModel):
     def _heads_have_tasks(self) -> RunSpec:
         if self.heads == "multi" and not self.task_labels:
             raise ValueError("heads='multi': a head for each task needs task_labels=true; 'masked' needs none")
+        if self.heads == "current" and (self.exemplars or self.exemplars_total):
+            raise ValueError("heads='current' learns nothing from exemplars of other classes: take 'masked' with them")
         return self
 
     @model_validator(mode="after")

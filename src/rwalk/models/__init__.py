@@ -2,6 +2,7 @@
 
 from rwalk.models.calling import ModelCall
 from rwalk.models.cnn import paper_cnn
+from rwalk.models.current_head import CurrentClassifier
 from rwalk.models.dynamic import DynamicModule, MultiTaskModule, adapt
 from rwalk.models.growing import grow
 from rwalk.models.mlp import mlp
@@ -15,6 +16,7 @@ from rwalk.models.text import text_mlp
 __all__ = [
     "HEADS",
     "MODELS",
+    "CurrentClassifier",
     "DynamicModule",
     "Features",
     "IncrementalClassifier",

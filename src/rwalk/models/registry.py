@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from rwalk.models.cnn import paper_cnn
+from rwalk.models.current_head import CurrentClassifier
 from rwalk.models.importing import import_function
 from rwalk.models.mlp import mlp
 from rwalk.models.multi_head import MultiHeadClassifier
@@ -35,6 +36,7 @@ MODELS: dict[str, Builder] = {
 HEADS: dict[str, Callable[[int, int], nn.Module]] = {
     "single": nn.Linear,
     "masked": MaskedClassifier,
+    "current": CurrentClassifier,
     "multi": MultiHeadClassifier,
     "growing": lambda in_features, n_classes: IncrementalClassifier(in_features, min(2, n_classes)),
 }
@@ -52,8 +54,8 @@ def build_model(
         input_shape: Shape of one input.
         n_classes: Number of classes.
         heads: ``"single"``, an output for every class, as the network builds it itself; ``"masked"``, the same limited
-            to the classes seen; ``"multi"``, one output layer for each task label; ``"growing"``, outputs as classes
-            arrive.
+            to the classes seen; ``"current"``, limited to the experience's own classes in training; ``"multi"``, one
+            output layer for each task label; ``"growing"``, outputs as classes arrive.
         options: The network's own settings.
 
     Returns:
