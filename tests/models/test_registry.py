@@ -1,12 +1,21 @@
 """Networks by name or by import path, with the head that is asked for."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from rwalk.models import HEADS, MODELS, IncrementalClassifier, MaskedClassifier, MultiHeadClassifier, build_model
+from rwalk.models import (
+    HEADS,
+    MODELS,
+    CurrentClassifier,
+    IncrementalClassifier,
+    MaskedClassifier,
+    MultiHeadClassifier,
+    build_model,
+)
 
 USERS_OWN = """
 import torch
@@ -39,6 +48,7 @@ number = 3
 KINDS = {
     "single": nn.Linear,
     "masked": MaskedClassifier,
+    "current": CurrentClassifier,
     "multi": MultiHeadClassifier,
     "growing": IncrementalClassifier,
 }
@@ -68,8 +78,11 @@ def test_options_reach_the_network():
     assert build_model("mlp", (4,), 3, "multi", hidden=(7, 5)).classifier.in_features == 5
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["not on the path", "on the path"])
 @pytest.mark.parametrize("heads", HEADS)
-def test_a_network_by_import_path_gets_any_head(own, heads):
+def test_a_network_by_import_path_gets_any_head(own, heads, known, monkeypatch):
+    if known:
+        monkeypatch.syspath_prepend(str(Path.cwd()))
     path = list(sys.path)
     network = build_model(f"{own}:net", (4,), 3, heads, width=6)
     assert sys.path == path
@@ -114,7 +127,9 @@ def test_names_that_lead_nowhere(own, name, message):
 
 
 def test_other_refusals(own):
-    with pytest.raises(ValueError, match="heads='double': expected one of 'single', 'masked', 'multi', 'growing'"):
+    with pytest.raises(
+        ValueError, match="heads='double': expected one of 'single', 'masked', 'current', 'multi', 'growing'"
+    ):
         build_model("mlp", (4,), 3, "double")
     with pytest.raises(ValueError, match="n_classes=0: expected at least 1"):
         build_model("mlp", (4,), 0)
