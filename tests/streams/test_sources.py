@@ -446,8 +446,16 @@ PAIR = (np.zeros((2, 3)), [0, 1])
             ValueError,
             "the training data of cats cannot be read into memory (",
         ),
-        ("digits", {"test": PAIR}, ValueError, "test=tuple: digits brings test data of its own (see test_split)"),
-        ("digits", {"label_column": "y"}, ValueError, "label_column does not apply to digits, which have no columns"),
+        ("digits", {"test": PAIR}, ValueError, "test=tuple: cats brings test data of its own (see test_split)"),
+        (
+            {"train": pictures([0]), "test": pictures([0])},
+            {"test": PAIR},
+            ValueError,
+            "test=tuple: cats brings test data of its own (see test_split)",
+        ),
+        ("digits", {"config": "a"}, ValueError, "config='a' does not apply to cats, which is no table in files"),
+        ("digits", {"test_fraction": 0.5}, ValueError, "test_fraction=0.5 does not apply to cats, which is no table"),
+        (PAIR, {"test": PAIR, "label_column": "y"}, ValueError, "label_column='y' does not apply to cats, which is no"),
     ],
 )
 def test_what_is_no_labelled_data_in_memory_is_refused_in_one_line(source, options, error, message):

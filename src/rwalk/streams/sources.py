@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,15 @@ def load_data(
         text_length=text_length,
         vocabulary=vocabulary,
     )
-    if isinstance(source, str | Path):
+    if isinstance(source, str | Path | Mapping):
+        called = name or ("the dataset" if isinstance(source, Mapping) else str(source))
         if test is not None:
-            raise ValueError(f"test={type(test).__name__}: {source} brings test data of its own (see test_split)")
-        return _named(str(source), name or str(source), config, reading)
-    if isinstance(source, Mapping):
-        return read_tables(name or "the dataset", source, reading)
+            raise ValueError(f"test={type(test).__name__}: {called} brings test data of its own (see test_split)")
+        if isinstance(source, Mapping):
+            return read_tables(called, source, reading)
+        return _named(str(source), called, config, reading)
     called = name or "data"
+    _refuse_options(called, config, replace(reading, test_fraction=None))
     if (test is None) == (test_fraction is None):
         raise ValueError(f"{called}: give test data with test=, or a share to hold out with test_fraction=")
     found = [read_into_memory(f"the training data of {called}", source)]
@@ -116,13 +118,17 @@ def check_source(source: str) -> None:
     )
 
 
+def _refuse_options(name: str, config: str | None, reading: Reading) -> None:
+    given = {"config": config, **vars(reading)}
+    for option, usual in {"config": None, **vars(Reading())}.items():
+        if given[option] != usual:
+            raise ValueError(f"{option}={given[option]!r} does not apply to {name}, which is no table in files")
+
+
 def _named(source: str, name: str, config: str | None, reading: Reading) -> Data:
     check_source(source)
     if source == "digits":
-        usual = Reading()
-        changed = [f.name for f in fields(usual) if getattr(reading, f.name) != getattr(usual, f.name)]
-        if changed or config is not None:
-            raise ValueError(f"{changed[0] if changed else 'config'} does not apply to digits, which have no columns")
+        _refuse_options(name, config, reading)
         return replace(load_digits(), name=name)
     if source in KNOWN:
         known = KNOWN[source]

@@ -53,9 +53,12 @@ def with_validation(benchmark: Benchmark, fraction: float = 0.1, seed: int = 0) 
 
 
 def _correspond(benchmark: Benchmark) -> bool:
-    """Whether test experience j has the classes of training experience j."""
-    train, test = benchmark.train_stream, benchmark.test_stream
-    return [e.classes_in_this_experience for e in train] == [e.classes_in_this_experience for e in test]
+    """Whether test experience j has the classes of training experience j, and is taught by it."""
+    taught, tested = (
+        [experience.classes_in_this_experience for experience in stream]
+        for stream in (benchmark.train_stream, benchmark.test_stream)
+    )
+    return taught == tested and benchmark.test_stream.milestones == tuple(range(1, len(taught) + 1))
 
 
 def _by_experience(stream: Stream, fraction: float, seed: int) -> tuple[Stream, Stream]:
@@ -73,7 +76,7 @@ def _by_classes(benchmark: Benchmark, fraction: float, seed: int) -> Benchmark:
             f"{benchmark.name} has no tasks and tests the same classes in several domains: hold validation data out "
             f"before, as in online(with_validation(benchmark), samples)"
         )
-    labels = [labels_of(experience.dataset) for experience in train]
+    labels = [labels_of(experience.dataset).cpu() for experience in train]
     held = torch.zeros(sum(map(len, labels)), dtype=torch.bool)
     held[hold_out(torch.cat(labels), fraction, seed)[1]] = True
     masks = held.split([len(part) for part in labels])
