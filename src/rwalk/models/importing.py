@@ -45,9 +45,10 @@ def import_function(path: str) -> Callable[..., Any]:
 @contextmanager
 def _current_folder_last() -> Iterator[None]:
     """A command, unlike ``python -m``, does not look for modules in the folder where it was called."""
-    here = str(Path.cwd())
-    sys.path.append(here)
+    before, here = list(sys.path), str(Path.cwd())
+    if here not in before:
+        sys.path.append(here)
     try:
         yield
     finally:
-        sys.path.remove(here)
+        sys.path[:] = before

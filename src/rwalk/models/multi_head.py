@@ -104,7 +104,6 @@ class MultiHeadClassifier(MultiTaskModule):
         if not self.training:
             self._evaluated = arriving
             return
-        self._evaluated = {}
         for task, classes in arriving.items():
             self._make_room(task, classes)
 

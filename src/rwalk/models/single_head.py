@@ -106,7 +106,8 @@ class IncrementalClassifier(MaskedClassifier):
     def adaptation(self, experience: Any) -> None:
         """In train mode: grow, and count the classes as seen. In eval mode: have an output for each of them."""
         super().adaptation(experience)
-        self._evaluated = 0 if self.training else max(experience.classes_in_this_experience) + 1
+        if not self.training:
+            self._evaluated = max(experience.classes_in_this_experience) + 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores of classes, shape (B, C), of features (B, ``in_features``)."""
