@@ -5,7 +5,7 @@ from itertools import chain
 import torch
 from torch import nn
 
-from rwalk.streams import Benchmark, TensorData, class_incremental
+from rwalk.streams import Benchmark, Stream, TensorData, class_incremental
 from rwalk.training import HOOKS, BasePlugin, Naive
 
 
@@ -20,6 +20,13 @@ def blobs(classes: int = 4, per_class: int = 6, seed: int = 0) -> TensorData:
 def toy(experiences: int = 2, per_class: int = 6) -> Benchmark:
     """Four classes; with two experiences each has ``2 * per_class`` training samples and as many for testing."""
     return class_incremental("toy", blobs(per_class=per_class), blobs(per_class=per_class, seed=1), experiences)
+
+
+def six_classes(*, task_labels: bool = False) -> Stream:
+    """60 samples of 5 numbers in float64, two classes an experience, for twins that go on for a while."""
+    x = torch.randn(60, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    data = TensorData(x, torch.arange(60) % 6)
+    return class_incremental("six classes", data, data, 3, task_labels=task_labels).train_stream
 
 
 def net(outputs: int = 4, dropout: float = 0.0, seed: int = 0) -> nn.Sequential:

@@ -9,6 +9,8 @@ from rwalk.training.plugins import (
     EvaluationPlugin,
     LoggingPlugin,
     LRSchedulerPlugin,
+    LwFPlugin,
+    MASPlugin,
     ReplayPlugin,
     RWalkPlugin,
 )
@@ -23,6 +25,8 @@ __all__ = [
     "EvaluationPlugin",
     "LRSchedulerPlugin",
     "LoggingPlugin",
+    "LwFPlugin",
+    "MASPlugin",
     "Naive",
     "PeriodicEval",
     "RWalkPlugin",

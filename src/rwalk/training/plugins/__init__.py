@@ -4,6 +4,8 @@ from rwalk.training.plugins.early_stopping import EarlyStoppingPlugin
 from rwalk.training.plugins.evaluation import EvaluationPlugin
 from rwalk.training.plugins.logs import LoggingPlugin
 from rwalk.training.plugins.lr_scheduling import LRSchedulerPlugin
+from rwalk.training.plugins.lwf import LwFPlugin
+from rwalk.training.plugins.mas import MASPlugin
 from rwalk.training.plugins.replay import ReplayPlugin
 from rwalk.training.plugins.rwalk import RWalkPlugin
 
@@ -12,6 +14,8 @@ __all__ = [
     "EvaluationPlugin",
     "LRSchedulerPlugin",
     "LoggingPlugin",
+    "LwFPlugin",
+    "MASPlugin",
     "RWalkPlugin",
     "ReplayPlugin",
 ]

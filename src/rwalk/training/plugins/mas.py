@@ -1,0 +1,120 @@
+"""Memory Aware Synapses as a plugin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rwalk.models import ModelCall
+from rwalk.models.wrappers import unwrapped
+from rwalk.streams import data_loader, task_label_of
+from rwalk.training.events import BasePlugin
+
+__all__ = ["MASPlugin", "sensitivity"]
+
+
+def sensitivity(outputs: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
+    r"""How much each parameter moves the output for one sample, :math:`|\partial \|f(x)\|^2 / \partial\theta|`.
+
+    Scores of classes that are out of the question (the dtype's lowest number) are no part of the output.
+
+    Args:
+        outputs: Scores :math:`f(x)`, shape (1, C), with their graph.
+        parameters: :math:`\theta`.
+
+    Returns:
+        A tensor in each parameter's shape; zeros where it has no part in the output.
+
+    Example:
+        >>> weight = nn.Parameter(torch.tensor([[1.0], [-2.0]]))
+        >>> sensitivity(torch.tensor([[3.0]]) @ weight.T, [weight])
+        [tensor([[18.],
+                [36.]])]
+    """
+    inside = outputs > torch.finfo(outputs.dtype).min
+    length = outputs.masked_fill(~inside, 0.0).square().sum()
+    return [gradient.abs() for gradient in torch.autograd.grad(length, parameters, materialize_grads=True)]
+
+
+class MASPlugin(BasePlugin):
+    r"""Holds parameters that the output is sensitive to near the value that they had.
+
+    After each experience, importances :math:`\Omega_i` grow by the mean ``sensitivity`` over its samples, in eval mode
+    and one sample at a time, and anchors :math:`\theta^*` are set. From then on
+    :math:`\lambda \sum_i \Omega_i (\theta_i - \theta^*_i)^2` is added to the loss. Labels play no part in it.
+
+    Args:
+        strength: :math:`\lambda`.
+        samples: How many samples of an experience are looked at, evenly spaced; all if None.
+
+    Raises:
+        ValueError: ``strength`` is negative, or ``samples`` is below 1.
+
+    Attributes:
+        importances: :math:`\Omega` by parameter name.
+        anchors: :math:`\theta^*` by parameter name.
+
+    Example:
+        >>> MASPlugin(strength=0.5).importances
+        {}
+
+    References:
+        Aljundi et al., *Memory Aware Synapses: Learning what (not) to forget*, ECCV 2018.
+    """
+
+    def __init__(self, strength: float = 1.0, samples: int | None = None) -> None:
+        if not 0.0 <= strength < float("inf"):
+            raise ValueError(f"strength={strength!r}: expected a number ≥ 0")
+        if samples is not None and samples < 1:
+            raise ValueError(f"samples={samples!r}: expected at least 1")
+        self.strength, self.samples = strength, samples
+        self.importances: dict[str, Tensor] = {}
+        self.anchors: dict[str, Tensor] = {}
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Parameters that have grown since are free in what is new of them."""
+        for name, parameter in _trained(strategy.model):
+            if name in self.importances and self.importances[name].shape != parameter.shape:
+                self.importances[name] = _grown(self.importances[name], parameter.shape)
+                self.anchors[name] = _grown(self.anchors[name], parameter.shape)
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        """Add the penalty to the loss."""
+        for name, parameter in _trained(strategy.model):
+            if name in self.importances:
+                away = parameter - self.anchors[name]
+                strategy.loss = strategy.loss + self.strength * (self.importances[name] * away.square()).sum()
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Look at the experience's samples once more; what was learned becomes the anchor."""
+        model, dataset = unwrapped(strategy.model), strategy.experience.dataset
+        names, parameters = zip(*_trained(model), strict=True)
+        count = len(dataset) if self.samples is None else min(self.samples, len(dataset))
+        chosen = set(torch.linspace(0, len(dataset) - 1, count).round().int().tolist())
+        totals = [torch.zeros_like(parameter) for parameter in parameters]
+        call, modes = ModelCall(model), {module: module.training for module in model.modules()}
+        model.eval()
+        batches = data_loader(dataset, 1, shuffle=False, task_label=task_label_of(strategy.experience))
+        for position, batch in enumerate(batches):
+            if position in chosen:
+                x, _, task_labels = (part.to(strategy.device) for part in batch)
+                torch._foreach_add_(totals, sensitivity(call(x, task_labels), list(parameters)))
+        for module, mode in modes.items():
+            module.training = mode
+        for name, parameter, total in zip(names, parameters, totals, strict=True):
+            old = self.importances.get(name)
+            self.importances[name] = total / len(chosen) if old is None else old + total / len(chosen)
+            self.anchors[name] = parameter.detach().clone()
+
+
+def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, parameter) for name, parameter in unwrapped(model).named_parameters() if parameter.requires_grad]
+
+
+def _grown(values: Tensor, shape: torch.Size) -> Tensor:
+    """Old values in place, zeros after them in every dimension that has become longer."""
+    more = [size for new, old in zip(shape, values.shape, strict=True) for size in (new - old, 0)]
+    return F.pad(values, more[::-1])
