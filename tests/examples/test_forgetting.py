@@ -13,6 +13,8 @@ COMMANDS = {
     "plain_pytorch": (),
     "task_free": (),
     "lightning_fit": (),
+    "hf_text_classification": (),
+    "hf_causal_lm_lora": (),
     "accelerate_launch": (*LAUNCH, "--mixed_precision=no", "--dynamo_backend=no"),
 }
 

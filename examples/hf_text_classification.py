@@ -1,0 +1,74 @@
+"""Hugging Face Trainer: one callback, given to the Trainer of each task. What is a text about, in two languages?
+
+Run it: python examples/hf_text_classification.py
+"""
+
+import random
+
+import torch
+from transformers import BertConfig, BertForSequenceClassification, PrinterCallback, Trainer
+from two_languages import LENGTH, TOPICS, VOCABULARY, arguments, encoded, two_languages
+from two_tasks import compare
+
+from rwalk import RWalkConfig
+from rwalk.integrations.transformers import RWalkTrainerCallback
+
+CONFIG = RWalkConfig(ewc_lambda=30.0, ewc_alpha=0.01, alpha_warmup=True)
+
+
+def texts(language, numbers, count, seed):
+    """Texts with the topic that each is about."""
+    chance = random.Random(seed)
+    topics = chance.choices(range(TOPICS), k=count)
+    rows = [encoded(language.about(topic, chance), numbers) for topic in topics]
+    return [{"input_ids": row, "labels": topic} for row, topic in zip(rows, topics, strict=True)]
+
+
+def classifier(seed):
+    """A tiny BERT with random weights."""
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=96,
+        max_position_embeddings=LENGTH,
+        hidden_dropout_prob=0.0,
+        num_labels=TOPICS,
+    )
+    return BertForSequenceClassification(config)
+
+
+def train(model, data, callbacks):
+    """One task is one training."""
+    trainer = Trainer(model, arguments(num_train_epochs=5, learning_rate=1e-3), train_dataset=data, callbacks=callbacks)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+
+
+@torch.no_grad()
+def accuracy(model, data):
+    """Share of the topics that are named correctly, in %."""
+    topics = torch.tensor([sample["labels"] for sample in data])
+    scores = model.eval()(torch.stack([sample["input_ids"] for sample in data])).logits
+    return 100 * (scores.argmax(dim=1) == topics).float().mean().item()
+
+
+def run(seed, protected):
+    """Learn A, then B; accuracy on A after A, on A after B and on B after B."""
+    languages, numbers = two_languages(seed)
+    train_a, train_b = (texts(language, numbers, 2000, seed) for language in languages)
+    test_a, test_b = (texts(language, numbers, 500, seed + 1000) for language in languages)
+    model = classifier(seed)
+    callbacks = [RWalkTrainerCallback(CONFIG)] if protected else []  # the same object for both trainings
+
+    train(model, train_a, callbacks)
+    after_a = accuracy(model, test_a)
+
+    train(model, train_b, callbacks)
+    return after_a, accuracy(model, test_a), accuracy(model, test_b)
+
+
+if __name__ == "__main__":
+    compare(run)
