@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmarks.beside_avalanche.page import cells
@@ -27,6 +28,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--tuning-seeds": {"type": int, "metavar": "N", "help": f"how many seeds λ is chosen by ({TUNING_SEEDS})"},
     "--grid": {"type": float, "nargs": "+", "metavar": "LAMBDA", "help": "values of λ that either may choose from"},
     "--jobs": {"type": int, "default": 2, "metavar": "N", "help": "processes (2)"},
+    "--runs": {"type": Path, "metavar": "FOLDER", "help": "keep finished runs there, and find them again"},
     "--set": {
         "action": "append",
         "default": [],
@@ -55,6 +57,7 @@ def measure(
     tuning_seeds: int | None = None,
     grid: Sequence[float] | None = None,
     jobs: int = 2,
+    runs: Path | None = None,
     changes: Sequence[str] = (),
 ) -> BesideAvalanche:
     """Run the paper's split-MNIST protocols with rwalk and with Avalanche's own RWalkPlugin and ReplayPlugin.
@@ -65,6 +68,7 @@ def measure(
         tuning_seeds: How many seeds λ is chosen by.
         grid: Values of λ.
         jobs: Processes.
+        runs: Where finished runs are kept and found again.
         changes: ``KEY=VALUE`` entries that change the protocols.
 
     Raises:
@@ -82,6 +86,7 @@ def measure(
         seeds=count,
         tuning_seeds=tuple(range(tuning_seeds or (1 if quick else TUNING_SEEDS))),
         jobs=jobs,
+        folder=runs,
     )
     result = BesideAvalanche({"grid": list(plan.grid), "held_out": VALIDATION, **_counts(plan), "changes": changes})
     for protocol, spec in specs.items():

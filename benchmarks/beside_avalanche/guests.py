@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from avalanche.models import IncrementalClassifier, MultiHeadClassifier, MultiTaskModule
-from avalanche.training.plugins import ReplayPlugin, RWalkPlugin
+from avalanche.training.plugins import ReplayPlugin, RWalkPlugin, SupervisedPlugin
 from avalanche.training.storage_policy import ClassBalancedBuffer
 from torch import Tensor, nn
 
+from benchmarks.beside_avalanche.remembered import asked_for
 from rwalk.experiments.spec import RunSpec
+from rwalk.streams import Benchmark
 
 __all__ = ["their_network", "their_plugins"]
 
@@ -27,6 +29,20 @@ class _TaskNetwork(MultiTaskModule):
     def forward(self, x: Tensor, task_labels: Tensor) -> Tensor:
         """Scores of classes."""
         return self.classifier(self.features(x), task_labels)
+
+
+class _AsksFor(SupervisedPlugin):
+    """Tells Avalanche's replay how many remembered samples a batch of each experience after the first is to hold."""
+
+    def __init__(self, replay: ReplayPlugin, numbers: Sequence[int]) -> None:
+        super().__init__()
+        self.replay, self.numbers = replay, numbers
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 - the hook's signature
+        """Set the number; before the first experience there is nothing to remember."""
+        index = strategy.experience.current_experience
+        if index:
+            self.replay.batch_size_mem = self.numbers[index - 1]
 
 
 def their_network(network: Any, heads: str, n_classes: int, train_stream: Iterable[Any]) -> nn.Module:
@@ -61,18 +77,18 @@ def their_network(network: Any, heads: str, n_classes: int, train_stream: Iterab
     raise ValueError(f"heads={heads!r}: Avalanche's RWalkPlugin takes 'single', 'masked' or 'multi'")
 
 
-def their_plugins(spec: RunSpec, n_classes: int) -> list[Any]:
+def their_plugins(spec: RunSpec, data: Benchmark) -> list[Any]:
     """Avalanche's Riemannian Walk and, with exemplars, its replay: uniform, balanced by class."""
-    config = spec.rwalk_config
+    config, classes = spec.rwalk_config, data.n_classes
     plugins: list[Any] = [RWalkPlugin(config.ewc_lambda, config.ewc_alpha, config.delta_t)]
     if spec.exemplars:
-        budget = spec.exemplars * n_classes
-        memory = ClassBalancedBuffer(budget, adaptive_size=False, total_num_classes=n_classes)
-        plugins.append(ReplayPlugin(budget, batch_size_mem=spec.replay_batch_size, storage_policy=memory))
+        memory = ClassBalancedBuffer(spec.exemplars * classes, adaptive_size=False, total_num_classes=classes)
     elif spec.exemplars_total:
         memory = ClassBalancedBuffer(spec.exemplars_total)
-        plugins.append(ReplayPlugin(spec.exemplars_total, batch_size_mem=spec.replay_batch_size, storage_policy=memory))
-    return plugins
+    else:
+        return plugins
+    replay = ReplayPlugin(memory.max_size, storage_policy=memory)
+    return [*plugins, _AsksFor(replay, asked_for(spec, data)), replay]
 
 
 @torch.no_grad()

@@ -33,13 +33,15 @@ def section(report: Mapping[str, Any]) -> str:
     known = ", ".join(f"{name} {versions[name]}" for name in ("torch", "rwalk") if versions[name])
     told = "".join(f" --set {change}" for change in settings["changes"])
     quick = " --quick" if settings["quick"] else ""
+    reused = sum(study["reused"] for study in report["studies"])
+    before = f" ({reused} runs were finished before)" if reused else ""
     lines = [
         "## Beside Avalanche\n",
         f"`python -m benchmarks.beside_avalanche{quick}{told}`: rwalk, and Avalanche {versions['avalanche-lib']} with "
-        f"its own `RWalkPlugin` and `ReplayPlugin`, on one protocol; "
-        f"{_seeds(settings['seeds'])}, {settings['seconds'] / 60:.1f} minutes, {report['date'][:10]}, {known}. For "
-        f"each row λ was chosen on {settings['held_out']:.0%} of the training data, held out, with "
-        f"{_seeds(settings['tuning_seeds'])}, from {', '.join(f'{value:g}' for value in settings['grid'])}.\n",
+        f"its own `RWalkPlugin` and `ReplayPlugin`, on one protocol; {_seeds(settings['seeds'])}, "
+        f"{settings['seconds'] / 60:.1f} minutes{before}, {report['date'][:10]}, {known}. For each row λ was chosen on "
+        f"{settings['held_out']:.0%} of the training data, held out, with {_seeds(settings['tuning_seeds'])}, from "
+        f"{', '.join(f'{value:g}' for value in settings['grid'])}.\n",
     ]
     for study in report["studies"]:
         lines += [f"### {study['protocol']}\n", f"{study['run']} of `{study['table']}`{_followed(study)}.\n"]

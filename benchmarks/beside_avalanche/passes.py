@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rwalk.streams import TensorData
+from rwalk.streams import MixedLoader, TensorData
 from rwalk.streams.loader import Batches, TensorLoader
 from rwalk.training import ReplayPlugin
 
@@ -65,8 +65,9 @@ class ReplayInPasses(ReplayPlugin):
             sampler=memory.sampler,
         )
 
-    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:  # noqa: ARG002 - the hook's signature
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let batches hold new and old samples."""
-        if len(self.memory):
-            size = self.batch_size_mem or strategy.train_mb_size
-            strategy.dataloader = PassesLoader(strategy.dataloader, TensorData.from_samples(self.memory.samples), size)
+        super().before_training_exp(strategy, **kwargs)
+        mixed = strategy.dataloader
+        if isinstance(mixed, MixedLoader):
+            strategy.dataloader = PassesLoader(mixed.new, mixed.old, mixed.old_batch_size)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.beside_avalanche.learning import by_avalanche, by_rwalk, by_rwalk_in_passes
-from rwalk.experiments.comparison import merged
-from rwalk.experiments.loading import build_spec
+from benchmarks.beside_avalanche.remembered import differences
+from rwalk.experiments.loading import build_spec, merged
 from rwalk.experiments.reproduce import load_table
 from rwalk.experiments.spec import RunSpec
 from rwalk.metrics import AccuracyMatrix
-from rwalk.streams import Benchmark, labels_of
+from rwalk.streams import Benchmark
 
-__all__ = ["AVALANCHE", "PROTOCOLS", "RESTRICTED", "RWALK", "Contender", "Protocol", "contenders", "differences"]
+__all__ = ["AVALANCHE", "PROTOCOLS", "RESTRICTED", "RWALK", "Contender", "Protocol", "contenders"]
 
 RWALK, AVALANCHE = "rwalk", "Avalanche"
 RESTRICTED = "rwalk, Avalanche's replay settings"
@@ -38,7 +38,7 @@ class Protocol:
         """Its settings, with changes.
 
         Raises:
-            ValueError: The changes make no spec, or name exemplars' data that is held out already.
+            ValueError: The changes make no spec, or hold data out.
         """
         table = load_table(self.table, quick=quick)
         spec = build_spec(merged(merged(table.base, table.runs[self.run]), changes))
@@ -83,33 +83,3 @@ def contenders(spec: RunSpec, data: Benchmark) -> list[Contender]:
         found.append(Contender(RESTRICTED, spec.model_copy(update=uniform), by_rwalk_in_passes))
     theirs = spec.model_copy(update={**uniform, "method": "rwalk-avalanche", "rwalk": shared})
     return [*found, Contender(AVALANCHE, theirs, by_avalanche)]
-
-
-def differences(spec: RunSpec, data: Benchmark) -> list[str]:
-    """What Avalanche's replay does otherwise than the spec says; nothing without exemplars."""
-    sizes = _memory_sizes(spec, data)
-    asked = spec.replay_batch_size or spec.batch_size
-    found = []
-    if sizes and spec.sampler != "uniform":
-        found.append(f"exemplars: rwalk chooses them by {spec.sampler}, Avalanche draws them uniformly in each class")
-    if any(size % asked for size in sizes):
-        found.append(
-            f"remembered samples in a batch: rwalk's hold {asked}, exemplars repeated as needed; Avalanche's loader "
-            f"goes through a memory of {sizes[0]} to {sizes[-1]} in passes, puts no exemplar twice into a batch, and "
-            "ends each pass with what is left"
-        )
-    return found
-
-
-def _memory_sizes(spec: RunSpec, data: Benchmark) -> list[int]:
-    """Exemplars in memory as each experience after the first begins."""
-    if not spec.exemplars and not spec.exemplars_total:
-        return []
-    sizes, kept = [], 0
-    for experience in data.train_stream[:-1]:
-        if spec.exemplars_total:
-            kept = min(spec.exemplars_total, kept + len(labels_of(experience.dataset)))
-        else:
-            kept += int(labels_of(experience.dataset).bincount().clamp(max=spec.exemplars).sum())
-        sizes.append(kept)
-    return sizes

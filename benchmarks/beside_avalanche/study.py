@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, delayed
-
-from benchmarks.beside_avalanche.protocols import AVALANCHE, Contender, Protocol, contenders, differences
-from benchmarks.command import progress
-from rwalk.experiments import Outcome, RunResult, RunSpec, last_reference, summarise
+from benchmarks.beside_avalanche.protocols import AVALANCHE, Contender, Protocol, contenders
+from benchmarks.beside_avalanche.remembered import differences
+from benchmarks.beside_avalanche.runs import carry_out
+from rwalk.experiments import RunSpec, last_reference, summarise
 from rwalk.experiments.data import stream_of
-from rwalk.experiments.results import Reference
 from rwalk.experiments.summary import Row
 from rwalk.experiments.tune import VALIDATION, best
 
@@ -29,12 +27,14 @@ class Plan:
         seeds: Of the runs that are reported.
         tuning_seeds: Of the runs that λ is chosen by.
         jobs: Processes.
+        folder: Where finished runs are kept and found again; None keeps nothing.
     """
 
     grid: tuple[float, ...]
     seeds: tuple[int, ...]
     tuning_seeds: tuple[int, ...]
     jobs: int = 2
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no study can be made of.
@@ -58,6 +58,7 @@ class Study:
         tuning: By label, a row for each λ, judged on held-out data.
         rows: A row for each label, judged on test data, and its difference from Avalanche.
         differs: What Avalanche's replay does otherwise.
+        reused: How many of the runs were finished before.
     """
 
     protocol: Protocol
@@ -65,6 +66,7 @@ class Study:
     tuning: dict[str, dict[float, Row]] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     differs: list[str] = field(default_factory=list)
+    reused: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -79,6 +81,7 @@ class Study:
             },
             "rows": [row.to_dict() for row in self.rows],
             "differs": self.differs,
+            "reused": self.reused,
         }
 
 
@@ -92,7 +95,9 @@ def study(protocol: Protocol, spec: RunSpec, plan: Plan) -> Study:
     found = Study(protocol, differs=differences(spec, data))
     sides = contenders(spec, data)
     candidates = {side.label: {value: with_lambda(side, value, VALIDATION) for value in plan.grid} for side in sides}
-    outcomes = _each([one for own in candidates.values() for one in own.values()], plan.tuning_seeds, plan.jobs)
+    work = [one for own in candidates.values() for one in own.values()]
+    outcomes = carry_out(work, plan.tuning_seeds, jobs=plan.jobs, folder=plan.folder)
+    found.reused += sum(outcome.reused for outcome in outcomes)
     finalists = []
     for side in sides:
         own = candidates[side.label]
@@ -103,7 +108,9 @@ def study(protocol: Protocol, spec: RunSpec, plan: Plan) -> Study:
             finalists.append(replace(with_lambda(side, value), label=side.label))
     if finalists:
         labels = [side.label for side in finalists]
-        outcomes = _each(finalists, plan.seeds, plan.jobs, last_reference(spec))
+        reference = last_reference(spec)
+        outcomes = carry_out(finalists, plan.seeds, jobs=plan.jobs, folder=plan.folder, reference=reference)
+        found.reused += sum(outcome.reused for outcome in outcomes)
         found.rows = summarise(outcomes, labels, AVALANCHE if AVALANCHE in labels else labels[-1])
     return found
 
@@ -122,37 +129,3 @@ def choose(rows: Mapping[float, Row]) -> float | None:
     except ValueError:
         return None
     return next(value for value, row in rows.items() if row is winner)
-
-
-def _each(
-    sides: Sequence[Contender], seeds: Sequence[int], jobs: int, reference: Reference | None = None
-) -> list[Outcome]:
-    work = [(side, seed) for seed in seeds for side in sides]
-    outcomes = []
-    for outcome in Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        delayed(_carry_out)(side, seed, reference) for side, seed in work
-    ):
-        outcomes.append(outcome)
-        progress(f"{len(outcomes)}/{len(work)}: {outcome.label}, seed {outcome.seed}: {_told(outcome)}")
-    return outcomes
-
-
-def _carry_out(side: Contender, seed: int, reference: Reference | None) -> Outcome:
-    """One run; an error becomes part of the outcome, and the others go on."""
-    spec = side.spec.model_copy(update={"seed": seed})
-    try:
-        stream_of(spec)  # read once a process, and no part of any run's time
-        began = time.perf_counter()
-        matrix = side.learn(spec)
-        seconds = time.perf_counter() - began
-    except Exception as error:
-        message = (str(error).strip() or "no message").splitlines()[0]
-        return Outcome(side.label, seed, error=f"{type(error).__name__}: {message}")
-    return Outcome(side.label, seed, RunResult(spec, matrix, seconds, reference))
-
-
-def _told(outcome: Outcome) -> str:
-    if outcome.result is None:
-        return str(outcome.error)
-    accuracy = outcome.result.metrics["average_accuracy"] or 0.0
-    return f"{100 * accuracy:.1f} % in {outcome.result.seconds:.0f} s"

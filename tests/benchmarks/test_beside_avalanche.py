@@ -13,7 +13,9 @@ from benchmarks.beside_avalanche.page import main as print_section
 from benchmarks.beside_avalanche.page import section
 from benchmarks.beside_avalanche.passes import PassesLoader, ReplayInPasses
 from benchmarks.beside_avalanche.protocols import AVALANCHE, PROTOCOLS, RESTRICTED, RWALK, Contender, contenders
-from benchmarks.beside_avalanche.protocols import differences as differences_of
+from benchmarks.beside_avalanche.remembered import asked_for
+from benchmarks.beside_avalanche.remembered import differences as differences_of
+from benchmarks.beside_avalanche.runs import carry_out
 from benchmarks.beside_avalanche.study import Plan, Study, choose, with_lambda
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,12 +73,14 @@ def test_both_sides_follow_the_tables_run_and_share_what_avalanches_plugins_can_
         ({"replay_batch_size": None, "batch_size": 5}, []),
         ({"replay_batch_size": 128}, ["a memory of 20 to 80"]),
         ({"replay_batch_size": 30}, ["a memory of 20 to 80"]),
+        ({"replay_batch_size": "balanced", "batch_size": 10}, []),
+        ({"replay_batch_size": "balanced", "batch_size": 32}, ["rwalk's hold 32 to 128, "]),
         ({"replay_batch_size": 20, "sampler": "entropy"}, ["chooses them by entropy"]),
         ({"replay_batch_size": 128, "sampler": "entropy"}, ["chooses them by entropy", "a memory of 20 to 80"]),
         ({"exemplars": 0}, []),
         ({"exemplars": 0, "sampler": "entropy"}, []),
         ({"exemplars": 0, "exemplars_total": 40, "replay_batch_size": 40}, []),
-        ({"exemplars": 0, "exemplars_total": 40, "replay_batch_size": 41}, ["a memory of 40 to 40"]),
+        ({"exemplars": 0, "exemplars_total": 40, "replay_batch_size": 41}, ["a memory of 40 in passes"]),
     ],
 )
 def test_what_avalanches_replay_does_otherwise_is_told_and_brings_a_row_of_its_own(changes, found):
@@ -96,6 +100,16 @@ def test_small_classes_fill_less_of_the_memory(small):
     spec = SINGLE.spec({**DIGITS, "exemplars": 20, "replay_batch_size": 24})
     assert differences_of(spec, small) == []
     assert "a memory of 24 to 48" in differences_of(spec.model_copy(update={"replay_batch_size": 40}), small)[0]
+
+
+def test_a_batch_asks_for_what_the_spec_says(small):
+    spec = SINGLE.spec({**DIGITS, "batch_size": 30, "replay_batch_size": 7})
+    assert asked_for(spec, small) == [7, 7]
+    assert asked_for(spec.model_copy(update={"replay_batch_size": None}), small) == [30, 30]
+    balanced = spec.model_copy(update={"replay_batch_size": "balanced"})
+    assert asked_for(balanced, small) == [30, 60]
+    uneven = class_incremental("uneven", _data(2), _data(2), sizes=[1, 2, 3])
+    assert asked_for(balanced, uneven) == [15, 30]
 
 
 def test_held_out_data_cannot_be_asked_for_twice():
@@ -230,6 +244,31 @@ def test_each_side_gets_its_best_lambda_of_the_held_out_data_and_is_compared_see
     )
 
 
+def test_finished_runs_are_found_again_failed_ones_are_not_kept(tmp_path):
+    spec, tried = MULTI.spec(DIGITS), []
+
+    def learn(spec):
+        tried.append((spec.seed, spec.lr))
+        if spec.seed == 1 and len(tried) < 3:
+            raise RuntimeError("not finite")
+        matrix = AccuracyMatrix(2)
+        matrix.record(0, [0.25])
+        matrix.record(1, [0.125, 0.5])
+        return matrix
+
+    side = Contender(RESTRICTED, spec, learn)
+    first = carry_out([side], [0, 1], jobs=1, folder=tmp_path)
+    assert [outcome.error for outcome in first] == [None, "RuntimeError: not finite"]
+    again = carry_out([side], [0, 1], jobs=1, folder=tmp_path, reference=(None, 0.75))
+    assert [(outcome.reused, outcome.error) for outcome in again] == [(True, None), (False, None)]
+    assert [outcome.result.metrics["intransigence"] for outcome in again] == [0.25, 0.25]
+    assert [outcome.result.metrics["forgetting"] for outcome in again] == [0.125, 0.125]
+    assert [outcome.result.spec.seed for outcome in again] == [0, 1]
+    other = Contender(RESTRICTED, spec.model_copy(update={"lr": 0.5}), learn)
+    assert not any(outcome.reused for outcome in carry_out([other], [0], jobs=1, folder=tmp_path))
+    assert tried == [(0, 1e-3), (1, 1e-3), (1, 1e-3), (0, 0.5)]
+
+
 def test_a_lambda_that_failed_is_not_chosen_and_a_side_that_always_fails_is_told(monkeypatch):
     ours = _learns(held_out={1.0: RuntimeError("not finite"), 10.0: 0.4}, test={10.0: 0.9})
     theirs = _learns(held_out={1.0: RuntimeError("not finite"), 10.0: RuntimeError("too")}, test={})
@@ -303,17 +342,29 @@ def test_the_command_reads_its_options_writes_everything_and_its_page_shows_it(m
         with monkeypatch.context() as patched:
             sides = {name: _learns(held_out=values, test=values) for name, values in sides.items()}
             found = _studied(patched, sides, spec, grid=plan.grid, seeds=plan.seeds, tuning_seeds=(0,))
-        return Study(protocol, found.chosen, found.tuning, found.rows, ["remembered samples differ"])
+        return Study(protocol, found.chosen, found.tuning, found.rows, ["remembered samples differ"], reused=4)
 
     monkeypatch.setattr(command, "study", stub)
     monkeypatch.setattr(command, "why_not", lambda peer: None)
-    target = tmp_path / "beside.json"
-    options = ["--grid", "3", "1", "--seeds", "2", "--set", "benchmark=split-digits", "--set", "epochs=7"]
+    target, kept = tmp_path / "beside.json", tmp_path / "runs"
+    options = [
+        "--runs",
+        str(kept),
+        "--grid",
+        "3",
+        "1",
+        "--seeds",
+        "2",
+        "--set",
+        "benchmark=split-digits",
+        "--set",
+        "epochs=7",
+    ]
     command.main([*options, "--json", str(target)])
     assert [protocol for protocol, _, _ in seen] == list(PROTOCOLS)
     for _, spec, plan in seen:
         assert (spec.benchmark, spec.epochs) == ("split-digits", 7)
-        assert (plan.grid, plan.seeds, plan.tuning_seeds, plan.jobs) == ((1.0, 3.0), (0, 1), (0, 1), 2)
+        assert plan == Plan((1.0, 3.0), seeds=(0, 1), tuning_seeds=(0, 1), jobs=2, folder=kept)
     report = json.loads(target.read_text(encoding="utf-8"))
     assert [stored["protocol"] for stored in report["studies"]] == ["single-head", "multi-head"]
     assert report["ratios"]["single-head.rwalk.accuracy_gained"] == pytest.approx(0.2)
@@ -326,6 +377,7 @@ def test_the_command_reads_its_options_writes_everything_and_its_page_shows_it(m
     assert "`python -m benchmarks.beside_avalanche --set benchmark=split-digits --set epochs=7`" in text
     assert "Avalanche 0.6.0" in text
     assert "2 seeds, from 1, 3" in text
+    assert " minutes (8 runs were finished before), " in text
     assert "epochs 7" in text
     assert "- single-head: remembered samples differ" in text
     monkeypatch.setattr(sys, "argv", ["page", str(target)])

@@ -64,7 +64,7 @@ class BatchSizes:
         self.seen.append((int(new.sum()), len(old), len(set(old))))
 
 
-@pytest.mark.parametrize("asked", [16, 30, 128])
+@pytest.mark.parametrize("asked", [16, 30, 128, "balanced"])
 @pytest.mark.parametrize("budget", [{"exemplars": 10}, {"exemplars": 0, "exemplars_total": 50}])
 def test_replay_in_passes_makes_batches_up_as_avalanche_does(budget, asked):
     spec = SINGLE.spec({**DIGITS, "epochs": 2, "replay_batch_size": asked, **budget})
@@ -80,7 +80,7 @@ def test_replay_in_passes_makes_batches_up_as_avalanche_does(budget, asked):
     stream = to_avalanche(data).train_stream
     network = their_network(network, spec.heads, data.n_classes, stream)
     strategy = avalanche_naive(
-        network, optimizer, train_mb_size=16, train_epochs=2, plugins=[*their_plugins(spec, data.n_classes), theirs]
+        network, optimizer, train_mb_size=16, train_epochs=2, plugins=[*their_plugins(spec, data), theirs]
     )
     for experience in stream:
         strategy.train(experience)
