@@ -1,4 +1,6 @@
-"""Optimizers beyond SGD and Adam: torch's Muon and its kin, and schedulefree, whose weights change for evaluation."""
+"""Optimizers beyond SGD and Adam: torch's Muon and its kin, schedulefree (other weights for evaluation), 8 bits."""
+
+from importlib.util import find_spec
 
 import pytest
 import schedulefree
@@ -25,6 +27,19 @@ WHOLE = {
 }
 
 
+def eight_bits(parameters):
+    import bitsandbytes
+
+    return bitsandbytes.optim.AdamW8bit(parameters, lr=0.01, min_8bit_size=1)
+
+
+ABSENT = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+EVERY = [
+    *(pytest.param(make, id=name) for name, make in WHOLE.items()),
+    pytest.param(eight_bits, id="bitsandbytes adamw, 8 bits", marks=ABSENT),
+]
+
+
 def model_and(make_optimizer):
     model = tanh_net(dtype=torch.float32)
     optimizer = make_optimizer(list(model.parameters()))
@@ -41,7 +56,7 @@ def losses(model, optimizer, task, steps=10):
         yield loss
 
 
-@pytest.mark.parametrize("make_optimizer", WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize("make_optimizer", EVERY)
 def test_the_accounting_is_that_of_the_steps_taken(make_optimizer):
     model, optimizer = model_and(make_optimizer)
     moved = {name for name, p in model.named_parameters() if any(p is q for q in optimizer.param_groups[0]["params"])}
@@ -56,7 +71,7 @@ def test_the_accounting_is_that_of_the_steps_taken(make_optimizer):
     assert set(recorded.rwalk.importances()) == moved
 
 
-@pytest.mark.parametrize("make_optimizer", WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize("make_optimizer", EVERY)
 def test_measuring_alone_changes_nothing(make_optimizer):
     (plain, its_optimizer), (model, optimizer) = model_and(make_optimizer), model_and(make_optimizer)
     rwalk = RWalk(model, optimizer, RWalkConfig(ewc_lambda=0.0, delta_t=3))
@@ -68,7 +83,7 @@ def test_measuring_alone_changes_nothing(make_optimizer):
     assert_same(weights(model), weights(plain))
 
 
-@pytest.mark.parametrize("make_optimizer", WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize("make_optimizer", EVERY)
 def test_the_penalty_holds_important_weights_back(make_optimizer):
     def drift(ewc_lambda):
         model, optimizer = model_and(make_optimizer)
