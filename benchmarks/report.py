@@ -13,7 +13,7 @@ from benchmarks.table import markdown_table
 
 __all__ = ["ORDER", "overhead_rows", "page"]
 
-ORDER = ("step_overhead", "roofline", "memory", "loop_overhead", "end_to_end", "scaling")
+ORDER = ("step_overhead", "roofline", "memory", "loop_overhead", "end_to_end", "scaling", "lora")
 DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """# Performance
 
