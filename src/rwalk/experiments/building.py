@@ -91,5 +91,8 @@ def build_strategy(spec: RunSpec, data: Benchmark, plugins: Sequence[BasePlugin]
 
 def _sampler(spec: RunSpec) -> Sampler:
     kind: Any = SAMPLERS[spec.sampler]
-    sampler: Sampler = kind() if spec.sampler_layer is None else kind(layer=spec.sampler_layer)
+    options = {} if spec.sampler_layer is None else {"layer": spec.sampler_layer}
+    if spec.heads == "multi" and "classifier" in kind.__annotations__:
+        options["classifier"] = "classifier"  # all heads together: the last linear layer is the last task's alone
+    sampler: Sampler = kind(**options)
     return sampler

@@ -1,0 +1,246 @@
+"""The commands that carry out many runs: what they show, store, and refuse."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cli.shells import open_shell
+from rwalk.cli import studies
+from rwalk.experiments import RunSpec, run
+from rwalk.experiments import reproduce as tables_of
+from rwalk.streams import benchmark
+
+SHORT = ["--set", "epochs=1", "--set", "hidden=[8]", "--set", "n_experiences=2", "--jobs", "1"]
+DIGITS = ["--benchmark", "split-digits"]
+
+COMPARISON = """
+seeds: [0, 4]
+against: with exemplars
+intransigence: false
+base: {benchmark: split-digits, epochs: 1, n_experiences: 2, hidden: [8], rwalk: {delta_t: 3}}
+runs:
+  with exemplars: {method: rwalk, exemplars: 2, rwalk: {ewc_lambda: 7.0}}
+  without: {method: fine-tuning}
+"""
+
+TABLE = """
+title: A small table
+source: Somebody 2018
+seeds: 2
+base: {benchmark: split-digits, n_experiences: 2, hidden: [8], epochs: 1}
+runs:
+  ours: {method: rwalk}
+  theirs: {method: fine-tuning}
+published:
+  ours: {average_accuracy: [0.8, 0.05], forgetting: 0.1}
+protocol: [a note]
+quick: {seeds: 1}
+"""
+
+FAILING = ["--set", "model=experiments.networks:failing", "--set", "model_options={seed: 1}"]
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("rwalk.experiments.references.reference_folder", lambda: tmp_path / "cache")
+    return open_shell(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """A folder of tables with one in it."""
+    monkeypatch.setattr(tables_of, "_folder", lambda: tmp_path / "tables")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "small.yaml").write_text(TABLE)
+
+
+def refused(result, message, *, holds=()):
+    status, out, err = result
+    assert (status, out.strip(), err.count("\n")) == (1, "", 1)
+    assert err.startswith("rwalk: error: ")
+    assert message in err
+    assert sorted(str(path) for path in Path().iterdir()) == sorted(holds)
+
+
+def test_methods_are_compared_over_seeds_with_and_without_exemplars(shell):
+    result = shell("compare", *DIGITS, "--methods", "fine-tuning, rwalk", "--exemplars", "0,2", "--seeds", "2",
+                   "--out", "out", *SHORT)  # fmt: skip
+    status, out, err = result
+    assert (status, err) == (0, "")
+    stored = json.loads(Path("out/comparison.json").read_text())
+    assert stored["against"] == "rwalk-S"
+    rows = {row["label"]: row for row in stored["rows"]}
+    assert list(rows) == ["fine-tuning", "rwalk", "fine-tuning-S", "rwalk-S"]
+    for label, row in rows.items():
+        spec = RunSpec(benchmark="split-digits", method=label.removesuffix("-S"), exemplars=2 * label.endswith("-S"),
+                       epochs=1, hidden=(8,), n_experiences=2, seed=1)  # fmt: skip
+        assert row["seeds"]["1"]["average_accuracy"] == run(spec).metrics["average_accuracy"]
+        assert row["mean"]["intransigence"] is not None
+        assert f"{100 * row['mean']['average_accuracy']:.1f} ± {100 * row['deviation']['average_accuracy']:.1f}" in out
+    assert "Less rwalk-S, seed by seed" in out
+    assert Path("out/plane.svg").is_file()
+    assert len(list(Path("out/runs").rglob("result.json"))) == 8
+    again = shell("compare", *DIGITS, "--methods", "rwalk,fine-tuning", "--exemplars", "0,2", "--seeds", "2",
+                  "--out", "out", *SHORT)  # fmt: skip
+    assert "8 of 8 runs were finished before." in again[1]
+
+
+def test_a_file_says_what_is_compared_and_options_change_all_runs(shell):
+    Path("plan.yaml").write_text(COMPARISON)
+    assert shell("compare", "--spec", "plan.yaml", "--out", "out", "--jobs", "1")[0] == 0
+    stored = json.loads(Path("out/comparison.json").read_text())
+    first, second = stored["rows"]
+    assert stored["against"] == "with exemplars"
+    assert first["config"]["rwalk"]["ewc_lambda"] == 7.0
+    assert list(first["seeds"]) == ["0", "4"]
+    assert first["mean"]["intransigence"] is None  # the file wants none
+    assert not Path("out/plane.svg").exists()
+    assert list(second["differences"]) == ["average_accuracy", "forgetting", "learning_accuracy"]
+    options = ["--set", "rwalk.ewc_lambda=2", "--set", "exemplars=1", "--seeds", "1", "--against", "without"]
+    assert shell("compare", "--spec", "plan.yaml", "--out", "other", "--jobs", "1", *options, "--intransigence")[0] == 0
+    changed = json.loads(Path("other/comparison.json").read_text())
+    config = changed["rows"][0]["config"]
+    assert (config["rwalk"]["ewc_lambda"], config["rwalk"]["delta_t"], config["exemplars"]) == (2.0, 3, 1)
+    assert changed["against"] == "without"
+    assert changed["rows"][0]["mean"]["intransigence"] is not None
+
+
+def test_a_failed_run_is_named_the_rest_is_stored_and_the_exit_status_says_so(shell):
+    options = ["--methods", "rwalk", "--seeds", "3", "--out", "out", "--no-intransigence", *SHORT, *FAILING]
+    status, out, err = shell("compare", *DIGITS, *options)
+    assert (status, err) == (1, "")
+    assert "failed: rwalk, seed 1: ArithmeticError: in the middle of it" in out
+    assert "2 seeds" in out
+    (row,) = json.loads(Path("out/comparison.json").read_text())["rows"]
+    assert list(row["seeds"]) == ["0", "2"]
+    assert row["errors"] == {"1": "ArithmeticError: in the middle of it"}
+    assert len(list(Path("out").rglob("*.json"))) == 3
+
+
+def test_the_best_of_a_grid_is_named_and_the_others_are_compared_with_it(shell):
+    grid = ["--grid", "lr=1e-4,1e-2", "--grid", "hidden=[4],[16]"]
+    status, out, err = shell("tune", *DIGITS, "--method", "fine-tuning", *grid, "--out", "out", "--jobs", "1",
+                             "--set", "epochs=2", "--set", "n_experiences=2", "--seeds", "2",
+                             "--metric", "learning_accuracy")  # fmt: skip
+    assert (status, err) == (0, "")
+    stored = json.loads(Path("out/tuning.json").read_text())
+    means = {row["label"]: row["mean"]["learning_accuracy"] for row in stored["rows"]}
+    assert len(means) == 4
+    assert stored["metric"] == "learning_accuracy"
+    assert means[stored["best"]] == max(means.values())
+    assert f"best: {stored['best']}" in out
+    assert f"Less {stored['best']}" in out
+    for row in stored["rows"]:
+        assert row["config"]["validation"] == 0.1
+        if row["label"] == stored["best"]:
+            assert row["differences"] == {}
+        else:
+            found = row["differences"]["learning_accuracy"]["mean"]
+            assert found == pytest.approx(means[row["label"]] - means[stored["best"]])
+
+
+def test_tables_are_listed_and_reproduced(shell, table):
+    status, out, _ = shell("reproduce")
+    assert status == 0
+    assert "small" in out
+    assert "A small table" in out
+    status, out, err = shell("reproduce", "small", "--out", "results", "--jobs", "1")
+    assert (status, err) == (0, "")
+    stored = json.loads(Path("results/small.json").read_text())
+    assert (stored["seeds"], stored["quick"], stored["reused"]) == ([0, 1], False, 0)
+    ours = stored["rows"][0]
+    difference = ours["mean"]["average_accuracy"] - 0.8
+    assert ours["published"]["average_accuracy"]["difference"] == pytest.approx(difference)
+    for text in ("80.0 ± 5.0", f"{100 * difference:+.1f}", "- a note", "A small table; 2 seeds"):
+        assert text in out
+    assert Path("results/small.svg").is_file()
+    assert shell("reproduce", "small", "--out", "results", "--jobs", "1", "--quick")[0] == 0
+    quick = json.loads(Path("results/small-quick.json").read_text())
+    assert (quick["seeds"], quick["quick"], quick["reused"]) == ([0], True, 2)
+    assert json.loads(Path("results/small.json").read_text()) == stored
+    assert shell("reproduce", "--page", "page.md", "--out", "results")[:2] == (0, "page.md\n")
+    page = Path("page.md").read_text()
+    assert page.count("## A small table") == 2
+    assert "](results/small.svg)" in page
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["compare", "--out", "out"], "give --spec, or --benchmark and --methods"),
+        (["compare", "--out", "out", *DIGITS], "give --spec, or --benchmark and --methods"),
+        (["compare", "--out", "out", *DIGITS, "--methods", "walk"], "run 'walk': unknown method 'walk'"),
+        (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--against", "pi"], "against='pi': choose one"),
+        (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--exemplars", "two"], "--exemplars 'two'"),
+        (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "epochs"], "--set 'epochs': expected"),
+        (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "hidden=[8"], "no value that YAML knows"),
+        (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "seed=3"], "seed=3: each run has every"),
+        (["compare", "--out", "out", "--spec", "none.yaml"], "no spec file at none.yaml"),
+        (["compare", "--out", "plan.yaml/x", *DIGITS, "--methods", "rwalk"], "is a file: --out names a folder"),
+        (["compare", "--out", "out", "--spec", "plan.yaml", "--methods", "pi"], "--methods pi: the runs are those of"),
+        (["compare", "--out", "out", "--spec", "plan.yaml", "--exemplars", "1"], "--exemplars 1: the runs are"),
+        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr"], "--grid 'lr': expected KEY=A,B,C"),
+        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1,[2"], "no value that YAML knows"),
+        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=0"], "lr=0"),
+        (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1", "--metric", "x"],
+            "metric='x': choose",
+        ),
+        (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1", "--set", "validation=0"],
+            "validation=0: settings are chosen on held-out",
+        ),
+        (["reproduce", "everything", "--out", "out"], "unknown table 'everything': choose one of"),
+        (["reproduce", "--page", "page.md", "--out", "out"], "no stored reproduction in out"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line_before_any_run(shell, options, message, monkeypatch):
+    Path("plan.yaml").write_text(COMPARISON)
+    monkeypatch.setattr("rwalk.experiments.pool.run", lambda *_, **__: pytest.fail("trained for nothing"))
+    refused(shell(*options), message, holds=["plan.yaml"])
+
+
+@pytest.mark.parametrize("command", ["compare", "tune", "reproduce"])
+def test_tables_fit_a_terminal_of_80_columns(shell, table, monkeypatch, command):
+    monkeypatch.setattr(studies, "console", Console(width=80))
+    options = {
+        "compare": [*DIGITS, "--methods", "fine-tuning,rwalk", "--exemplars", "0,2", "--seeds", "2", *SHORT],
+        "tune": [*DIGITS, "--method", "rwalk", "--grid", "rwalk.ewc_lambda=0.5,1e4", *SHORT],
+        "reproduce": ["small", "--jobs", "1"],
+    }
+    status, out, _ = shell(command, *options[command], "--out", "out")
+    assert status == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    stored = json.loads(next(path for path in Path("out").glob("*.json")).read_text())
+    for row in stored["rows"]:
+        for metric in ("average_accuracy", "forgetting"):
+            spread = f"{100 * row['mean'][metric]:.1f} ± {100 * row['deviation'][metric]:.1f}"
+            assert spread in out  # in one piece
+
+
+def test_interrupted_work_goes_on_where_it_stopped(shell, monkeypatch):
+    options = ["--methods", "fine-tuning", "--seeds", "3", "--no-intransigence", "--out", "out", *SHORT]
+    real, calls = run, []
+
+    def interrupted(spec, **rest):
+        calls.append(spec.seed)
+        if spec.seed == 2:
+            raise KeyboardInterrupt
+        return real(spec, **rest)
+
+    with monkeypatch.context() as context:
+        context.setattr("rwalk.experiments.pool.run", interrupted)
+        assert shell("compare", *DIGITS, *options)[0] != 0
+    assert calls == [0, 1, 2]
+    assert not Path("out/comparison.json").exists()
+    assert "2 of 3 runs were finished before." in shell("compare", *DIGITS, *options)[1]
+
+
+def test_the_benchmark_that_is_named_is_the_one_that_runs(shell):
+    options = ["--methods", "fine-tuning", "--seeds", "1", "--no-intransigence", "--out", "out", *SHORT]
+    assert shell("compare", "--benchmark", "permuted-digits", *options)[0] == 0
+    (row,) = json.loads(Path("out/comparison.json").read_text())["rows"]
+    assert row["config"]["benchmark"] == benchmark("permuted-digits").name
