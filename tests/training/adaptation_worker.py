@@ -46,7 +46,9 @@ def train(head: str, batch_size: int, accelerator: Accelerator | None = None) ->
     options = {"train_mb_size": batch_size, "eval_mb_size": 4, "train_epochs": 2, "accelerator": accelerator}
     strategy = naive(model, optimizer=optimizer, plugins=[walk, DrawsAlike()], eval_every=0, **options)
     strategy.train(benchmark.train_stream, [benchmark.test_stream], shuffle=False)
+    again = strategy.model if accelerator is None else accelerator.prepare_model(strategy.model)
     return {
+        "prepared once": again is strategy.model,
         "weights": {name: parameter.detach() for name, parameter in model.named_parameters()},
         "steps": walk.rwalk.steps,
         "importances": walk.rwalk.importances(),

@@ -236,6 +236,17 @@ def test_a_layer_that_is_taken_out_leaves_the_optimizer(trained):
     assert gone.weight not in optimizer.state
 
 
+def test_a_layer_that_moves_into_the_place_of_one_that_left_is_there_once_with_its_own_state(trained):
+    model, optimizer = trained
+    last, before = model[1], parameters_of(model)
+    kept = momentum(optimizer, last.weight).clone()
+    del model[0]
+    assert follow_parameters(optimizer, before, model)
+    assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in last.parameters()]
+    assert torch.equal(momentum(optimizer, last.weight), kept)
+    assert len(optimizer.state) == 2
+
+
 def test_a_layer_that_grew_in_place_is_followed_too(trained):
     model, optimizer = trained
     weight, before = model[1].weight, parameters_of(model)

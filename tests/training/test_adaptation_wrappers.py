@@ -91,6 +91,14 @@ def test_ddp_models_train_alike_and_are_wrapped_anew(alone, head, wrap):
     assert laid_out == {id(parameter) for parameter in model.parameters()}
 
 
+def test_a_new_wrapper_has_its_old_ones_mode_and_leaves_those_inside(alone):
+    model = ddp(network("growing")).eval()
+    model.module.classifier.train()
+    renewed = rewrapped(model)
+    assert [m.training for m in renewed.modules()] == [m.training for m in model.modules()]
+    assert not renewed.training
+
+
 def test_what_does_not_change_is_not_wrapped_anew(alone):
     strategy = naive(ddp(network("masked")))
     before = strategy.model
@@ -121,6 +129,7 @@ def test_two_processes_learn_what_one_with_batches_twice_the_size_learns(head, r
     for name, value in whole["importances"].items():
         torch.testing.assert_close(first["importances"][name], value, rtol=0, atol=1e-3)
     assert first["matrix"] == second["matrix"] == whole["matrix"]
+    assert first["prepared once"]
 
 
 @pytest.fixture(scope="module")

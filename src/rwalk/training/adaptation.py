@@ -86,5 +86,5 @@ def rewrapped(model: nn.Module) -> nn.Module:
         gradient_as_bucket_view=model.gradient_as_bucket_view,
         static_graph=model.static_graph,
     )
-    renewed.train(model.training)
+    renewed.training = model.training  # the modules inside keep their own
     return renewed

@@ -79,12 +79,10 @@ class AcceleratedEngine(PlainEngine):
         return cast("tuple[nn.Module, Optimizer]", self.accelerator.prepare(model, optimizer))
 
     def renew(self, model: nn.Module) -> nn.Module:
-        """The model, if need be in a new wrapper, which takes its old one's place in what Accelerate saves."""
+        """The model, if need be in a new wrapper, which Accelerate would not wrap once more."""
         renewed = super().renew(model)
         if renewed is not model:
             renewed._is_accelerate_prepared = True  # type: ignore[assignment]
-            held = self.accelerator._models
-            held[:] = [renewed if other is model else other for other in held]
         return renewed
 
     def loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> Batches:
