@@ -62,7 +62,7 @@ def by_avalanche(spec: RunSpec) -> AccuracyMatrix:
             train_mb_size=spec.batch_size,
             train_epochs=spec.epochs,
             device=torch.device(spec.device),
-            plugins=their_plugins(spec, data),
+            plugins=their_plugins(spec, data, network),
         )
         return _learned(strategy, stream, evaluated(data))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.beside_avalanche.learning import by_avalanche, by_rwalk, by_rwalk_in_passes
-from benchmarks.beside_avalanche.remembered import differences
+from benchmarks.beside_avalanche.remembered import differences, same_sampler
 from rwalk.experiments.loading import build_spec, merged
 from rwalk.experiments.reproduce import load_table
 from rwalk.experiments.spec import RunSpec
@@ -75,11 +75,11 @@ def contenders(spec: RunSpec, data: Benchmark) -> list[Contender]:
         spec: What rwalk does; its settings of Riemannian Walk that Avalanche has too are given to Avalanche.
         data: Its streams.
     """
-    uniform: dict[str, Any] = {"sampler": "uniform", "sampler_layer": None}
+    sampler: dict[str, Any] = {} if same_sampler(spec) else {"sampler": "uniform", "sampler_layer": None}
     config = spec.rwalk_config
     shared = {name: getattr(config, name) for name in ("ewc_lambda", "ewc_alpha", "delta_t")}
     found = [Contender(RWALK, spec, by_rwalk)]
     if differences(spec, data):
-        found.append(Contender(RESTRICTED, spec.model_copy(update=uniform), by_rwalk_in_passes))
-    theirs = spec.model_copy(update={**uniform, "method": "rwalk-avalanche", "rwalk": shared})
+        found.append(Contender(RESTRICTED, spec.model_copy(update=sampler), by_rwalk_in_passes))
+    theirs = spec.model_copy(update={**sampler, "method": "rwalk-avalanche", "rwalk": shared})
     return [*found, Contender(AVALANCHE, theirs, by_avalanche)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rwalk.experiments.spec import RunSpec
 from rwalk.streams import Benchmark, labels_of
 
-__all__ = ["asked_for", "differences", "memory_sizes"]
+__all__ = ["asked_for", "differences", "memory_sizes", "same_sampler"]
 
 
 def memory_sizes(spec: RunSpec, data: Benchmark) -> list[int]:
@@ -35,11 +35,16 @@ def asked_for(spec: RunSpec, data: Benchmark) -> list[int]:
     return numbers
 
 
+def same_sampler(spec: RunSpec) -> bool:
+    """Whether Avalanche can choose exemplars as the spec does: uniformly, or by the mean of features of one head."""
+    return spec.sampler == "uniform" or (spec.sampler == "mean-of-features" and spec.heads != "multi")
+
+
 def differences(spec: RunSpec, data: Benchmark) -> list[str]:
     """What Avalanche's replay does otherwise than the spec says; nothing without exemplars."""
     sizes, numbers = memory_sizes(spec, data), asked_for(spec, data)
     found = []
-    if sizes and spec.sampler != "uniform":
+    if sizes and not same_sampler(spec):
         found.append(f"exemplars: rwalk chooses them by {spec.sampler}, Avalanche draws them uniformly in each class")
     if any(size % number for size, number in zip(sizes, numbers, strict=False)):
         found.append(

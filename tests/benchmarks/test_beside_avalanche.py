@@ -49,11 +49,13 @@ def test_examples_in_docstrings():
 
 
 def test_both_sides_follow_the_tables_run_and_share_what_avalanches_plugins_can_be_told():
-    spec = SINGLE.spec({**DIGITS, "rwalk": {"ewc_alpha": 0.7, "delta_t": 7, "damping_scale": "relative"}})
+    spec = SINGLE.spec(
+        {**DIGITS, "replay_batch_size": 128, "rwalk": {"ewc_alpha": 0.7, "delta_t": 7, "damping_scale": "relative"}}
+    )
     ours, restricted, theirs = contenders(spec, stream_of(spec))
     assert (ours.label, restricted.label, theirs.label) == (RWALK, RESTRICTED, AVALANCHE)
     assert ours.spec == spec
-    different = {"method", "rwalk", "sampler", "sampler_layer"}
+    different = {"method", "rwalk"}
     assert theirs.spec.model_dump(exclude=different) == spec.model_dump(exclude=different)
     assert theirs.spec.rwalk == {"ewc_lambda": spec.rwalk_config.ewc_lambda, "ewc_alpha": 0.7, "delta_t": 7}
     assert restricted.spec.rwalk == spec.rwalk
@@ -76,6 +78,7 @@ def test_both_sides_follow_the_tables_run_and_share_what_avalanches_plugins_can_
         ({"replay_batch_size": "balanced", "batch_size": 10}, []),
         ({"replay_batch_size": "balanced", "batch_size": 32}, ["rwalk's hold 32 to 128, "]),
         ({"replay_batch_size": 20, "sampler": "entropy"}, ["chooses them by entropy"]),
+        ({"replay_batch_size": 20, "sampler": "mean-of-features"}, []),
         ({"replay_batch_size": 128, "sampler": "entropy"}, ["chooses them by entropy", "a memory of 20 to 80"]),
         ({"exemplars": 0}, []),
         ({"exemplars": 0, "sampler": "entropy"}, []),
@@ -84,7 +87,7 @@ def test_both_sides_follow_the_tables_run_and_share_what_avalanches_plugins_can_
     ],
 )
 def test_what_avalanches_replay_does_otherwise_is_told_and_brings_a_row_of_its_own(changes, found):
-    spec = SINGLE.spec({**DIGITS, "replay_batch_size": 20, **changes})
+    spec = SINGLE.spec({**DIGITS, "sampler": "uniform", "replay_batch_size": 20, **changes})
     if changes.get("replay_batch_size", 0) is None:
         spec = spec.model_copy(update={"replay_batch_size": None})
     told = differences_of(spec, stream_of(spec))
@@ -93,11 +96,19 @@ def test_what_avalanches_replay_does_otherwise_is_told_and_brings_a_row_of_its_o
     labels = [side.label for side in contenders(spec, stream_of(spec))]
     assert labels == ([RWALK, RESTRICTED, AVALANCHE] if found else [RWALK, AVALANCHE])
     for side in contenders(spec, stream_of(spec))[1:]:
-        assert side.spec.sampler == "uniform"
+        assert side.spec.sampler == ("uniform" if spec.sampler == "entropy" else spec.sampler)
+
+
+def test_several_heads_have_no_features_that_avalanche_could_ask_for(small):
+    spec = MULTI.spec({**DIGITS, "sampler": "mean-of-features", "exemplars": 3, "replay_batch_size": 6})
+    assert differences_of(spec, small) == [
+        "exemplars: rwalk chooses them by mean-of-features, Avalanche draws them uniformly in each class"
+    ]
+    assert contenders(spec, small)[-1].spec.sampler == "uniform"
 
 
 def test_small_classes_fill_less_of_the_memory(small):
-    spec = SINGLE.spec({**DIGITS, "exemplars": 20, "replay_batch_size": 24})
+    spec = SINGLE.spec({**DIGITS, "sampler": "uniform", "exemplars": 20, "replay_batch_size": 24})
     assert differences_of(spec, small) == []
     assert "a memory of 24 to 48" in differences_of(spec.model_copy(update={"replay_batch_size": 40}), small)[0]
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from avalanche.training.storage_policy import HerdingSelectionStrategy
 from benchmarks.beside_avalanche.command import main
-from benchmarks.beside_avalanche.guests import their_network, their_plugins
+from benchmarks.beside_avalanche.guests import _Herding, their_network, their_plugins
 from benchmarks.beside_avalanche.learning import beginning, by_avalanche
 from benchmarks.beside_avalanche.passes import ReplayInPasses
 from benchmarks.beside_avalanche.protocols import AVALANCHE, PROTOCOLS, RESTRICTED, RWALK
@@ -20,7 +21,7 @@ from rwalk.training import ReplayPlugin
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SINGLE, MULTI = PROTOCOLS
-DIGITS = {"benchmark": "split-digits", "epochs": 1, "batch_size": 16}
+DIGITS = {"benchmark": "split-digits", "epochs": 1, "batch_size": 16, "replay_batch_size": 128}
 
 
 @pytest.mark.parametrize(("protocol", "heads"), [(SINGLE, "single"), (SINGLE, "masked"), (MULTI, "multi")])
@@ -64,28 +65,41 @@ class BatchSizes:
         self.seen.append((int(new.sum()), len(old), len(set(old))))
 
 
-@pytest.mark.parametrize("asked", [16, 30, 128, "balanced"])
+@pytest.mark.parametrize("asked", [30, "balanced"])
+@pytest.mark.parametrize("sampler", ["uniform", "mean-of-features"])
 @pytest.mark.parametrize("budget", [{"exemplars": 10}, {"exemplars": 0, "exemplars_total": 50}])
-def test_replay_in_passes_makes_batches_up_as_avalanche_does(budget, asked):
-    spec = SINGLE.spec({**DIGITS, "epochs": 2, "replay_batch_size": asked, **budget})
+def test_replay_in_passes_makes_batches_up_as_avalanche_does(budget, sampler, asked):
+    spec = SINGLE.spec({**DIGITS, "epochs": 2, "sampler": sampler, "replay_batch_size": asked, **budget})
     data = stream_of(spec)
     ours, theirs = BatchSizes(), BatchSizes()
     replay = ReplayPlugin(
-        per_class=spec.exemplars or None, mem_size=spec.exemplars_total, batch_size_mem=spec.replay_batch_size
+        per_class=spec.exemplars or None,
+        mem_size=spec.exemplars_total,
+        batch_size_mem=spec.replay_batch_size,
+        sampler=sampler,
     )
     strategy = build_strategy(spec, data, [ReplayInPasses.like(replay), ours])
     for experience in data.train_stream:
         strategy.train(experience)
-    network, optimizer = beginning(spec, data)
+    ours_network, optimizer = beginning(spec, data)
     stream = to_avalanche(data).train_stream
-    network = their_network(network, spec.heads, data.n_classes, stream)
+    network = their_network(ours_network, spec.heads, data.n_classes, stream)
     strategy = avalanche_naive(
-        network, optimizer, train_mb_size=16, train_epochs=2, plugins=[*their_plugins(spec, data), theirs]
+        network, optimizer, train_mb_size=16, train_epochs=2, plugins=[*their_plugins(spec, data, network), theirs]
     )
     for experience in stream:
         strategy.train(experience)
     assert ours.seen == theirs.seen
     assert {old for _, old, _ in ours.seen} > {0}
+
+
+def test_herding_that_stops_at_the_budget_chooses_what_avalanches_chooses():
+    features = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)).double()
+    network = torch.nn.Sequential(torch.nn.Identity())
+    whole = HerdingSelectionStrategy(network, "0").make_sorted_indices_from_features(features)
+    stopped = _Herding(network, "0", budget=12).make_sorted_indices_from_features(features)
+    assert stopped == whole[:12]
+    assert sorted(whole) == list(range(60))
 
 
 def test_the_command_compares_both_on_split_digits(monkeypatch, tmp_path, capsys):
@@ -107,6 +121,6 @@ def test_the_command_compares_both_on_split_digits(monkeypatch, tmp_path, capsys
 
 
 def test_weights_that_are_not_finite_end_the_run_with_the_reason():
-    spec = SINGLE.spec({**DIGITS, "rwalk": {"delta_t": 1000}})
+    spec = SINGLE.spec({**DIGITS, "sampler": "uniform", "rwalk": {"delta_t": 1000}})
     with pytest.raises(RuntimeError, match=r"weights are not finite after experience 1: .* fewer than delta_t"):
         by_avalanche(spec)
