@@ -7,7 +7,7 @@ PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test check peers test-peers bench bench-check clean
+.PHONY: install demo test check peers test-peers bench bench-check beside-avalanche clean
 
 install: $(STAMP)
 
@@ -46,11 +46,17 @@ check: install
 # All benchmarks, with Avalanche in the same processes, on a machine that does nothing else.
 BENCHMARKS := step_overhead roofline memory loop_overhead end_to_end scaling
 
-bench: peers
+bench: peers install
 	for name in $(BENCHMARKS); do \
 	  $(PEERS)/bin/python -m benchmarks.$$name --json benchmarks/results/$$name.json || exit 1; \
 	done
+	$(BIN)/python -m benchmarks.lora --json benchmarks/results/lora.json # transformers and peft are not among the peers
 	$(PEERS)/bin/python -m benchmarks.report
+
+# The paper's split-MNIST protocols by rwalk and by Avalanche, λ tuned alike: about a quarter of an hour on two cores.
+beside-avalanche: peers
+	$(PEERS)/bin/python -m benchmarks.beside_avalanche --runs runs/beside-avalanche \
+	  --json benchmarks/results/beside_avalanche.json
 
 bench-check: peers
 	$(PEERS)/bin/python -m benchmarks.check

@@ -24,6 +24,7 @@ GRID, QUICK_GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0), (1.0, 10.0)
 TUNING_SEEDS = 2
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "--protocol": {"choices": [protocol.name for protocol in PROTOCOLS], "help": "only this one"},
     "--seeds": {"type": int, "metavar": "N", "help": "how many seeds; the tables' own number without it"},
     "--tuning-seeds": {"type": int, "metavar": "N", "help": f"how many seeds λ is chosen by ({TUNING_SEEDS})"},
     "--grid": {"type": float, "nargs": "+", "metavar": "LAMBDA", "help": "values of λ that either may choose from"},
@@ -53,6 +54,7 @@ class BesideAvalanche(Result):
 def measure(
     quick: bool,
     *,
+    protocol: str | None = None,
     seeds: int | None = None,
     tuning_seeds: int | None = None,
     grid: Sequence[float] | None = None,
@@ -64,6 +66,7 @@ def measure(
 
     Args:
         quick: One seed and two values of λ, where not said otherwise.
+        protocol: Name of the only one to run; all if None.
         seeds: How many seeds the test data sees.
         tuning_seeds: How many seeds λ is chosen by.
         grid: Values of λ.
@@ -79,7 +82,8 @@ def measure(
     reason = why_not("avalanche")
     if reason is not None:
         raise RWalkError(f"{reason}; run this in the environment of `make peers`")
-    specs = {protocol: protocol.spec(settings(changes), quick=quick) for protocol in PROTOCOLS}
+    wanted = [each for each in PROTOCOLS if protocol in (None, each.name)]
+    specs = {each: each.spec(settings(changes), quick=quick) for each in wanted}
     count = load_table(PROTOCOLS[0].table, quick=quick, seeds=seeds).seeds
     plan = Plan(
         grid=tuple(sorted(set(grid or (QUICK_GRID if quick else GRID)))),
@@ -89,8 +93,8 @@ def measure(
         folder=runs,
     )
     result = BesideAvalanche({"grid": list(plan.grid), "held_out": VALIDATION, **_counts(plan), "changes": changes})
-    for protocol, spec in specs.items():
-        _add(result, study(protocol, spec, plan), plan)
+    for each, spec in specs.items():
+        _add(result, study(each, spec, plan), plan)
     result.note("λ of each row: the best average accuracy on the held-out share of the training data, from the grid")
     result.note("equal seeds give equal first weights and held-out data; each framework draws batches in its own way")
     result.note("both are judged in one way: over the classes seen so far, or over those of a sample's task")
