@@ -211,8 +211,9 @@ def test_intransigence_is_the_reference_less_what_the_run_reached(folder):
 
 def test_several_processes_that_need_it_train_it_once(folder, tmp_path):
     """Forked, so that they begin at the same moment; building the network takes long enough for all to come."""
+    stream_of(small())  # else each would import what reads it
     log, processes = tmp_path / "built.txt", multiprocessing.get_context("fork")
-    together, answers = processes.Barrier(3), processes.SimpleQueue()
+    together, answers = processes.Barrier(3), processes.Queue()
 
     def ask(method, seed):
         options = {"log": str(log), "seconds": 0.5}
@@ -225,7 +226,7 @@ def test_several_processes_that_need_it_train_it_once(folder, tmp_path):
     ]
     for process in asking:
         process.start()
-    found = {answers.get() for _ in asking}
+    found = {answers.get(timeout=60) for _ in asking}
     for process in asking:
         process.join(60)
     assert [process.exitcode for process in asking] == [0, 0, 0]
