@@ -16,6 +16,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "lr": 1e-3,
         "rwalk": {"ewc_lambda": 3.0},
     },
-    "split-mnist": {"epochs": 1, "batch_size": 64, "replay_batch_size": 384, "lr": 3e-4, "rwalk": {"ewc_lambda": 10.0}},
+    "split-mnist": {
+        "epochs": 1,
+        "batch_size": 64,
+        "replay_batch_size": "balanced",
+        "sampler": "mean-of-features",
+        "heads": "masked",
+        "lr": 2e-4,
+        "rwalk": {"ewc_lambda": 10.0},
+    },
     "permuted-mnist": {"epochs": 1, "batch_size": 64, "lr": 1e-3, "rwalk": {"ewc_lambda": 1.0}},
 }
