@@ -25,6 +25,8 @@ def plot_overhead(report: Report, target: Path) -> None:
     figure, axes = _figure(9, 4)
     for place, (variant, colour) in enumerate(COLOURS.items()):
         added = {row["case"]: row["added_ms"] for row in rows if row["variant"] == variant and row["added_ms"] > 0}
+        if not added:  # a peer that was not installed
+            continue
         positions = [cases.index(case) + (place - 1.5) / 5 for case in added]
         axes.bar(positions, list(added.values()), width=1 / 5, color=colour, label=_label(variant))
     axes.set_xticks(range(len(cases)), cases, rotation=30, ha="right")
