@@ -26,8 +26,7 @@ def measure(quick: bool) -> Result:
             gc.collect()
     for part in PARTS:
         moved = f"reads {', '.join(part.reads)}; writes {', '.join(part.writes)}"
-        often = f" every {DELTA_T} steps" if part.per_window else ""
-        result.note(f"{part.name}{often}: {moved}: {part.floats} floats a parameter")
+        result.note(f"{part.name}: {moved}: {part.floats} floats a parameter")
     result.note(f"together {floats_per_parameter(DELTA_T):.1f} floats, {bytes_per_parameter(DELTA_T):.1f} bytes")
     result.note("bandwidth: torch.add(b, c, alpha=s, out=a) at 12 bytes an element; write-allocate is not counted")
     result.note("below 1: the fused kernels write past the cache what is not read again soon, which the triad does not")

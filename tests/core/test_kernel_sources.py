@@ -9,7 +9,7 @@ import torch
 from core.kernels import needs_compiler
 from rwalk import RWalk, RWalkConfig
 from rwalk.core import functional as F
-from rwalk.core.native import fused
+from rwalk.core.native import invocation
 from rwalk.core.native.source import SUPPORTED, program
 
 pytestmark = needs_compiler
@@ -39,7 +39,7 @@ def test_a_changed_equation_changes_what_the_kernels_do(monkeypatch, tmp_path):
     for change in (False, True):
         if change:
             monkeypatch.setenv("RWALK_CACHE_DIR", str(tmp_path))
-            monkeypatch.setattr(fused, "_library", cache(fused._library.__wrapped__))
+            monkeypatch.setattr(invocation, "library", cache(invocation.library.__wrapped__))
             monkeypatch.setattr(F, "penalty_gradient", changed(F.penalty_gradient))
         model = torch.nn.ParameterDict({"p": torch.nn.Parameter(torch.ones(3))})
         rwalk = RWalk(model, torch.optim.SGD(model.parameters(), lr=0.1), RWalkConfig(backend="fused"), attach=False)

@@ -10,7 +10,7 @@ from torch import nn
 
 from rwalk import RWalk, RWalkConfig, RWalkError
 from rwalk.core import backends
-from rwalk.core.native import build, fused
+from rwalk.core.native import build, invocation
 
 HALF_WRITTEN = 'for last; do :; done\necho half > "$last"\necho "kernels.c:1: too modern" >&2\nexit 1'
 
@@ -20,7 +20,7 @@ def folder(monkeypatch, tmp_path) -> Path:
     """The cache folder of a new process on a new machine."""
     monkeypatch.setenv("RWALK_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(fused, "_library", cache(fused._library.__wrapped__))
+    monkeypatch.setattr(invocation, "library", cache(invocation.library.__wrapped__))
     monkeypatch.setattr(backends, "_told", set())
     return tmp_path / "cache"
 

@@ -74,6 +74,33 @@ def test_calls_by_hand_equal_hooks_bit_for_bit():
     assert_same_state(its_walk.state_dict(), rwalk.state_dict())
 
 
+def test_the_strength_may_change_between_steps():
+    model = torch.nn.ParameterDict({"p": torch.nn.Parameter(torch.ones(2))})
+    rwalk = RWalk(model, torch.optim.SGD(model.parameters(), lr=0.1), RWalkConfig(ewc_lambda=1.0), attach=False)
+    pulls = []
+    for strength in (1.0, 2.0):
+        for anchor in (1.0, 3.0):
+            rwalk.config = rwalk.config.replace(ewc_lambda=strength)
+            model["p"].data.fill_(anchor)
+            model["p"].grad = torch.full((2,), 1e-9)
+            rwalk.before_step(certain=True)
+            rwalk.after_step()
+            if rwalk.tasks == 0:
+                rwalk.consolidate()
+        pulls.append(model["p"].grad[0].item())
+    assert pulls[0] > 0
+    assert pulls[1] == pytest.approx(2 * pulls[0])
+
+
+@pytest.mark.parametrize("changed", [{"delta_t": 1}, {"state_dtype": "bfloat16"}, {"exclude": ("p",)}])
+def test_a_setting_that_lays_out_state_stays(changed):
+    _, _, rwalk = sgd_walk()
+    before = rwalk.config
+    with pytest.raises(RWalkError, match=r"config: .* cannot change from .* load\(\) a saved state"):
+        rwalk.config = before.replace(**changed)
+    assert rwalk.config is before
+
+
 def test_wrong_types_are_refused_by_name():
     model = tanh_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -5,6 +5,10 @@ compact state, ``displacement`` (none of these three where every step is a windo
 ``importance`` and ``anchor``; where settings ask for them, ``task_score`` (apart from the averaged one) and
 ``window_fisher`` (as the window began). Between the two halves of a step also ``gradient`` (unscaled, without penalty)
 and ``before`` (the weights before the step).
+
+A step that is sure to be taken is accounted for in one pass, before it (``advance``): Eq. 7 summed by parts needs the
+weights only there. Its gradient is kept until the next step settles it, and its square may enter the Fisher with the
+next one's: each value is read and written every other step.
 """
 
 from __future__ import annotations
@@ -22,20 +26,35 @@ from rwalk.core.config import RWalkConfig
 from rwalk.core.parts import Part
 from rwalk.core.sharding import local, over_processes, weights_in_sums
 
-__all__ = ["account", "close_window", "drop_window", "merge_fisher", "open_window", "pull_to_anchor", "read"]
+__all__ = [
+    "account",
+    "advance",
+    "close_window",
+    "drop_window",
+    "merge_fisher",
+    "open_window",
+    "pull_to_anchor",
+    "read",
+    "remember_fisher",
+    "settle",
+    "take_back",
+]
 
 
 def open_window(parts: Iterable[Part], config: RWalkConfig) -> None:
     """Remember where every parameter stands as a window begins."""
-    if config.window == "step":
-        return
     for part in parts:
         if config.window == "start":
             part.gather("window_start", part.parameters)
-        else:
+        elif config.window == "displaced":
             part.bucket.require("displacement")[0].zero_()
-        if config.fisher_in_score == "window_start":
-            fisher, remembered = part.bucket.require("fisher", "window_fisher")
+
+
+def remember_fisher(buckets: Iterable[Bucket], config: RWalkConfig) -> None:
+    """Remember the Fisher with which a window begins, where that measures its distance."""
+    if config.fisher_in_score == "window_start":
+        for bucket in buckets:
+            fisher, remembered = bucket.require("fisher", "window_fisher")
             remembered.copy_(fisher)
 
 
@@ -73,9 +92,60 @@ def pull_to_anchor(parts: Iterable[Part], config: RWalkConfig, backends: Backend
         backends.of(part.bucket).pull(part, config, rates=[lrs[entry.group] for entry in part.watched])
 
 
+def advance(
+    parts: Iterable[Part],
+    config: RWalkConfig,
+    backends: Backends,
+    *,
+    step: int,
+    opens: bool,
+    closes: bool,
+    penalised: bool,
+) -> None:
+    """Account for a step before it is taken.
+
+    Args:
+        parts: The parameters; the steps of theirs that are not settled are settled.
+        config: All settings.
+        backends: Run the equations.
+        step: The run's number of the step.
+        opens: It is its window's first.
+        closes: It is its window's last, before whose end the Fisher must be complete.
+        penalised: Whether there is a penalty to add to ``.grad``.
+    """
+    updates_fisher = _updates_fisher(config, step)
+    for part in parts:
+        part.counted = updates_fisher and not _is_steady(part, config)
+        rates = _weights_of_new(part, config) if updates_fisher else None
+        waits = rates is not None and part.owed is None and config.fisher_every == 1 and not closes
+        now = None if waits else rates
+        backends.of(part.bucket).advance(part, config, rates=now, late=part.owed, opens=opens, penalised=penalised)
+        part.owed, part.entered = (rates if waits else None), now
+        if penalised:
+            part.give_back()
+        part.release()
+
+
+def settle(parts: Iterable[Part], config: RWalkConfig, backends: Backends) -> None:
+    """Account for the step that ``advance`` saw begin, which the weights show by now."""
+    for part in parts:
+        backends.of(part.bucket).settle(part, config, late=part.owed)
+        part.owed = None
+
+
+def take_back(parts: Iterable[Part], backends: Backends) -> None:
+    """Undo ``advance`` for a step that is not taken; what the steps before it have left is settled later."""
+    for part in parts:
+        backends.of(part.bucket).take_back(part, rates=part.entered)
+        part.owed = part.entered = None
+        if part.counted:
+            for slot in part.slots:
+                slot.updates -= 1
+
+
 def account(parts: Iterable[Part], config: RWalkConfig, backends: Backends, step: int) -> None:
     """Bring Fisher and loss change up to date with the step just taken, the run's ``step``-th."""
-    updates_fisher = config.fisher_source == "step" and step % config.fisher_every == 0
+    updates_fisher = _updates_fisher(config, step)
     for part in parts:
         rates = _weights_of_new(part, config) if updates_fisher else None
         if updates_fisher:
@@ -96,17 +166,20 @@ def merge_fisher(parts: Iterable[Part], estimate: dict[str, Tensor], config: RWa
             slot.updates += 1
 
 
-def close_window(parts: Iterable[Part], config: RWalkConfig, backends: Backends, step: int) -> None:
-    """Turn the window's loss change into a score and add it."""
-    parts = list(parts)
+def close_window(
+    settled: Sequence[Part], config: RWalkConfig, backends: Backends, step: int, waiting: Sequence[Part] = ()
+) -> None:
+    """Turn the window's loss change into a score and add it; of ``waiting`` parts the last step has to be settled."""
+    parts = [*settled, *waiting]
     damping: float | Tensor = config.damping_value
     if config.damping_scale == "relative":
         damping = _mean_distance(parts, config, backends) * config.damping_value
-    for part in parts:
+    for index, part in enumerate(parts):
         floor = torch.finfo(part.bucket.dtype).tiny / torch.finfo(part.bucket.dtype).eps
         if config.damping_scale == "relative":  # where nothing moved, ΔL / ε stays finite
             damping = max(damping, floor)
-        backends.of(part.bucket).close(part, config, damping=damping, step=step)
+        settles = index >= len(settled)
+        backends.of(part.bucket).close(part, config, damping=damping, step=step, settles=settles)
 
 
 def drop_window(buckets: Iterable[Bucket]) -> None:
@@ -131,19 +204,33 @@ def _mean_distance(parts: Sequence[Part], config: RWalkConfig, backends: Backend
     return float(total / max(count, 1.0))
 
 
+def _updates_fisher(config: RWalkConfig, step: int) -> bool:
+    return config.fisher_source == "step" and step % config.fisher_every == 0
+
+
 def _weights_of_new(part: Part, config: RWalkConfig) -> list[float]:
     """For each parameter the weight of its new squared gradient: 1 at its first update (Eq. 6)."""
     settled = config.ewc_alpha
-    steady = 1 if not config.alpha_warmup else int(1 / max(settled, 1e-9)) + 1
-    from_zero = config.fisher_start == "zero" and not config.alpha_warmup
-    if from_zero or all(slot.updates >= steady for slot in part.slots):
-        return [settled] * len(part.slots)
+    if _is_steady(part, config):
+        if part.steady is None or part.steady[:1] != [settled]:
+            part.steady = [settled] * len(part.slots)
+        return part.steady
     rates = []
     for slot in part.slots:
         warm = 1.0 / (slot.updates + 1)
         rates.append(1.0 if slot.updates == 0 else max(settled, warm) if config.alpha_warmup else settled)
         slot.updates += 1
     return rates
+
+
+def _is_steady(part: Part, config: RWalkConfig) -> bool:
+    """Whether all of them have had so many updates that the weight of the new one stays as it is."""
+    if part.steady is not None and config.fisher_boundary == "keep":
+        return True
+    if config.fisher_start == "zero" and not config.alpha_warmup:
+        return True
+    last = 1 if not config.alpha_warmup else int(1 / max(config.ewc_alpha, 1e-9)) + 1
+    return all(slot.updates >= last for slot in part.slots)
 
 
 def _start_grown_elements(part: Part, config: RWalkConfig) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from rwalk.core.buckets import Bucket
 from rwalk.core.config import BackendName
@@ -26,6 +28,15 @@ class Backends:
     def __init__(self, choice: BackendName) -> None:
         self.choice = choice
         self._eager, self._fused = Eager(), Fused()
+        self._chosen: WeakKeyDictionary[Bucket, Eager] = WeakKeyDictionary()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy chooses for its own buckets."""
+        return {"choice": self.choice}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        """Choose anew."""
+        self.__init__(kept["choice"])  # type: ignore[misc]
 
     def of(self, bucket: Bucket) -> Eager:
         """What runs the equations for these parameters.
@@ -33,6 +44,12 @@ class Backends:
         Raises:
             RWalkError: ``"fused"`` was asked for and cannot be had.
         """
+        found = self._chosen.get(bucket)
+        if found is None:
+            found = self._chosen[bucket] = self._choose(bucket)
+        return found
+
+    def _choose(self, bucket: Bucket) -> Eager:
         if self.choice == "eager":
             return self._eager
         reason = why_not(bucket)

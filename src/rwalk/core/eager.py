@@ -78,12 +78,19 @@ class Eager:
         """
         parameters = part.parameters
         for tile in part.tiles:
-            torch._foreach_sub_(tile.views("before"), tile.cut(parameters))
-            gradient, decrease = tile.load("gradient"), tile.load("before")
+            gradient = tile.load("gradient")
             if rates is not None:
                 fisher = tile.load("fisher")
                 self._update_fisher(tile, fisher, gradient, rates)
                 store(tile, "fisher", fisher, step)
+            if config.window == "start" and not tile.bucket.storage.is_elsewhere("window_start", tile.bucket.device):
+                change, moved = tile.load("loss_change"), self._room(tile, 1)
+                start, before = tile.load("window_start"), tile.load("before")
+                F.loss_change(change, gradient, torch.sub(before, start, out=moved), out=change)  # by parts
+                F.loss_change(change, gradient, self._moved(tile, config, parameters), out=change)
+                continue
+            torch._foreach_sub_(tile.views("before"), tile.cut(parameters))
+            decrease = tile.load("before")
             if config.window == "step":
                 change = torch.mul(gradient, decrease, out=self._room(tile, 1))
                 self._add_score(tile, config, change, decrease, config.damping_value, step)
@@ -94,7 +101,88 @@ class Eager:
                 displacement = tile.load("displacement")
                 store(tile, "displacement", displacement.add_(decrease), step)
 
-    def close(self, part: Part, config: RWalkConfig, *, damping: float | Tensor, step: int) -> None:
+    def advance(
+        self,
+        part: Part,
+        config: RWalkConfig,
+        *,
+        rates: Sequence[float] | None,
+        late: Sequence[float] | None,
+        opens: bool,
+        penalised: bool,
+    ) -> None:
+        """Settle the last step, keep the gradient for the next one to settle, and add the penalty's gradient.
+
+        Args:
+            part: Whose.
+            config: For the strength.
+            rates: For each parameter the weight of its squared gradient; None keeps it out of the Fisher for now.
+            late: The same of the gradient kept so far.
+            opens: A window begins here: the weights are its start, and no step is to be settled.
+            penalised: Whether there is a penalty to add.
+        """
+        parameters = part.parameters
+        for tile in part.tiles:
+            gradient, weights = self._room(tile, 0), self._room(tile, 1)
+            torch._foreach_copy_(tile.cut_flat(gradient), tile.cut(part.gradients))
+            torch._foreach_copy_(tile.cut_flat(weights), tile.cut(parameters))
+            kept = tile.load("gradient")
+            if late is not None:
+                self._update_fisher(tile, tile.load("fisher"), kept, late)
+            if rates is not None:
+                self._update_fisher(tile, tile.load("fisher"), gradient, rates)
+            if opens:
+                tile.load("window_start").copy_(weights)
+            else:
+                change, start, moved = tile.load("loss_change"), tile.load("window_start"), self._room(tile, 2)
+                F.loss_change(change, kept, torch.sub(start, weights, out=moved), out=change)
+                F.loss_change(change, gradient, moved.neg_(), out=change)
+            kept.copy_(gradient)
+            if penalised:
+                importance, anchor = tile.load("importance"), tile.load("anchor")
+                pull = F.penalty_gradient(importance, weights, anchor, config.strength, out=gradient)
+                torch._foreach_add_(tile.cut(part.gradients), tile.cut_flat(pull))
+
+    def settle(self, part: Part, config: RWalkConfig, *, late: Sequence[float] | None) -> None:
+        """Account for the step whose gradient is kept, the weights being where it has brought them.
+
+        Args:
+            part: Whose.
+            config: For the way a window's displacement is known.
+            late: For each parameter the weight of the kept gradient's square in the Fisher; None if it is in.
+        """
+        parameters = part.parameters
+        for tile in part.tiles:
+            gradient, change = tile.load("gradient"), tile.load("loss_change")
+            F.loss_change(change, gradient, self._moved(tile, config, parameters), out=change)
+            if late is not None:
+                self._update_fisher(tile, tile.load("fisher"), gradient, late)
+            gradient.zero_()
+
+    def take_back(self, part: Part, *, rates: Sequence[float] | None) -> None:
+        """Undo ``advance`` for a step that is not taken after all, up to rounding.
+
+        An element whose gradient is not finite cannot be brought back: it loses what its open window has gathered, and
+        its Fisher starts anew.
+
+        Args:
+            part: Whose.
+            rates: With what weights the squared gradients have entered the Fisher; None if they have not.
+        """
+        for tile in part.tiles:
+            gradient, change, fisher = (tile.load(name) for name in ("gradient", "loss_change", "fisher"))
+            lost = gradient.isfinite().logical_not_()
+            for values in (gradient, change):  # what is kept of the rest cancels when it is settled
+                values.masked_fill_(lost, 0.0)
+            for piece, rate in _by_rate(tile, rates or ()):
+                if rate < 1.0:
+                    fisher[piece] = F.fisher_without(fisher[piece], gradient[piece], rate)
+            if rates is not None:
+                fisher.masked_fill_(lost, 0.0)
+
+    def close(
+        self, part: Part, config: RWalkConfig, *, damping: float | Tensor, step: int, settles: bool = False
+    ) -> None:
         """Turn a window's loss change into a score and add it.
 
         Args:
@@ -102,12 +190,14 @@ class Eager:
             config: For the score's settings.
             damping: What is added to the distance, a number or a scalar tensor.
             step: Number of the step, the seed of random rounding.
+            settles: The last step has yet to be settled.
         """
         parameters = part.parameters
         for tile in part.tiles:
-            self._add_score(
-                tile, config, tile.load("loss_change"), self._moved(tile, config, parameters), damping, step
-            )
+            change, moved = tile.load("loss_change"), self._moved(tile, config, parameters)
+            if settles:
+                F.loss_change(change, tile.load("gradient"), moved, out=change)
+            self._add_score(tile, config, change, moved, damping, step)
             tile.bucket.require("loss_change")[0][tile.flat].zero_()
 
     def distance(self, part: Part, config: RWalkConfig) -> Tensor:
@@ -175,7 +265,7 @@ def _by_rate(tile: Tile, rates: Sequence[float]) -> list[tuple[slice, float]]:
     """Stretches of a tile with one rate each."""
     found: list[tuple[slice, float]] = []
     begin = 0
-    for index, _, start, stop in tile.pieces:
+    for index, _, start, stop in tile.pieces if rates else ():
         end, rate = begin + stop - start, rates[index]
         if found and found[-1][1] == rate:
             found[-1] = (slice(found[-1][0].start, end), rate)

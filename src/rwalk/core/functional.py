@@ -21,6 +21,7 @@ __all__ = [
     "combine_importance",
     "fisher_ema",
     "fisher_merge",
+    "fisher_without",
     "kl_divergence",
     "loss_change",
     "path_score",
@@ -98,6 +99,24 @@ def fisher_ema(fisher: Tensor, gradient: Tensor, alpha: float, *, out: Tensor | 
     return torch.mul(fisher, 1.0 - alpha, out=out).addcmul_(gradient, gradient, value=alpha)
 
 
+def fisher_without(fisher: Tensor, gradient: Tensor, alpha: float) -> Tensor:
+    r"""What ``fisher_ema`` was given, up to rounding: :math:`(F_t - \alpha g_t^2) / (1 - \alpha)`, at least 0.
+
+    Args:
+        fisher: :math:`F_t`, any shape.
+        gradient: :math:`g_t`, same shape.
+        alpha: Weight that :math:`g_t^2` has had, in [0, 1).
+
+    Returns:
+        :math:`F_{t-1}`.
+
+    Example:
+        >>> fisher_without(torch.tensor([5.0]), torch.tensor([3.0]), 0.5)
+        tensor([1.])
+    """
+    return torch.addcmul(fisher, gradient, gradient, value=-alpha).div_(1.0 - alpha).clamp_(min=0.0)
+
+
 def fisher_merge(fisher: Tensor, estimate: Tensor, alpha: float, *, out: Tensor | None = None) -> Tensor:
     r"""Merge an estimate of the Fisher made elsewhere into the moving one, :math:`(1-\alpha) F + \alpha \hat F`.
 
@@ -118,7 +137,10 @@ def loss_change(accumulated: Tensor, gradient: Tensor, decrease: Tensor, *, out:
 
     .. math:: \Delta L \mathrel{+}= -g_t\,(\theta_{t+1} - \theta_t) = g_t\,(\theta_t - \theta_{t+1})
 
-    Positive where the parameter's move lowered the loss.
+    Positive where the parameter's move lowered the loss. Summed by parts, with :math:`d_t = \theta_0 - \theta_t` the
+    decrease since the window's start, the same sum needs the weights before each step only:
+
+    .. math:: \sum_t g_t\,(\theta_t - \theta_{t+1}) = \sum_t g_t\,d_{t+1} - g_t\,d_t
 
     Args:
         accumulated: :math:`\Delta L` so far, any shape.

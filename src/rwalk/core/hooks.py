@@ -41,7 +41,7 @@ def release(optimizer: Optimizer) -> bool:
 class StepFollower(Protocol):
     """What the hooks call at each step of the optimizer; ``RWalk`` is one."""
 
-    def before_step(self, *, grad_scale: Any = None) -> None:
+    def before_step(self, *, grad_scale: Any = None, certain: bool = False) -> None:
         """Gradients are complete; the optimizer is about to use them."""
 
     def after_step(self, *, skipped: bool = False) -> None:
@@ -61,7 +61,8 @@ class OptimizerHooks:
       read right after it. An optimizer that calls it more than once a step has no one gradient, and is refused.
     - A fused optimizer under GradScaler receives scaled gradients, ``grad_scale`` and ``found_inf`` and may skip the
       step by itself.
-    - A step that raises is not counted. Its ``.grad`` holds the penalty's gradient: clear it before trying again.
+    - A step that raises is not counted, but for roundings. Its ``.grad`` holds the penalty's gradient: clear it before
+      trying again.
     - A step that calls its parent class's ``step`` fires the hooks of both; only the outer ones count.
     - Another optimizer that is about to move the same parameters is refused: its steps would not be seen.
 
@@ -118,7 +119,8 @@ class OptimizerHooks:
             self.rwalk.abandon_step()
         self._caller = sys._getframe(1)
         if closure is None:
-            self.rwalk.before_step(grad_scale=getattr(optimizer, "grad_scale", None))
+            certain = getattr(optimizer, "found_inf", None) is None
+            self.rwalk.before_step(grad_scale=getattr(optimizer, "grad_scale", None), certain=certain)
             self._read = self._gradients()
             return None
         wrapped = self._closure = self._reading_after(closure)
@@ -157,7 +159,7 @@ class OptimizerHooks:
                 )
             with torch.enable_grad():
                 loss = closure()
-            self.rwalk.before_step()
+            self.rwalk.before_step(certain=True)
             self._read = self._gradients()
             return loss
 

@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,12 +96,27 @@ class Part:
         watched: The parameters.
         gradients: Their gradients, contiguous, while they are read.
         staged: Gradients of another layout: what the optimizer reads, and the copy worked on.
+        owed: For each parameter the weight with which the square of the kept gradient has yet to enter the Fisher;
+            None if it is in.
+        entered: The same of the gradient whose square has entered it last, while that may have to be taken back.
+        counted: Whether this step was counted among the slots' updates.
+        steady: The weights of new squared gradients, once they stay as they are.
+        prepared: What a backend keeps from step to step.
     """
 
     bucket: Bucket
     watched: list[Watched]
     gradients: list[Tensor] = field(default_factory=list)
     staged: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    owed: list[float] | None = None
+    entered: list[float] | None = None
+    counted: bool = False
+    steady: list[float] | None = None
+    prepared: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is laid out for quick use points to memory that a copy has elsewhere."""
+        return {**vars(Part(self.bucket, self.watched)), "owed": self.owed}
 
     @cached_property
     def slots(self) -> list[Slot]:
@@ -156,6 +172,10 @@ class Part:
     def gather(self, quantity: str, tensors: Sequence[Tensor]) -> None:
         """Copy one tensor per parameter into the quantity, casting to its dtype."""
         torch._foreach_copy_(self.views(quantity), list(tensors))
+
+    def zero(self, quantity: str) -> None:
+        """Fill the quantity with zeros."""
+        torch._foreach_zero_(self.views(quantity))
 
     def take(self, gradients: Sequence[Tensor]) -> None:
         """Hold this step's gradients, laid out as the parameters' state is."""

@@ -14,18 +14,20 @@ from torch.optim import Optimizer
 from rwalk.core import accounting, consolidation, state
 from rwalk.core import functional as F
 from rwalk.core.artifact import load_state, save_state
-from rwalk.core.backends import Backends
 from rwalk.core.config import RWalkConfig
 from rwalk.core.estimation import estimate_fisher
 from rwalk.core.hooks import OptimizerHooks, base_optimizer, release
-from rwalk.core.parts import Part
 from rwalk.core.sharding import is_sharded, join, local, over_processes, weights_in_sums, writes_files
 from rwalk.core.tracking import Tracker
+from rwalk.core.walk import Walk
 from rwalk.errors import RWalkError
 
 __all__ = ["RWalk"]
 
 log = logging.getLogger(__name__)
+
+#: Settings, and what follows from them, that decide which tensors there are.
+LAYOUT = ("include", "exclude", "window", "keeps_task_score", "fisher_in_score", "state_dtype", "offload", "backend")
 
 Kind = Literal["penalty", "fisher", "score"]
 
@@ -50,6 +52,8 @@ class RWalk:
             once a step (LBFGS), or has an RWalk attached already.
 
     Attributes:
+        config: The settings. Another config may be assigned between steps (a schedule of ``ewc_lambda``, say) if its
+            state is laid out alike.
         tasks: Tasks consolidated so far.
         steps: Optimizer steps seen so far (skipped ones not counted).
 
@@ -74,14 +78,13 @@ class RWalk:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model={model!r}: expected a torch.nn.Module")
-        self.config = config if config is not None else RWalkConfig()
-        if not isinstance(self.config, RWalkConfig):
+        config = config if config is not None else RWalkConfig()
+        if not isinstance(config, RWalkConfig):
             raise TypeError(f"config={config!r}: expected an RWalkConfig")
         self.model, self.optimizer = model, base_optimizer(optimizer)
         self.tasks = self.steps = self.task_steps = self.window_steps = 0
-        self._tracker = Tracker(model, self.optimizer, self.config)
-        self._backends = Backends(self.config.backend)
-        self._pending: list[Part] | None = None
+        self._tracker = Tracker(model, self.optimizer, config)
+        self._walk = Walk(self._tracker)
         self._hooks: OptimizerHooks | None = None
         if attach:
             self.attach()
@@ -115,11 +118,12 @@ class RWalk:
         """
         if self._hooks is not None:
             raise RWalkError("this RWalk is attached to its present optimizer; detach() it first")
+        self._walk.drop_step()
         base = self.optimizer if optimizer is None else base_optimizer(optimizer)
         if base is not self.optimizer or (model is not None and model is not self.model):
+            self._settle()
             self._tracker.follow(self.model if model is None else model, base)
             self.model, self.optimizer = self._tracker.model, base
-        self._pending = None
 
     def detach(self) -> None:
         """Stop following the optimizer; all state stays, but for a step that was begun and never ended.
@@ -130,7 +134,9 @@ class RWalk:
         if self._hooks is None:
             raise RWalkError("this RWalk is not attached, so there is nothing to detach")
         self._hooks.remove()
-        self._hooks = self._pending = None
+        self._hooks = None
+        self.abandon_step()
+        self._settle()
 
     @staticmethod
     def release(optimizer: Optimizer) -> bool:
@@ -143,7 +149,23 @@ class RWalk:
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is not attached: torch copies optimizers without their hooks."""
-        return {**vars(self), "_hooks": None, "_pending": None}
+        return {**vars(self), "_hooks": None}
+
+    @property
+    def config(self) -> RWalkConfig:
+        """The settings."""
+        return self._tracker.config
+
+    @config.setter
+    def config(self, config: RWalkConfig) -> None:
+        for name in LAYOUT:
+            old, new = getattr(self.config, name), getattr(config, name)
+            if old != new:
+                raise RWalkError(
+                    f"config: {name} decides how state is kept and cannot change from {old!r} to {new!r} in a running "
+                    "RWalk; load() a saved state with the new config"
+                )
+        self._tracker.config = config
 
     @property
     def _has_penalty(self) -> bool:
@@ -156,7 +178,7 @@ class RWalk:
         Raises:
             RWalkError: The fused kernels were asked for and cannot be had.
         """
-        names = {self._backends.of(bucket).name for bucket in self._tracker.buckets}
+        names = {self._walk.backends.of(bucket).name for bucket in self._tracker.buckets}
         return "+".join(sorted(names)) or self.config.backend
 
     @property
@@ -170,6 +192,7 @@ class RWalk:
         *,
         grad_scale: Tensor | float | None = None,
         gradients: Mapping[nn.Parameter, Tensor] | None = None,
+        certain: bool = False,
     ) -> None:
         """Read gradients and weights; add the penalty's gradient (nothing in proximal mode).
 
@@ -179,20 +202,23 @@ class RWalk:
             grad_scale: The factor by which gradients are still scaled (a fused optimizer under GradScaler). The
                 penalty's gradient is scaled alike.
             gradients: Measure these instead of ``.grad`` (for comparison with codes that take theirs elsewhere).
+            certain: The step will be taken, ``after_step(skipped=True)`` will not come: then one pass over memory does
+                for both halves. An attached RWalk says so by itself.
 
         Raises:
             RWalkError: Called twice without ``after_step`` between.
         """
-        if self._pending is not None:
+        if self._walk.is_stepping:
             raise RWalkError("before_step() called twice: after_step() must follow each optimizer step")
-        parts = self._tracker.stepping()
-        if self.window_steps == 0 and self.config.window != "step":
-            accounting.open_window(self._tracker.resident(), self.config)
-        penalised = self._has_penalty and self.config.penalty == "gradient"
-        accounting.read(
-            parts, self.config, self._backends, grad_scale=grad_scale, instead=gradients, penalised=penalised
+        self._walk.begin(
+            step=self.steps + 1,
+            opens=self.window_steps == 0 and self.config.window != "step",
+            closes=self._fills_window(self.steps + 1, self.window_steps + 1),
+            penalised=self._has_penalty and self.config.penalty == "gradient",
+            certain=certain,
+            grad_scale=grad_scale,
+            gradients=gradients,
         )
-        self._pending = parts
 
     @torch.no_grad()
     def after_step(self, *, skipped: bool = False) -> None:
@@ -204,23 +230,25 @@ class RWalk:
         Raises:
             RWalkError: No ``before_step`` came first.
         """
-        parts, self._pending = self._pending, None
-        if parts is None:
+        if not self._walk.is_stepping:
             raise RWalkError("after_step() without before_step(): call before_step() when the gradients are complete")
         if skipped:
+            self._walk.drop_step()
             return
-        if self._has_penalty and self.config.penalty == "proximal":
-            accounting.pull_to_anchor(parts, self.config, self._backends, self.optimizer)
         self.steps += 1
         self.task_steps += 1
         self.window_steps += 1
-        accounting.account(parts, self.config, self._backends, self.steps)
-        if self._window_is_full():
-            self._close_window()
+        pulls = self._has_penalty and self.config.penalty == "proximal"
+        if self._walk.end(step=self.steps, pulled_by=self.optimizer if pulls else None):
+            self.window_steps = 0
 
+    @torch.no_grad()
     def abandon_step(self) -> None:
-        """Forget a step whose ``after_step`` will not come, because the optimizer raised. Nothing of it is kept."""
-        self._pending = None
+        """Forget a step whose ``after_step`` will not come, because the optimizer raised.
+
+        Nothing of it is kept, but for roundings if the step was said to be certain.
+        """
+        self._walk.drop_step()
 
     @torch.no_grad()
     def consolidate(self, batches: Iterable[Any] | None = None, forward: Callable[[Any], Tensor] | None = None) -> None:
@@ -238,7 +266,7 @@ class RWalk:
                 has other parameters than the optimizer moves, or Fisher or score not finite (then the penalty stays as
                 it was).
         """
-        if self._pending is not None:
+        if self._walk.is_stepping:
             raise RWalkError(
                 "consolidate() called between before_step() and after_step(): let the optimizer step first"
             )
@@ -251,12 +279,14 @@ class RWalk:
                 "consolidate(): no optimizer step with gradients yet, or none since the last one: nothing changes"
             )
             return
+        self._walk.settle()
         residents = self._tracker.resident()
         if batches is not None:
             parameters = {entry.name: entry.parameter for part in residents for entry in part.watched}
             accounting.merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), self.config)
         if self.window_steps and self.config.unfinished == "flush":
-            self._close_window()
+            self._walk.close_window(self.steps)
+            self.window_steps = 0
         consolidation.freeze(self._tracker.buckets, residents, self.config, self.tasks)
         self.tasks += 1
         self.task_steps = 0
@@ -266,7 +296,7 @@ class RWalk:
     @torch.no_grad()
     def drop_window(self) -> None:
         """Forget what the unfinished window has gathered; the next step opens a new one."""
-        accounting.drop_window(self._tracker.buckets)
+        self._walk.drop_window()
         self.window_steps = 0
 
     def penalty(self) -> Tensor:
@@ -313,6 +343,7 @@ class RWalk:
         quantities = {"penalty": "importance", "fisher": "fisher", "score": "score"}
         if kind not in quantities:
             raise ValueError(f"kind={kind!r}: expected one of {', '.join(map(repr, quantities))}")
+        self._settle()
         values = {}
         parameters = self._tracker.parameters()
         for bucket in self._tracker.buckets:
@@ -343,7 +374,7 @@ class RWalk:
         counters = state.restore(self._tracker, state_dict)
         for name, value in counters.items():
             setattr(self, name, value)
-        self._pending = None
+        self._walk.start_over()
 
     def save(self, path: str | Path) -> None:
         """Write the state to a safetensors file, atomically.
@@ -387,18 +418,18 @@ class RWalk:
         return rwalk
 
     def _export(self, *, kept: bool = True) -> dict[str, Any]:
-        if self._pending is not None:
+        if self._walk.is_stepping:
             raise RWalkError("state_dict() called between before_step() and after_step(): let the optimizer step first")
+        self._settle()
         counters = {name: getattr(self, name) for name in state.COUNTERS}
         return state.export(self._tracker, counters, kept=kept)
 
-    def _window_is_full(self) -> bool:
+    @torch.no_grad()
+    def _settle(self) -> None:
+        self._walk.settle()
+
+    def _fills_window(self, steps: int, window_steps: int) -> bool:
         if self.config.delta_t is None:
             return False
-        counted = self.steps if self.config.window_phase == "run" else self.window_steps
+        counted = steps if self.config.window_phase == "run" else window_steps
         return counted % self.config.delta_t == 0
-
-    def _close_window(self) -> None:
-        if self.config.window != "step":
-            accounting.close_window(self._tracker.resident(), self.config, self._backends, self.steps)
-        self.window_steps = 0

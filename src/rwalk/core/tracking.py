@@ -116,35 +116,63 @@ class Tracker:
     def stepping(self) -> list[Part]:
         """The parameters that have a gradient now, with state made for those that had none."""
         self.refresh()
-        entries, gradients = [], []
+        entries, gradients, settled = [], [], True
         for entry in self.watched:
-            gradient = entry.parameter.grad
-            if gradient is not None:
-                if type(gradient) is not Tensor and layout(gradient) != layout(entry.parameter):
-                    raise RWalkError(
-                        f"the gradient of {entry.name} is spread over processes in another way than the parameter: "
-                        "redistribute() it to the parameter's placements before the optimizer steps"
-                    )
-                gradient = local(gradient)
-                _check_gradient(entry.name, local(entry.parameter), gradient)
-                entries.append(entry)
-                gradients.append(gradient)
+            parameter = entry.parameter
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            seen = (parameter.shape, parameter.device, parameter.dtype)
+            settled = settled and seen == entry.seen
+            if type(gradient) is not Tensor or (gradient.shape, gradient.device, gradient.dtype) != seen:
+                gradient = _fitting(entry, gradient)
+            elif gradient.layout is not torch.strided or gradient.is_complex():
+                _check_gradient(entry.name, parameter, gradient)
+            entries.append(entry)
+            gradients.append(gradient)
         if not (entries and self._checked):  # once, and where nothing is learned
             self.check_model()
             self._checked = True
-        self._make_room(entries)
-        if entries != self._stepping[0]:
-            self._stepping = (entries, self._parts(entries))
+        known, parts = self._stepping
+        if not settled or len(entries) < len(self.watched):
+            self._make_room(entries)
+            known, parts = self._stepping
+        if entries != known:
+            parts = self._parts(entries)
+            self._stepping = (entries, parts)
+        if len(parts) == 1:
+            parts[0].take(gradients)
+            return parts
         given = {id(entry): gradient for entry, gradient in zip(entries, gradients, strict=True)}
-        for part in self._stepping[1]:
+        for part in parts:
             part.take([given[id(entry)] for entry in part.watched])
-        return self._stepping[1]
+        return parts
 
     def resident(self) -> list[Part]:
         """All parameters that have state, in their present shape."""
+        self.make_room()
+        return self._parts([entry for entry in self.watched if entry.placement is not None])
+
+    def idle(self, parts: Sequence[Part]) -> list[Part]:
+        """All parameters that have state but for those of ``parts``."""
+        apart = {entry for part in parts for entry in part.watched}
+        others = [entry for entry in self.watched if entry.placement is not None and entry not in apart]
+        return self._parts(others) if others else []
+
+    def make_room(self) -> None:
+        """Match the state with the parameters' present shapes, devices and dtypes."""
         self.refresh()
         self._make_room([])
-        return self._parts([entry for entry in self.watched if entry.placement is not None])
+
+    def renewed(self, parts: list[Part]) -> list[Part]:
+        """The same parameters where their state is now, with what their last step has left."""
+        if all(any(part.bucket is bucket for bucket in self.buckets) for part in parts):
+            return parts
+        owed = {entry: part.owed[i] for part in parts if part.owed for i, entry in enumerate(part.watched)}
+        found = self._parts([entry for part in parts for entry in part.watched])
+        for part in found:
+            part.owed = [owed[entry] for entry in part.watched] if owed else None
+        return found
 
     def place(self, entries: Sequence[Watched]) -> None:
         """Make or move the state of these parameters to match their present shape, device and dtype.
@@ -203,6 +231,18 @@ class Tracker:
     def _parts(self, entries: Sequence[Watched]) -> list[Part]:
         parts = [Part(bucket, [entry for entry in entries if entry.name in bucket.slots]) for bucket in self.buckets]
         return [part for part in parts if part.watched]
+
+
+def _fitting(entry: Watched, gradient: Tensor) -> Tensor:
+    """What this process holds of a gradient that is not simply like its parameter."""
+    if type(gradient) is not Tensor and layout(gradient) != layout(entry.parameter):
+        raise RWalkError(
+            f"the gradient of {entry.name} is spread over processes in another way than the parameter: "
+            "redistribute() it to the parameter's placements before the optimizer steps"
+        )
+    gradient = local(gradient)
+    _check_gradient(entry.name, local(entry.parameter), gradient)
+    return gradient
 
 
 def _check_gradient(name: str, parameter: Tensor, gradient: Tensor) -> None:

@@ -102,7 +102,8 @@ def _compile(compiler: list[str], source: str, target: Path) -> None:
         except subprocess.TimeoutExpired:
             raise BuildError(f"{compiler[0]} took longer than {TIMEOUT:.0f} s") from None
         if done.returncode != 0:
-            complaint = (done.stderr.strip().splitlines() or ["no message"])[0]
+            said = done.stderr.strip().splitlines() or ["no message"]
+            complaint = next((line for line in said if "error" in line), said[0])
             raise BuildError(f"{compiler[0]} failed: {complaint}")
         library.replace(target)
 

@@ -17,9 +17,10 @@ typedef struct {
   const int64_t *theta, *grad;   /* addresses of the parameters and of their gradients */
   const int64_t *offset, *size;  /* where each lies in the flat quantities, and how many elements it has */
   const double *rate;            /* weight of the new squared gradient, or learning rate */
+  const double *late;            /* weight of the kept gradient's square, where that has yet to enter the Fisher */
   void *gradient, *before, *importance, *anchor, *fisher, *change, *start, *displacement, *score;
   double strength, scale, damping, factor;
-  int64_t penalised, updates, window, euclidean, rectified, bypass;
+  int64_t penalised, updates, catches_up, opens, settles, window, euclidean, rectified, bypass;
   int64_t seed;                  /* of stochastic rounding */
 } Call;
 
