@@ -8,8 +8,9 @@ from torch import nn
 from core.kernels import needs_compiler
 from rwalk import RWalk, RWalkConfig
 from rwalk.core import rounding
-from rwalk.core.buckets import Bucket, Storage
+from rwalk.core.buckets import Bucket
 from rwalk.core.parts import Tile
+from rwalk.core.storage import Storage
 
 BACKENDS = ["eager", pytest.param("fused", marks=needs_compiler)]
 ELEMENTS = 2000

@@ -9,7 +9,8 @@ from reference.naive import NaiveRWalk
 from reference.problems import assert_close, assert_same, assert_same_state, gradients, lists, weights
 from reference.strategies import configs, histories
 from rwalk import RWalk
-from rwalk.core.buckets import Bucket, Placement, Storage, rearrange
+from rwalk.core.buckets import Bucket, Placement, rearrange
+from rwalk.core.storage import Storage
 
 # Not 1e-15: where the terms of ΔL cancel, fewer digits are left.
 RELATIVE = 1e-9

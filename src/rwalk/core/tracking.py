@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rwalk.core.buckets import Bucket, Placement, Storage, rearrange
+from rwalk.core.buckets import Bucket, Placement, rearrange
 from rwalk.core.config import RWalkConfig
 from rwalk.core.naming import selected_parameters
 from rwalk.core.parts import Part, Watched
 from rwalk.core.sharding import is_sharded, layout, local
+from rwalk.core.storage import Storage
 from rwalk.errors import RWalkError
 
 __all__ = ["Tracker"]

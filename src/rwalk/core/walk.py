@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rwalk.core import accounting
+from rwalk.core import accounting, windows
 from rwalk.core.backends import Backends
 from rwalk.core.config import RWalkConfig
 from rwalk.core.parts import Part
@@ -93,8 +93,8 @@ class Walk:
         else:
             self.settle()
             if opens:
-                accounting.open_window(self._tracker.resident(), config)
-                accounting.remember_fisher(self._tracker.buckets, config)
+                windows.begin(self._tracker.resident(), config)
+                windows.remember_fisher(self._tracker.buckets, config)
             accounting.read(parts, config, backends, grad_scale=grad_scale, instead=gradients, penalised=penalised)
         self._begun, self._closes = parts, closes
 
@@ -142,12 +142,12 @@ class Walk:
         if self._config.window == "step":
             return
         waiting, self._waiting = self._tracker.renewed(self._waiting or []), None
-        accounting.close_window(self._tracker.idle(waiting), self._config, self.backends, step, waiting)
+        windows.close(self._tracker.idle(waiting), self._config, self.backends, step, waiting)
 
     def drop_window(self) -> None:
         """Forget what the open window has gathered."""
         self.settle()
-        accounting.drop_window(self._tracker.buckets)
+        windows.drop(self._tracker.buckets)
 
     def start_over(self) -> None:
         """Forget every step that is not accounted for: the state has been replaced."""
@@ -164,7 +164,7 @@ class Walk:
 
     def _begin_window_anew(self, parts: list[Part]) -> None:
         self._only_steps_move = False
-        accounting.open_window(parts, self._config)
+        windows.begin(parts, self._config)
         for part in parts:
             part.zero("loss_change")
         log.info(
@@ -188,8 +188,8 @@ class Walk:
         """Leave nothing to settle but what these parts wait for."""
         if opens:
             self._waiting = None
-            accounting.open_window(self._tracker.idle(parts), self._config)
-            accounting.remember_fisher(self._tracker.buckets, self._config)
+            windows.begin(self._tracker.idle(parts), self._config)
+            windows.remember_fisher(self._tracker.buckets, self._config)
         elif self._waiting is not parts:
             self.settle()
             for part in parts:
