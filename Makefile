@@ -47,6 +47,7 @@ check: install
 BENCHMARKS := step_overhead roofline memory loop_overhead end_to_end scaling
 
 bench: peers install
+	-if command -v java; then $(PEERS)/bin/python $(PIP) capymoa; fi
 	for name in $(BENCHMARKS); do \
 	  $(PEERS)/bin/python -m benchmarks.$$name --json benchmarks/results/$$name.json || exit 1; \
 	done

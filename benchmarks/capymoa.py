@@ -89,9 +89,10 @@ def main(name: str, optimizer_name: str, options: str) -> int:
     batches = case.batches()
     plain = plain_loop(model, optimizer, batches)
     rwalk, _ = past_first_task(model, optimizer, plain)
-    bare = visit(plain, case.steps)
-    theirs = visit(capymoa_loop(model, optimizer, batches), case.steps)
-    turns = {"bare": bare, "auto": attached(rwalk, bare), CAPYMOA: theirs}
+    steps, lead_in = (1, 0) if case.singly else (case.steps, 1)
+    bare = visit(plain, steps, lead_in)
+    theirs = visit(capymoa_loop(model, optimizer, batches), steps, lead_in)
+    turns = {"bare": bare, "auto": attached(rwalk, bare, steps), CAPYMOA: theirs}
     rounds = interleave(turns, **json.loads(options))
     check_finite(model)
     print(json.dumps(rounds))

@@ -34,7 +34,8 @@ class Case:
         batch_size: Samples in a batch.
         classes: Outputs of the network.
         tokens: Inputs are tokens, not numbers.
-        steps: Timed steps in a turn; a multiple of 10, the length of a window.
+        steps: Timed steps in a round; a multiple of 10, the length of a window.
+        singly: Variants take turns after every step: for slow steps, which the machine's drift would else hide.
         optimizers: Those to measure with.
         seconds: For all rounds with one optimizer.
         at_least: Rounds to measure even if that takes longer. Below 3 no round is spent on warming up.
@@ -48,6 +49,7 @@ class Case:
     classes: int = 10
     tokens: bool = False
     steps: int = 10
+    singly: bool = False
     optimizers: Sequence[str] = ("sgd",)
     seconds: float = 15.0
     at_least: int = 3
@@ -69,9 +71,16 @@ CASES = (
     Case("mlp_270k", lambda: mlp(784, 256, 256, 10), steps=40, optimizers=BOTH),
     Case("mlp_6m", lambda: mlp(784, 2048, 2048, 10), optimizers=BOTH),
     Case("mlp_6m_batch8", lambda: mlp(784, 2048, 2048, 10), batch_size=8),
-    Case("resnet_1m", lambda: slim_resnet18((3, 32, 32), 10), shape=(3, 32, 32), seconds=30.0, optimizers=BOTH),
-    Case("resnet_11m", lambda: resnet18((3, 32, 32), 10), shape=(3, 32, 32), batch_size=16, seconds=20.0, at_least=2),
-    Case("transformer_11m", transformer, shape=(16,), batch_size=16, tokens=True, seconds=20.0, at_least=2),
+    Case(
+        "resnet_1m",
+        lambda: slim_resnet18((3, 32, 32), 10),
+        shape=(3, 32, 32),
+        singly=True,
+        seconds=45.0,
+        optimizers=BOTH,
+    ),
+    Case("resnet_11m", lambda: resnet18((3, 32, 32), 10), shape=(3, 32, 32), batch_size=16, singly=True, at_least=2),
+    Case("transformer_11m", transformer, shape=(16,), batch_size=16, tokens=True, singly=True, at_least=2),
     Case("wide_17m", lambda: wide(17_000_000), **SQUARE),
     Case("wide_50m", lambda: wide(50_000_000), **SQUARE, seconds=30.0, at_least=2),
     Case("wide_300m", lambda: wide(300_000_000), **SQUARE, seconds=30.0, at_least=1, large=True),

@@ -64,7 +64,7 @@ def main(target: Path, budget: float) -> None:
     rwalk.attach()
     with_rwalk = collectives(lambda steps: (plain(steps), rwalk.consolidate()))
     rwalk.detach()
-    turns = {"bare": visit(plain, 10), "rwalk": attached(rwalk, visit(plain, 10))}
+    turns = {"bare": visit(plain, 10), "rwalk": attached(rwalk, visit(plain, 10), 10)}
     repeats = max(3, min(10, round(budget / (4 * (time.perf_counter() - began)))))
     agreed = torch.tensor(repeats)
     dist.broadcast(agreed, 0)

@@ -15,7 +15,7 @@ from rwalk.streams import Benchmark, benchmark
 
 DATA = Path("..", "shared", "data")
 BARE = "plain loop"
-SEEDS = 8
+SEEDS = 6
 
 
 def measure(quick: bool) -> Result:

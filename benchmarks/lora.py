@@ -110,9 +110,9 @@ def _time(target_modules: str | Sequence[str], quick: bool) -> dict[str, Any]:
     plain = plain_loop(model, optimizer, batches)
     plain(2)
     rwalk, _ = past_first_task(model, optimizer, plain, delta_t=WINDOW)
-    bare = visit(plain, WINDOW)
-    variants = {"bare": bare, "rwalk": attached(rwalk, bare)}
-    rounds = interleave(variants, budget=10.0 if quick else 120.0, at_least=1 if quick else 7)
+    bare = visit(plain, 1, lead_in=0)
+    variants = {"bare": bare, "rwalk": attached(rwalk, bare, 1)}
+    rounds = interleave(variants, budget=10.0 if quick else 75.0, at_least=1 if quick else 7, turns=WINDOW)
     check_finite(model)
     step = rounds.summary(lambda seconds: seconds["bare"])
     added = rounds.summary(lambda seconds: seconds["rwalk"] - seconds["bare"])

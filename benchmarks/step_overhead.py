@@ -44,6 +44,7 @@ def measure(quick: bool) -> Result:
                     gc.collect()
     result.note("auto takes fused code wherever that works; its column says what it took")
     result.note("added = step with it - step without, paired within a round; median over rounds, quartiles beside it")
+    result.note("ResNets and the transformer: variants take turns after every step, ten times a round")
     result.note(f"{AVALANCHE} is compared with {NAIVE}, all others with the bare loop")
     result.note(f"{CAPYMOA} starts a Java machine: it takes turns with a bare loop and rwalk in a process apart")
     result.note("Avalanche's plugin leaves the model in eval mode, where BatchNorm costs less; that is in its favour")
@@ -64,16 +65,18 @@ def _measure(
     optimizer: Optimizer = OPTIMIZERS[name](model)
     plain = plain_loop(model, optimizer, batches)
     plain(2)
-    turns: dict[str, Visit] = {"bare": visit(plain, case.steps)}
+    steps, lead_in = (1, 0) if case.singly else (case.steps, 1)
+    turns: dict[str, Visit] = {"bare": visit(plain, steps, lead_in)}
     facts: dict[str, dict[str, Any]] = {"bare": {}}
     for backend in backends:
         rwalk, first = past_first_task(model, optimizer, plain, backend=backend)
         facts[backend] = {"backend": rwalk.backend, "first_step_ms": 1e3 * first}
-        turns[backend] = attached(rwalk, turns["bare"])
+        turns[backend] = attached(rwalk, turns["bare"], steps)
     if avalanche:
         for variant, regularised in ((NAIVE, False), (AVALANCHE, True)):
             facts[variant] = {}
-            turns[variant] = visit(avalanche_loop(model, optimizer, batches, regularised=regularised), case.steps)
+            loop = avalanche_loop(model, optimizer, batches, regularised=regularised)
+            turns[variant] = visit(loop, steps, lead_in)
     modes = {variant: _in_train_mode(model, turn) for variant, turn in turns.items()}
     rounds = interleave(modes, **_time_for(case, quick))
     check_finite(model)
@@ -90,7 +93,12 @@ def _beside_capymoa(result: Result, case: Case, name: str, quick: bool) -> None:
 
 def _time_for(case: Case, quick: bool) -> dict[str, Any]:
     at_least = 1 if quick else case.at_least
-    return {"budget": case.seconds / (10 if quick else 1), "at_least": at_least, "warm_up": at_least > 2}
+    return {
+        "budget": case.seconds / (10 if quick else 1),
+        "at_least": at_least,
+        "warm_up": at_least > 2,
+        "turns": case.steps if case.singly else 1,
+    }
 
 
 def _in_train_mode(model: nn.Module, turn: Visit) -> Visit:

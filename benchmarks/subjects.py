@@ -56,15 +56,20 @@ def past_first_task(model: nn.Module, optimizer: Optimizer, run: Run, **settings
     return rwalk, first
 
 
-def attached(rwalk: RWalk, turn: Visit) -> Visit:
-    """A turn during which rwalk follows the optimizer."""
+def attached(rwalk: RWalk, turn: Visit, steps: int) -> Visit:
+    """A turn of so many steps during which rwalk follows the optimizer.
+
+    Letting go, which settles the last step, counts: in a run without turns the next step would do it.
+    """
 
     def wrapped() -> float:
         rwalk.attach()
         try:
-            return turn()
+            seconds = turn()
         finally:
+            began = time.perf_counter()
             rwalk.detach()
+        return seconds + (time.perf_counter() - began) / steps
 
     return wrapped
 

@@ -84,7 +84,13 @@ def visit(run: Run, steps: int, lead_in: int = 1) -> Visit:
 
 
 def interleave(
-    variants: Mapping[str, Visit], *, budget: float, at_least: int = 3, at_most: int = 400, warm_up: bool = True
+    variants: Mapping[str, Visit],
+    *,
+    budget: float,
+    at_least: int = 3,
+    at_most: int = 400,
+    warm_up: bool = True,
+    turns: int = 1,
 ) -> Rounds:
     """Let variants take turns, in a new random order each round, until the time is used up.
 
@@ -96,6 +102,7 @@ def interleave(
         at_least: Rounds to measure even if the time is used up.
         at_most: Rounds after which to stop even if there is time.
         warm_up: Let a round go by before those that count.
+        turns: Of each variant in a round, whose mean is the round's figure.
     """
     names: Sequence[str] = list(variants)
     orders = random.Random(0)
@@ -104,14 +111,15 @@ def interleave(
     collects = gc.isenabled()
     try:
         for index in range(at_most + warm_up):
-            seconds = {}
-            for name in orders.sample(names, len(names)):
-                gc.collect()
-                gc.disable()
-                seconds[name] = variants[name]()
-                gc.enable()
+            seconds = dict.fromkeys(names, 0.0)
+            for _ in range(turns):
+                for name in orders.sample(names, len(names)):
+                    gc.collect()
+                    gc.disable()
+                    seconds[name] += variants[name]() / turns
+                    gc.enable()
             if index >= warm_up:
-                rounds.append({name: seconds[name] for name in names})
+                rounds.append(seconds)
             spent = time.perf_counter() - began
             if len(rounds) >= at_least and spent * (index + 2) / (index + 1) > budget:
                 break

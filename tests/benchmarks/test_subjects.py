@@ -44,7 +44,7 @@ def test_a_turn_with_rwalk_takes_steps_with_the_penalty_acting_and_leaves_no_tra
     rwalk, first = past_first_task(model, optimizer, run, backend="eager")
     assert (rwalk.tasks, rwalk.backend, rwalk.attached, first > 0) == (1, "eager", False, True)
     before, started = rwalk.steps, float(rwalk.penalty().detach())
-    attached(rwalk, lambda: float(run(5) is None))()
+    attached(rwalk, lambda: float(run(5) is None), 5)()
     assert rwalk.steps == before + 5
     run(5)
     assert rwalk.steps == before + 5

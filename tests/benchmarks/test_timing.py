@@ -49,6 +49,16 @@ def test_the_first_round_only_warms_up():
     assert [seconds["a"] for seconds in rounds] == [1.0, 2.0, 3.0]
 
 
+def test_several_turns_of_a_round_alternate_and_are_averaged():
+    variants, order = drifting(1.0, 2.0)
+    values = iter([1.0, 2.0, 3.0, 6.0])
+    rounds = interleave({"a": lambda: next(values)}, budget=0.0, at_least=1, warm_up=False, turns=4)
+    assert rounds == [{"a": 3.0}]
+    interleave(variants, budget=0.0, at_least=1, warm_up=False, turns=10)
+    assert [sorted(order[start : start + 2]) for start in range(0, 20, 2)] == [["v1.0", "v2.0"]] * 10
+    assert len(order) == 20
+
+
 def test_warming_up_can_be_left_out():
     values = iter([1.0, 2.0])
     rounds = interleave({"a": lambda: next(values)}, budget=0.0, at_least=2, warm_up=False)

@@ -1,6 +1,7 @@
 """Steps that are certain are accounted for in one pass, and come to the same, bit for bit, as others."""
 
 import copy
+import pickle
 import random
 
 import pytest
@@ -221,3 +222,172 @@ def test_a_layer_that_grows_between_two_steps_keeps_what_was_not_settled(backend
         states.append(rwalk.state_dict())
     assert_same_state(*states)
     assert bool(states[0]["parameters"]["p"]["loss_change"].ne(0).all())
+
+
+class Following:
+    """One parameter of one element, stepped by hand with SGD."""
+
+    def __init__(self, backend, certain=True, **settings):
+        self.model = nn.ParameterDict({"p": nn.Parameter(torch.tensor([1.0], dtype=torch.float64))})
+        self.optimizer, self.certain = torch.optim.SGD(self.model.parameters(), lr=0.1), certain
+        config = RWalkConfig(backend=backend, **{"ewc_alpha": 0.5, **settings})
+        self.rwalk = RWalk(self.model, self.optimizer, config, attach=False)
+
+    def begin(self, gradient=1.0):
+        self.model["p"].grad = torch.tensor([gradient], dtype=torch.float64)
+        self.rwalk.before_step(certain=self.certain)
+
+    def step(self, gradient=1.0):
+        self.begin(gradient)
+        self.optimizer.step()
+        self.rwalk.after_step()
+
+    def kept(self, quantity):
+        return self.rwalk.state_dict()["parameters"]["p"][quantity].item()
+
+
+def put(parameter, value):
+    with torch.no_grad():
+        parameter.fill_(value)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_weights_that_an_abandoned_step_has_moved_are_no_part_of_the_walk(backend):
+    run = Following(backend)
+    for _ in range(3):
+        run.step()
+    run.begin(3.0)
+    put(run.model["p"], -5.0)
+    run.rwalk.abandon_step()
+    run.step()
+    assert run.kept("loss_change") == pytest.approx(0.1)  # of the step after it
+    assert run.kept("fisher") == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_parameter_put_in_anothers_place_is_no_part_of_the_walk(backend):
+    run = Following(backend)
+    for _ in range(3):
+        run.step()
+    run.model["p"] = run.optimizer.param_groups[0]["params"][0] = nn.Parameter(torch.tensor([-5.0]).double())
+    run.step()
+    assert run.kept("loss_change") == pytest.approx(0.1)
+    assert run.kept("window_start") == -5.0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_averaged_weights_that_are_there_for_a_while_are_no_part_of_the_walk(backend):
+    """As libraries do it, through .data, which torch does not count; elements' bits tell."""
+    run = Following(backend)
+    for _ in range(3):
+        run.step()
+    own = run.model["p"].data.clone()
+    run.model["p"].data.copy_(torch.tensor([-5.0]))
+    run.rwalk.state_dict()
+    run.model["p"].data.copy_(own)
+    run.step()
+    assert abs(run.kept("loss_change")) <= 0.2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_after_a_task_in_which_weights_were_moved_steps_are_certain_again(backend):
+    run, around = Following(backend), Following(backend, certain=False)
+    for each in (run, around):
+        for _ in range(3):
+            each.step()
+        put(each.model["p"], 2.0)
+        each.rwalk.consolidate()
+    run.step()
+    around.step()
+    assert "before" not in run.rwalk._tracker.buckets[0].flat
+    assert "before" in around.rwalk._tracker.buckets[0].flat
+
+
+@pytest.mark.parametrize("certain", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_window_dropped_within_a_step_is_dropped(backend, certain):
+    run = Following(backend, certain)
+    for _ in range(3):
+        run.step()
+    run.begin()
+    run.rwalk.drop_window()
+    run.optimizer.step()
+    run.rwalk.after_step()
+    assert run.rwalk.window_steps == 1
+    assert run.kept("loss_change") == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda rwalk: pickle.loads(pickle.dumps(rwalk))])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_copy_made_within_a_step_does_not_have_it(backend, copied):
+    run = Following(backend)
+    for gradient in (1.0, 2.0, 3.0):
+        run.step(gradient)
+    expected = {name: run.kept(name) for name in ("fisher", "loss_change")}
+    for gradient in (5.0, 7.0):
+        run.begin(gradient)
+        found = copied(run.rwalk).state_dict()["parameters"]["p"]
+        assert {name: found[name].item() for name in expected} == pytest.approx(expected)
+        run.optimizer.step()
+        run.rwalk.after_step()
+        expected = {name: run.kept(name) for name in ("fisher", "loss_change")}
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_that_cannot_begin_leaves_no_more_than_roundings(backend, at):
+    """Its gradient cannot be written to, which shows when the penalty is added to it, after other parameters' turn."""
+    states = []
+    for fails_at in (at, None):
+        sizes = {"a": torch.float64, "b": torch.float32}
+        model = nn.ParameterDict({name: nn.Parameter(torch.ones(2, dtype=dtype)) for name, dtype in sizes.items()})
+        rwalk = RWalk(model, torch.optim.SGD(model.parameters(), lr=0.1), RWalkConfig(backend=backend), attach=False)
+        for step in range(-1, 6):
+            if step == 0:
+                rwalk.consolidate()
+            if step == fails_at:
+                model["a"].grad, model["b"].grad = torch.full((2,), 7.0).double(), torch.tensor(7.0).expand(2)
+                with pytest.raises(RuntimeError):
+                    rwalk.before_step(certain=True)
+            for parameter in model.values():
+                parameter.grad = torch.full_like(parameter, 1.0 + step / 8)
+            rwalk.before_step(certain=True)
+            rwalk.optimizer.step()
+            rwalk.after_step()
+        states.append(rwalk.state_dict())
+    assert states[0]["steps"] == states[1]["steps"]
+    for name, values in states[1]["parameters"].items():
+        for quantity, value in values.items():
+            torch.testing.assert_close(states[0]["parameters"][name][quantity], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("certain", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_where_nothing_moved_each_dtype_has_its_own_least_damping(backend, certain):
+    model = nn.ParameterDict({"a": nn.Parameter(torch.ones(1).double()), "b": nn.Parameter(torch.ones(1))})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    settings = {"damping_scale": "relative", "fisher_in_score": "window_start", "delta_t": 2}
+    rwalk = RWalk(model, optimizer, RWalkConfig(backend=backend, **settings), attach=False)
+    for step in range(2):
+        model["a"].grad = torch.ones(1).double()
+        model["b"].grad = torch.ones(1) if step == 0 else None
+        rwalk.before_step(certain=certain)
+        optimizer.step()
+        rwalk.after_step()
+    assert rwalk.importances("score")["a"].item() > 1e200
+    assert 0 < rwalk.importances("score")["b"].item() < 1e38
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_window_as_long_as_a_task_keeps_its_digits(backend):
+    random = torch.Generator().manual_seed(0)
+    model = nn.ParameterDict({"p": nn.Parameter(torch.ones(64))})
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    rwalk, expected = RWalk(model, optimizer, RWalkConfig(delta_t=None, backend=backend)), torch.zeros(64).double()
+    for _ in range(1500):
+        model["p"].grad = 0.1 + torch.randn(64, generator=random)
+        before = model["p"].detach().double()
+        optimizer.step()
+        expected += model["p"].grad.double() * (before - model["p"].detach().double())
+    found = rwalk.state_dict()["parameters"]["p"]["loss_change"].double()
+    assert float((found / expected - 1).abs().max()) < 3e-6

@@ -93,12 +93,18 @@ def advance(
     """
     updates_fisher = _updates_fisher(config, step)
     for part in parts:
-        part.counted = updates_fisher and not _is_steady(part, config)
-        rates = _weights_of_new(part, config) if updates_fisher else None
-        waits = rates is not None and part.owed is None and config.fisher_every == 1 and not closes
+        part.advanced = False
+    for part in parts:
+        late = None if opens else part.owed
+        waits = updates_fisher and late is None and config.fisher_every == 1 and not closes
+        rates, part.counted = _weights_of_new(part, config) if updates_fisher else (None, False)
         now = None if waits else rates
-        backends.of(part.bucket).advance(part, config, rates=now, late=part.owed, opens=opens, penalised=penalised)
-        part.owed, part.entered = (rates if waits else None), now
+        try:
+            backends.of(part.bucket).advance(part, config, rates=now, late=late, opens=opens, penalised=penalised)
+        except BaseException:
+            _uncount(part)
+            raise
+        part.advanced, part.owed, part.entered = True, (rates if waits else None), now
         if penalised:
             part.give_back()
         part.release()
@@ -114,18 +120,18 @@ def settle(parts: Iterable[Part], config: RWalkConfig, backends: Backends) -> No
 def take_back(parts: Iterable[Part], backends: Backends) -> None:
     """Undo ``advance`` for a step that is not taken; what the steps before it have left is settled later."""
     for part in parts:
-        backends.of(part.bucket).take_back(part, rates=part.entered)
-        part.owed = part.entered = None
-        if part.counted:
-            for slot in part.slots:
-                slot.updates -= 1
+        if part.advanced:
+            backends.of(part.bucket).take_back(part, rates=part.entered)
+            part.owed = part.entered = None
+            part.advanced = False
+            _uncount(part)
 
 
 def account(parts: Iterable[Part], config: RWalkConfig, backends: Backends, step: int) -> None:
     """Bring Fisher and loss change up to date with the step just taken, the run's ``step``-th."""
     updates_fisher = _updates_fisher(config, step)
     for part in parts:
-        rates = _weights_of_new(part, config) if updates_fisher else None
+        rates = _weights_of_new(part, config)[0] if updates_fisher else None
         if updates_fisher:
             _start_grown_elements(part, config)
         backends.of(part.bucket).account(part, config, rates=rates, step=step)
@@ -148,19 +154,26 @@ def _updates_fisher(config: RWalkConfig, step: int) -> bool:
     return config.fisher_source == "step" and step % config.fisher_every == 0
 
 
-def _weights_of_new(part: Part, config: RWalkConfig) -> list[float]:
-    """For each parameter the weight of its new squared gradient: 1 at its first update (Eq. 6)."""
+def _weights_of_new(part: Part, config: RWalkConfig) -> tuple[list[float], bool]:
+    """For each parameter the weight of its new squared gradient: 1 at its first update (Eq. 6); and if it counted."""
     settled = config.ewc_alpha
     if _is_steady(part, config):
         if part.steady is None or part.steady[:1] != [settled]:
             part.steady = [settled] * len(part.slots)
-        return part.steady
+        return part.steady, False
     rates = []
     for slot in part.slots:
         warm = 1.0 / (slot.updates + 1)
         rates.append(1.0 if slot.updates == 0 else max(settled, warm) if config.alpha_warmup else settled)
         slot.updates += 1
-    return rates
+    return rates, True
+
+
+def _uncount(part: Part) -> None:
+    if part.counted:
+        part.counted = False
+        for slot in part.slots:
+            slot.updates -= 1
 
 
 def _is_steady(part: Part, config: RWalkConfig) -> bool:

@@ -30,6 +30,9 @@ BackendName = Literal["auto", "eager", "fused"]
 StateDtype = Literal["float32", "bfloat16"]
 Offload = Literal["none", "cpu"]
 
+#: Steps in the longest window that is summed by parts.
+LONGEST = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class RWalkConfig:
@@ -74,9 +77,9 @@ class RWalkConfig:
         penalty_factor: What :math:`\lambda` is multiplied by; some codes have one half.
         include: Glob patterns (``"encoder.*"``) of the parameter names to protect. Empty means all.
         exclude: Glob patterns of names to leave alone; wins over ``include``.
-        backend: ``"fused"``: each half of a step is one pass over memory, in C compiled from the equations at the
-            first step (about a second, once a machine); for parameters on the CPU. ``"eager"``: torch's own
-            operations, on any device. ``"auto"``: fused where that works, else eager, with the reason logged once.
+        backend: ``"fused"``: one pass over memory for a step, in C compiled from the equations at the first step (about
+            a second, once a machine); for parameters on the CPU. ``"eager"``: torch's own operations, on any device.
+            ``"auto"``: fused where that works, else eager, with the reason logged once.
         state_dtype: ``"bfloat16"`` (or ``torch.bfloat16``) keeps all that tolerates it in half the memory: Fisher,
             scores, loss change and importances, but not the weights of past moments. ``"float32"``: nothing.
         offload: ``"cpu"`` keeps in the host's memory what is used only where a window or task begins or ends: worth it
@@ -180,6 +183,15 @@ class RWalkConfig:
         if one_step:
             return "step"
         return "displaced" if self.state_dtype == "bfloat16" else "start"
+
+    @property
+    def sums_by_parts(self) -> bool:
+        """Whether a window's loss change is summed by parts, so that a step needs no weights but those before it.
+
+        Over very many steps that costs digits, and a window may have to be dropped if weights are moved by something
+        else: so in short windows only.
+        """
+        return self.window == "start" and self.delta_t is not None and self.delta_t <= LONGEST
 
     @property
     def damping_value(self) -> float:

@@ -83,7 +83,7 @@ class Eager:
                 fisher = tile.load("fisher")
                 self._update_fisher(tile, fisher, gradient, rates)
                 store(tile, "fisher", fisher, step)
-            if config.window == "start" and not tile.bucket.storage.is_elsewhere("window_start", tile.bucket.device):
+            if config.sums_by_parts and not tile.bucket.storage.is_elsewhere("window_start", tile.bucket.device):
                 change, moved = tile.load("loss_change"), self._room(tile, 1)
                 start, before = tile.load("window_start"), tile.load("before")
                 F.loss_change(change, gradient, torch.sub(before, start, out=moved), out=change)  # by parts
@@ -162,8 +162,8 @@ class Eager:
     def take_back(self, part: Part, *, rates: Sequence[float] | None) -> None:
         """Undo ``advance`` for a step that is not taken after all, up to rounding.
 
-        An element whose gradient is not finite cannot be brought back: it loses what its open window has gathered, and
-        its Fisher starts anew.
+        The rounding is that of the squared gradient which is taken away. An element whose gradient is not finite cannot
+        be brought back: it loses what its open window has gathered, and its Fisher starts from 0.
 
         Args:
             part: Whose.

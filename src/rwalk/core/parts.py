@@ -99,6 +99,7 @@ class Part:
         owed: For each parameter the weight with which the square of the kept gradient has yet to enter the Fisher;
             None if it is in.
         entered: The same of the gradient whose square has entered it last, while that may have to be taken back.
+        advanced: Whether this step's gradient is accounted for.
         counted: Whether this step was counted among the slots' updates.
         steady: The weights of new squared gradients, once they stay as they are.
         prepared: What a backend keeps from step to step.
@@ -110,13 +111,15 @@ class Part:
     staged: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     owed: list[float] | None = None
     entered: list[float] | None = None
+    advanced: bool = False
     counted: bool = False
     steady: list[float] | None = None
     prepared: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """What is laid out for quick use points to memory that a copy has elsewhere."""
-        return {**vars(Part(self.bucket, self.watched)), "owed": self.owed}
+        kept = ("bucket", "watched", "owed", "entered", "advanced", "counted")
+        return {**vars(Part(self.bucket, self.watched)), **{name: getattr(self, name) for name in kept}}
 
     @cached_property
     def slots(self) -> list[Slot]:

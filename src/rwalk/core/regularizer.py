@@ -35,9 +35,9 @@ Kind = Literal["penalty", "fisher", "score"]
 class RWalk:
     r"""Riemannian Walk on a model and the optimizer that trains it.
 
-    Every optimizer step is seen twice: before it, the gradient :math:`g` and the weights are read and the penalty's
-    gradient is added to ``.grad`` in closed form; after it, the Fisher (Eq. 6) and the loss change (Eq. 7) are brought
-    up to date. No forward or backward pass is added and the model's mode is never touched.
+    Before every optimizer step the gradient :math:`g` and the weights are read, and the penalty's gradient is added to
+    ``.grad`` in closed form; with what the step does to the weights, the Fisher (Eq. 6) and the loss change (Eq. 7) are
+    brought up to date. No forward or backward pass is added and the model's mode is never touched.
 
     Args:
         model: The model. State is keyed by its parameter names.
@@ -279,7 +279,7 @@ class RWalk:
                 "consolidate(): no optimizer step with gradients yet, or none since the last one: nothing changes"
             )
             return
-        self._walk.settle()
+        self._walk.end_task()
         residents = self._tracker.resident()
         if batches is not None:
             parameters = {entry.name: entry.parameter for part in residents for entry in part.watched}

@@ -18,6 +18,7 @@ from torch import distributed as dist
 from rwalk.errors import RWalkError
 
 __all__ = [
+    "ORDINARY",
     "is_sharded",
     "join",
     "layout",
@@ -31,6 +32,7 @@ __all__ = [
     "writes_files",
 ]
 
+#: Types of tensors that are whole and hold their own memory.
 ORDINARY = frozenset({Tensor, nn.Parameter})
 
 

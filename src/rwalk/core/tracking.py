@@ -13,7 +13,7 @@ from rwalk.core.buckets import Bucket, Placement, rearrange
 from rwalk.core.config import RWalkConfig
 from rwalk.core.naming import selected_parameters
 from rwalk.core.parts import Part, Watched
-from rwalk.core.sharding import is_sharded, layout, local
+from rwalk.core.sharding import ORDINARY, is_sharded, layout, local
 from rwalk.core.storage import Storage
 from rwalk.errors import RWalkError
 
@@ -125,7 +125,8 @@ class Tracker:
                 continue
             seen = (parameter.shape, parameter.device, parameter.dtype)
             settled = settled and seen == entry.seen
-            if type(gradient) is not Tensor or (gradient.shape, gradient.device, gradient.dtype) != seen:
+            plain = type(gradient) is Tensor and type(parameter) in ORDINARY
+            if not plain or (gradient.shape, gradient.device, gradient.dtype) != seen:
                 gradient = _fitting(entry, gradient)
             elif gradient.layout is not torch.strided or gradient.is_complex():
                 _check_gradient(entry.name, parameter, gradient)
@@ -169,10 +170,14 @@ class Tracker:
         """The same parameters where their state is now, with what their last step has left."""
         if all(any(part.bucket is bucket for bucket in self.buckets) for part in parts):
             return parts
-        owed = {entry: part.owed[i] for part in parts if part.owed for i, entry in enumerate(part.watched)}
         found = self._parts([entry for part in parts for entry in part.watched])
+        for name in ("owed", "entered"):
+            old = [(part, getattr(part, name)) for part in parts]
+            kept = {w: rate for part, rates in old if rates for w, rate in zip(part.watched, rates, strict=True)}
+            for part in found:
+                setattr(part, name, [kept[entry] for entry in part.watched] if kept else None)
         for part in found:
-            part.owed = [owed[entry] for entry in part.watched] if owed else None
+            part.advanced, part.counted = parts[0].advanced, parts[0].counted
         return found
 
     def place(self, entries: Sequence[Watched]) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,13 +15,11 @@ from rwalk.core.backends import Backends
 from rwalk.core.config import RWalkConfig
 from rwalk.core.parts import Part
 from rwalk.core.tracking import Tracker
+from rwalk.core.witness import Witness
 
 __all__ = ["Walk"]
 
 log = logging.getLogger(__name__)
-
-#: Steps in the longest window that may have to be dropped because weights were moved by something else.
-LONGEST = 100
 
 
 class Walk:
@@ -31,8 +30,8 @@ class Walk:
     single pass over memory; where it has led is seen when the next one begins, or by ``settle``.
 
     What else moves weights between two steps (restoring the best epoch's, clipping, averaging) is no part of the walk.
-    If it happens while a step is to be settled, the open window starts anew, and from then on steps are accounted for
-    around them. It is known by torch's version counters, which writing through ``.data`` does not advance.
+    If it happens while a step is to be settled, the open window starts anew, and until the task ends steps are
+    accounted for around them.
 
     Args:
         tracker: The parameters in play, and all settings.
@@ -44,12 +43,14 @@ class Walk:
         self._closes = False
         self._begun: list[Part] | None = None
         self._waiting: list[Part] | None = None
-        self._left: list[tuple[Tensor, int]] = []  # the weights as the last step left them
+        self._witness = Witness()
         self._only_steps_move = True
 
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy has no step that has begun, and weights that nobody has moved."""
-        return {**vars(self), "_begun": None, "_left": []}
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy has no step that has begun."""
+        vars(self).update(state)
+        with torch.no_grad():
+            self.drop_step()
 
     @property
     def _config(self) -> RWalkConfig:
@@ -84,12 +85,19 @@ class Walk:
         """
         config, backends = self._config, self.backends
         parts = self._tracker.stepping()
-        if self._waiting is not None and self._moved_since():
+        if self._waiting is not None and self._witness.sees_a_move():
             self.settle()
         if certain and grad_scale is None and gradients is None and self._can_wait(parts):
+            goes_on = self._waiting is parts and not opens
             self._make_ready(parts, opens=opens)
-            self._waiting = parts
-            accounting.advance(parts, config, backends, step=step, opens=opens, closes=closes, penalised=penalised)
+            self._begun, self._waiting = parts, parts
+            try:
+                accounting.advance(parts, config, backends, step=step, opens=opens, closes=closes, penalised=penalised)
+            except BaseException:
+                self.drop_step()
+                raise
+            if not goes_on:  # else they are where they were last seen
+                self._witness.look(parts)
         else:
             self.settle()
             if opens:
@@ -115,7 +123,8 @@ class Walk:
             accounting.account(parts, self._config, self.backends, step)
         if self._closes:
             self.close_window(step)
-        self._leave()
+        if self._waiting is not None:
+            self._witness.look(self._waiting)
         return self._closes
 
     def drop_step(self) -> None:
@@ -124,61 +133,66 @@ class Walk:
         if begun is not None and begun is self._waiting:
             self._waiting = self._tracker.renewed(begun)
             accounting.take_back(self._waiting, self.backends)
-            self._leave()
+            if self._witness.sees_a_move():  # the optimizer got half-way, or weights were restored since
+                self._begin_window_anew(self._waiting)
+            self._witness.look(self._waiting)
 
     def settle(self) -> None:
         """Bring Fisher and loss change up to date with the last step, the weights being where they are."""
         if self._waiting is not None and self._begun is not self._waiting:
             waiting, self._waiting = self._waiting, None
-            moved = self._moved_since()
+            moved = self._witness.sees_a_move()
+            self._witness.forget()
             self._tracker.make_room()
             parts = self._tracker.renewed(waiting)
             accounting.settle(parts, self._config, self.backends)
             if moved:
                 self._begin_window_anew(parts)
+                self._only_steps_move = False
+                log.info(
+                    "weights were moved between two optimizer steps, or after the last one (restored, clipped, "
+                    "averaged?): what the open window had gathered is dropped, and until the task ends each step is "
+                    "accounted for in two passes"
+                )
 
     def close_window(self, step: int) -> None:
         """Turn the open window into a score."""
         if self._config.window == "step":
             return
         waiting, self._waiting = self._tracker.renewed(self._waiting or []), None
-        windows.close(self._tracker.idle(waiting), self._config, self.backends, step, waiting)
+        mean = None
+        if self._config.damping_scale == "relative":
+            mean = windows.mean_distance(self._tracker.resident(), self._config, self.backends)
+        idle = self._tracker.idle(waiting)
+        windows.close(idle, waiting, self._config, self.backends, step=step, mean_distance=mean)
 
     def drop_window(self) -> None:
-        """Forget what the open window has gathered."""
+        """Forget what the open window has gathered, but for a step that has begun."""
         self.settle()
         windows.drop(self._tracker.buckets)
+        if self._waiting is not None:
+            self._begin_window_anew(self._waiting)
+
+    def end_task(self) -> None:
+        """Settle the last step; what has moved weights in this task may not do so in the next."""
+        self.settle()
+        self._only_steps_move = True
 
     def start_over(self) -> None:
         """Forget every step that is not accounted for: the state has been replaced."""
         self._begun = self._waiting = None
-        self._left = []
-
-    def _leave(self) -> None:
-        """Note how the weights are as a step ends."""
-        waiting = self._waiting or ()
-        self._left = [(entry.parameter, entry.parameter._version) for part in waiting for entry in part.watched]
-
-    def _moved_since(self) -> bool:
-        return any(parameter._version != version for parameter, version in self._left)
+        self._only_steps_move = True
+        self._witness.forget()
 
     def _begin_window_anew(self, parts: list[Part]) -> None:
-        self._only_steps_move = False
         windows.begin(parts, self._config)
         for part in parts:
             part.zero("loss_change")
-        log.info(
-            "weights were moved between two optimizer steps, or after the last one (restored, clipped, averaged?): "
-            "what the open window had gathered is dropped, and from now on each step is accounted for in two passes"
-        )
 
     def _can_wait(self, parts: list[Part]) -> bool:
-        if self._waiting is parts:
-            return True
-        window = self._config.delta_t
-        if self._config.window != "start" or window is None or window > LONGEST or not self._only_steps_move:
+        if not (self._config.sums_by_parts and self._only_steps_move):
             return False
-        return not any(
+        return self._waiting is parts or not any(
             part.bucket.storage.is_elsewhere("window_start", part.bucket.device)
             or any(slot.fresh is not None for slot in part.slots)
             for part in parts

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
 
 from rwalk.core.backends import Backends
 from rwalk.core.buckets import Bucket
@@ -13,7 +12,7 @@ from rwalk.core.config import RWalkConfig
 from rwalk.core.parts import Part
 from rwalk.core.sharding import over_processes, weights_in_sums
 
-__all__ = ["begin", "close", "drop", "remember_fisher"]
+__all__ = ["begin", "close", "drop", "mean_distance", "remember_fisher"]
 
 
 def begin(parts: Iterable[Part], config: RWalkConfig) -> None:
@@ -34,19 +33,31 @@ def remember_fisher(buckets: Iterable[Bucket], config: RWalkConfig) -> None:
 
 
 def close(
-    settled: Sequence[Part], config: RWalkConfig, backends: Backends, step: int, waiting: Sequence[Part] = ()
+    settled: Sequence[Part],
+    waiting: Sequence[Part],
+    config: RWalkConfig,
+    backends: Backends,
+    *,
+    step: int,
+    mean_distance: float | None,
 ) -> None:
-    """Turn the window's loss change into a score and add it; of ``waiting`` parts the last step has to be settled."""
-    parts = [*settled, *waiting]
-    damping: float | Tensor = config.damping_value
-    if config.damping_scale == "relative":
-        damping = _mean_distance(parts, config, backends) * config.damping_value
-    for index, part in enumerate(parts):
-        floor = torch.finfo(part.bucket.dtype).tiny / torch.finfo(part.bucket.dtype).eps
-        if config.damping_scale == "relative":  # where nothing moved, ΔL / ε stays finite
-            damping = max(damping, floor)
-        settles = index >= len(settled)
-        backends.of(part.bucket).close(part, config, damping=damping, step=step, settles=settles)
+    """Turn the window's loss change into a score and add it.
+
+    Args:
+        settled: Parameters of which nothing is to be settled.
+        waiting: Those of which the last step is.
+        config: For the score's settings.
+        backends: Run the equations.
+        step: The run's number of the step.
+        mean_distance: What a relative damping is measured in.
+    """
+    for settles, parts in ((False, settled), (True, waiting)):
+        for part in parts:
+            damping = config.damping_value
+            if mean_distance is not None:  # where nothing moved, ΔL / ε stays finite
+                floor = torch.finfo(part.bucket.dtype).tiny / torch.finfo(part.bucket.dtype).eps
+                damping = max(mean_distance * damping, floor)
+            backends.of(part.bucket).close(part, config, damping=damping, step=step, settles=settles)
 
 
 def drop(buckets: Iterable[Bucket]) -> None:
@@ -56,7 +67,7 @@ def drop(buckets: Iterable[Bucket]) -> None:
             bucket.flat["loss_change"].zero_()
 
 
-def _mean_distance(parts: Sequence[Part], config: RWalkConfig, backends: Backends) -> float:
+def mean_distance(parts: Sequence[Part], config: RWalkConfig, backends: Backends) -> float:
     """The window's distance, averaged over all elements of all parameters (and all processes' shards)."""
     watched = [entry for part in parts for entry in part.watched]
     parameters = [entry.parameter for entry in watched]

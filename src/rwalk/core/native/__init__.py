@@ -1,1 +1,1 @@
-"""The equations as machine code: one pass over memory for each half of a step, for parameters on the CPU."""
+"""The equations as machine code: one pass over memory for a step, for parameters on the CPU."""

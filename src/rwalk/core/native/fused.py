@@ -71,7 +71,8 @@ class Fused(Eager):
             flats["change"] = "loss_change"
             flats |= MOVED[config.window]
         call = invocation.prepared("account", part, flats)
-        call(rate=rates, updates=rates is not None, seed=step, **_score(config))
+        by_parts = config.sums_by_parts
+        call(rate=rates, updates=rates is not None, by_parts=by_parts, seed=step, **_score(config))
 
     def advance(
         self,

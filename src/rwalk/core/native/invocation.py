@@ -28,8 +28,8 @@ ARRAYS = ("theta", "grad", "offset", "size", "rate", "late")
 FLATS = ("gradient", "before", "importance", "anchor", "fisher", "change", "start", "displacement", "score")
 NUMBERS = ("strength", "scale", "damping", "factor")
 SWITCHES = (
-    *("penalised", "updates", "catches_up", "opens", "settles", "window", "euclidean", "rectified", "bypass"),
-    "seed",
+    *("penalised", "updates", "catches_up", "opens", "settles", "by_parts", "window", "euclidean", "rectified"),
+    *("bypass", "seed"),
 )
 
 

@@ -43,7 +43,7 @@ static void read_body(const Call *call, int64_t p, int64_t first, int64_t n) {
 }
 
 INLINE void account_block(const Call *call, int64_t p, int64_t first, int64_t n, const int updates,
-                                const int window, const int euclidean) {
+                                const int window, const int euclidean, const int by_parts) {
   THETA(const P);
   FLAT(const Q, gradient);
   FLAT(const S, before);
@@ -69,22 +69,23 @@ INLINE void account_block(const Call *call, int64_t p, int64_t first, int64_t n,
       S gained = path_score(loss_change((S)0, g, decrease), distance, damping);
       gained = rectified && gained < 0 ? 0 : gained;
       score[i] = STORE_A(LOAD_Q(score[i]) + gained, 1);
-    } else if (window == DISPLACED) {
+    } else if (!by_parts) {
       change[i] = STORE_A(loss_change(LOAD_Q(change[i]), g, decrease), 2);
-      displacement[i] = STORE_A(LOAD_Q(displacement[i]) + decrease, 3);
-    } else { /* by parts, as advance does */
+      if (window == DISPLACED) displacement[i] = STORE_A(LOAD_Q(displacement[i]) + decrease, 3);
+    } else { /* as advance does */
       const S arrived = loss_change(LOAD_Q(change[i]), g, before[i] - start[i]);
       change[i] = STORE_A(loss_change(arrived, g, start[i] - LOAD_P(theta[i])), 2);
     }
   }
 }
 
-#define CASE(u, w, e) if (updates == u && call->window == w && (w != CLOSED || euclidean == e)) { \
-    account_block(call, p, first, n, u, w, e); return; }
+#define CASE(u, w, e, b) if (updates == u && call->window == w && (w != CLOSED || euclidean == e) && by_parts == b) { \
+    account_block(call, p, first, n, u, w, e, b); return; }
 static void account_body(const Call *call, int64_t p, int64_t first, int64_t n) {
-  const int updates = call->updates != 0, euclidean = call->euclidean != 0;
-  CASE(1, OPEN, 0) CASE(0, OPEN, 0) CASE(1, DISPLACED, 0) CASE(0, DISPLACED, 0)
-  CASE(1, CLOSED, 0) CASE(0, CLOSED, 0) CASE(1, CLOSED, 1) CASE(0, CLOSED, 1)
+  const int updates = call->updates != 0, euclidean = call->euclidean != 0, by_parts = call->by_parts != 0;
+  CASE(1, OPEN, 0, 1) CASE(0, OPEN, 0, 1) CASE(1, OPEN, 0, 0) CASE(0, OPEN, 0, 0)
+  CASE(1, DISPLACED, 0, 0) CASE(0, DISPLACED, 0, 0)
+  CASE(1, CLOSED, 0, 0) CASE(0, CLOSED, 0, 0) CASE(1, CLOSED, 1, 0) CASE(0, CLOSED, 1, 0)
 }
 
 /* Both halves before the step: what the last one did is seen by where the weights are now. */

@@ -20,7 +20,7 @@ typedef struct {
   const double *late;            /* weight of the kept gradient's square, where that has yet to enter the Fisher */
   void *gradient, *before, *importance, *anchor, *fisher, *change, *start, *displacement, *score;
   double strength, scale, damping, factor;
-  int64_t penalised, updates, catches_up, opens, settles, window, euclidean, rectified, bypass;
+  int64_t penalised, updates, catches_up, opens, settles, by_parts, window, euclidean, rectified, bypass;
   int64_t seed;                  /* of stochastic rounding */
 } Call;
 
