@@ -62,26 +62,20 @@ class Case:
         return [(x, torch.randint(0, self.classes, (self.batch_size,))) for x in inputs]
 
 
+IMAGE = (3, 32, 32)
 SQUARE = {"shape": (2048,), "classes": 2048, "batch_size": 8}
 
 BOTH = ("sgd", "adam")
 
 CASES = (
-    Case("mlp_100k", lambda: mlp(784, 128, 10), steps=40, seconds=8.0, optimizers=BOTH),
+    Case("mlp_100k", lambda: mlp(784, 128, 10), steps=40, seconds=6.0, optimizers=BOTH),
     Case("mlp_270k", lambda: mlp(784, 256, 256, 10), steps=40, optimizers=BOTH),
     Case("mlp_6m", lambda: mlp(784, 2048, 2048, 10), optimizers=BOTH),
     Case("mlp_6m_batch8", lambda: mlp(784, 2048, 2048, 10), batch_size=8),
-    Case(
-        "resnet_1m",
-        lambda: slim_resnet18((3, 32, 32), 10),
-        shape=(3, 32, 32),
-        singly=True,
-        seconds=45.0,
-        optimizers=BOTH,
-    ),
-    Case("resnet_11m", lambda: resnet18((3, 32, 32), 10), shape=(3, 32, 32), batch_size=16, singly=True, at_least=2),
+    Case("resnet_1m", lambda: slim_resnet18(IMAGE, 10), shape=IMAGE, singly=True, optimizers=BOTH, at_least=2),
+    Case("resnet_11m", lambda: resnet18(IMAGE, 10), shape=IMAGE, batch_size=16, singly=True, at_least=2),
     Case("transformer_11m", transformer, shape=(16,), batch_size=16, tokens=True, singly=True, at_least=2),
-    Case("wide_17m", lambda: wide(17_000_000), **SQUARE),
+    Case("wide_17m", lambda: wide(17_000_000), **SQUARE, seconds=30.0),
     Case("wide_50m", lambda: wide(50_000_000), **SQUARE, seconds=30.0, at_least=2),
     Case("wide_300m", lambda: wide(300_000_000), **SQUARE, seconds=30.0, at_least=1, large=True),
 )

@@ -112,7 +112,7 @@ def _time(target_modules: str | Sequence[str], quick: bool) -> dict[str, Any]:
     rwalk, _ = past_first_task(model, optimizer, plain, delta_t=WINDOW)
     bare = visit(plain, 1, lead_in=0)
     variants = {"bare": bare, "rwalk": attached(rwalk, bare, 1)}
-    rounds = interleave(variants, budget=10.0 if quick else 75.0, at_least=1 if quick else 7, turns=WINDOW)
+    rounds = interleave(variants, budget=10.0 if quick else 60.0, at_least=1 if quick else 7, turns=WINDOW)
     check_finite(model)
     step = rounds.summary(lambda seconds: seconds["bare"])
     added = rounds.summary(lambda seconds: seconds["rwalk"] - seconds["bare"])

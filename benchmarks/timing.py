@@ -109,6 +109,8 @@ def interleave(
     rounds = Rounds()
     began = time.perf_counter()
     collects = gc.isenabled()
+    gc.collect()
+    gc.freeze()  # what there is by now need not be gone through between turns
     try:
         for index in range(at_most + warm_up):
             seconds = dict.fromkeys(names, 0.0)
@@ -124,5 +126,6 @@ def interleave(
             if len(rounds) >= at_least and spent * (index + 2) / (index + 1) > budget:
                 break
     finally:
+        gc.unfreeze()
         (gc.enable if collects else gc.disable)()
     return rounds
