@@ -98,6 +98,8 @@ def test_a_setting_that_lays_out_state_stays(changed):
     before = rwalk.config
     with pytest.raises(RWalkError, match=r"config: .* cannot change from .* load\(\) a saved state"):
         rwalk.config = before.replace(**changed)
+    with pytest.raises(TypeError, match="config="):
+        rwalk.config = {"ewc_lambda": 2.0}
     assert rwalk.config is before
 
 

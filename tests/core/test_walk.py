@@ -265,6 +265,18 @@ def test_weights_that_an_abandoned_step_has_moved_are_no_part_of_the_walk(backen
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_is_abandoned_where_gradients_are_on(backend):
+    run = Following(backend)
+    run.step()
+    run.begin(3.0)
+    put(run.model["p"], -5.0)
+    run.rwalk.follow()
+    run.step()
+    assert run.kept("loss_change") == pytest.approx(0.1)
+    assert not any(flat.requires_grad for flat in run.rwalk._tracker.buckets[0].flat.values())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_parameter_put_in_anothers_place_is_no_part_of_the_walk(backend):
     run = Following(backend)
     for _ in range(3):

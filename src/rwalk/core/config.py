@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from rwalk.core.presets import PRESETS
+from rwalk.errors import RWalkError
 
 __all__ = ["RWalkConfig"]
 
@@ -29,6 +30,9 @@ Terms = Literal["both", "fisher", "score"]
 BackendName = Literal["auto", "eager", "fused"]
 StateDtype = Literal["float32", "bfloat16"]
 Offload = Literal["none", "cpu"]
+
+#: Settings, and what follows from them, that decide which tensors there are.
+LAYOUT = ("include", "exclude", "window", "keeps_task_score", "fisher_in_score", "state_dtype", "offload", "backend")
 
 #: Steps in the longest window that is summed by parts.
 LONGEST = 100
@@ -192,6 +196,25 @@ class RWalkConfig:
         else: so in short windows only.
         """
         return self.window == "start" and self.delta_t is not None and self.delta_t <= LONGEST
+
+    def fills_window(self, steps: int, window_steps: int) -> bool:
+        """Whether a window is full, the run having had so many steps and the window so many."""
+        counted = steps if self.window_phase == "run" else window_steps
+        return self.delta_t is not None and counted % self.delta_t == 0
+
+    def check_successor(self, config: RWalkConfig) -> None:
+        """Make sure that the state of this config serves another.
+
+        Raises:
+            RWalkError: It is laid out in another way.
+        """
+        for name in LAYOUT:
+            old, new = getattr(self, name), getattr(config, name)
+            if old != new:
+                raise RWalkError(
+                    f"config: {name} decides how state is kept and cannot change from {old!r} to {new!r} in a running "
+                    "RWalk; load() a saved state with the new config"
+                )
 
     @property
     def damping_value(self) -> float:

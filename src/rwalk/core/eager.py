@@ -174,11 +174,12 @@ class Eager:
             lost = gradient.isfinite().logical_not_()
             for values in (gradient, change):  # what is kept of the rest cancels when it is settled
                 values.masked_fill_(lost, 0.0)
-            for piece, rate in _by_rate(tile, rates or ()):
+            if rates is None:
+                continue
+            for piece, rate in _by_rate(tile, rates):
                 if rate < 1.0:
                     fisher[piece] = F.fisher_without(fisher[piece], gradient[piece], rate)
-            if rates is not None:
-                fisher.masked_fill_(lost, 0.0)
+            fisher.masked_fill_(lost, 0.0)
 
     def close(
         self, part: Part, config: RWalkConfig, *, damping: float | Tensor, step: int, settles: bool = False
@@ -265,7 +266,7 @@ def _by_rate(tile: Tile, rates: Sequence[float]) -> list[tuple[slice, float]]:
     """Stretches of a tile with one rate each."""
     found: list[tuple[slice, float]] = []
     begin = 0
-    for index, _, start, stop in tile.pieces if rates else ():
+    for index, _, start, stop in tile.pieces:
         end, rate = begin + stop - start, rates[index]
         if found and found[-1][1] == rate:
             found[-1] = (slice(found[-1][0].start, end), rate)

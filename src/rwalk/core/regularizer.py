@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rwalk.core import accounting, consolidation, state
-from rwalk.core import functional as F
 from rwalk.core.artifact import load_state, save_state
 from rwalk.core.config import RWalkConfig
 from rwalk.core.estimation import estimate_fisher
 from rwalk.core.hooks import OptimizerHooks, base_optimizer, release
-from rwalk.core.sharding import is_sharded, join, local, over_processes, weights_in_sums, writes_files
+from rwalk.core.reading import importances, penalty_value
+from rwalk.core.sharding import writes_files
 from rwalk.core.tracking import Tracker
 from rwalk.core.walk import Walk
 from rwalk.errors import RWalkError
@@ -26,10 +26,8 @@ __all__ = ["RWalk"]
 
 log = logging.getLogger(__name__)
 
-#: Settings, and what follows from them, that decide which tensors there are.
-LAYOUT = ("include", "exclude", "window", "keeps_task_score", "fisher_in_score", "state_dtype", "offload", "backend")
-
 Kind = Literal["penalty", "fisher", "score"]
+KINDS = {"penalty": "importance", "fisher": "fisher", "score": "score"}
 
 
 class RWalk:
@@ -79,8 +77,7 @@ class RWalk:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model={model!r}: expected a torch.nn.Module")
         config = config if config is not None else RWalkConfig()
-        if not isinstance(config, RWalkConfig):
-            raise TypeError(f"config={config!r}: expected an RWalkConfig")
+        _check_config(config)
         self.model, self.optimizer = model, base_optimizer(optimizer)
         self.tasks = self.steps = self.task_steps = self.window_steps = 0
         self._tracker = Tracker(model, self.optimizer, config)
@@ -118,7 +115,7 @@ class RWalk:
         """
         if self._hooks is not None:
             raise RWalkError("this RWalk is attached to its present optimizer; detach() it first")
-        self._walk.drop_step()
+        self.abandon_step()
         base = self.optimizer if optimizer is None else base_optimizer(optimizer)
         if base is not self.optimizer or (model is not None and model is not self.model):
             self._settle()
@@ -158,13 +155,8 @@ class RWalk:
 
     @config.setter
     def config(self, config: RWalkConfig) -> None:
-        for name in LAYOUT:
-            old, new = getattr(self.config, name), getattr(config, name)
-            if old != new:
-                raise RWalkError(
-                    f"config: {name} decides how state is kept and cannot change from {old!r} to {new!r} in a running "
-                    "RWalk; load() a saved state with the new config"
-                )
+        _check_config(config)
+        self.config.check_successor(config)
         self._tracker.config = config
 
     @property
@@ -213,7 +205,7 @@ class RWalk:
         self._walk.begin(
             step=self.steps + 1,
             opens=self.window_steps == 0 and self.config.window != "step",
-            closes=self._fills_window(self.steps + 1, self.window_steps + 1),
+            closes=self.config.fills_window(self.steps + 1, self.window_steps + 1),
             penalised=self._has_penalty and self.config.penalty == "gradient",
             certain=certain,
             grad_scale=grad_scale,
@@ -307,24 +299,7 @@ class RWalk:
             attached RWalk: its gradient is added already. Where parameters are sharded it is not differentiable, and
             all processes must call it.
         """
-        whole = torch.zeros((), dtype=torch.float32)
-        shards: list[Tensor] = []
-        values: list[Tensor] = []
-        for part in self._tracker.resident() if self.tasks else ():
-            importances, anchors = part.views("importance"), part.views("anchor")
-            for entry, importance, anchor in zip(part.watched, importances, anchors, strict=True):
-                weights = local(entry.parameter).to(anchor.dtype)
-                value = F.penalty(importance, weights, anchor, self.config.strength)
-                if is_sharded(entry.parameter):
-                    shards.append(entry.parameter)
-                    values.append(value.detach())
-                else:
-                    whole = whole.to(value) + value
-        if not shards:
-            return whole
-        found = torch.stack([value.to(values[0]) for value in values]).double()
-        sharded = (found * found.new_tensor(weights_in_sums(shards))).sum()
-        return whole + over_processes(sharded, shards, "sum").to(values[0])
+        return penalty_value(self._tracker.resident() if self.tasks else (), self.config.strength)
 
     def importances(self, kind: Kind = "penalty") -> dict[str, Tensor]:
         r"""What each weight is worth, by parameter name.
@@ -340,19 +315,10 @@ class RWalk:
         Raises:
             ValueError: Unknown ``kind``.
         """
-        quantities = {"penalty": "importance", "fisher": "fisher", "score": "score"}
-        if kind not in quantities:
-            raise ValueError(f"kind={kind!r}: expected one of {', '.join(map(repr, quantities))}")
+        if kind not in KINDS:
+            raise ValueError(f"kind={kind!r}: expected one of {', '.join(map(repr, KINDS))}")
         self._settle()
-        values = {}
-        parameters = self._tracker.parameters()
-        for bucket in self._tracker.buckets:
-            for name, view in bucket.views(quantities[kind]).items():
-                value = view.to(bucket.device, bucket.dtype, copy=True)
-                if kind == "score" and self.config.keeps_task_score:
-                    value += bucket.views("task_score")[name].to(bucket.device)
-                values[name] = join(value, parameters.get(name))
-        return values
+        return importances(self._tracker, KINDS[kind])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly where this stands: counters, config, and tensors by parameter name.
@@ -428,8 +394,7 @@ class RWalk:
     def _settle(self) -> None:
         self._walk.settle()
 
-    def _fills_window(self, steps: int, window_steps: int) -> bool:
-        if self.config.delta_t is None:
-            return False
-        counted = steps if self.config.window_phase == "run" else window_steps
-        return counted % self.config.delta_t == 0
+
+def _check_config(config: object) -> None:
+    if not isinstance(config, RWalkConfig):
+        raise TypeError(f"config={config!r}: expected an RWalkConfig")

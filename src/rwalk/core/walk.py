@@ -135,6 +135,7 @@ class Walk:
             accounting.take_back(self._waiting, self.backends)
             if self._witness.sees_a_move():  # the optimizer got half-way, or weights were restored since
                 self._begin_window_anew(self._waiting)
+                self._witness.forget()
             self._witness.look(self._waiting)
 
     def settle(self) -> None:

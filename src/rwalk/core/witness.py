@@ -40,7 +40,7 @@ class Witness:
 
     def look(self, parts: Sequence[Part]) -> None:
         """Note how the weights of these parts are."""
-        if self._parts is not parts or self._others():
+        if self._parts is not parts:
             self._parts = parts
             self._known = [(entry, entry.parameter) for part in parts for entry in part.watched]
             plain = [tensor for tensor in (local(p) for _, p in self._known) if _is_plain(tensor)]
