@@ -62,6 +62,7 @@ def main(folder: Path, killed_at: int | None) -> None:
                 checkpoint(run, folder / f"{engine}.pt", position + 1)
     found = {"starts": starts, **{engine: run.results() for engine, run in runs.items()}}
     torch.save(found, folder / f"found-{distributed.get_rank()}.pt")
+    distributed.barrier()  # neither takes its connections down while the other still uses them
     distributed.destroy_process_group()
 
 
