@@ -4,6 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+import rwalk
+import rwalk.training
+
 PROGRAM = """
 import json, sys
 import torch, safetensors.torch
@@ -22,6 +27,7 @@ def test_importing_loads_nothing_beyond_torch_safetensors_and_itself():
     foreign = [name for name in loaded if name.split(".")[0] not in {"rwalk", *sys.stdlib_module_names}]
     assert foreign == []
     assert "rwalk.core.regularizer" in loaded
+    assert "rwalk.training" not in loaded
 
 
 def test_importing_prints_nothing():
@@ -44,6 +50,17 @@ assert torch.equal(torch.rand(2), torch.manual_seed(before[2]) and torch.rand(2)
 
 
 def test_every_public_name_exists():
-    import rwalk
-
     assert all(hasattr(rwalk, name) for name in rwalk.__all__)
+    assert set(rwalk.__all__) <= set(dir(rwalk))
+    with pytest.raises(AttributeError, match="'rwalk' has no attribute 'RWalkPlugins'"):
+        rwalk.RWalkPlugins  # noqa: B018
+
+
+def test_the_plugin_comes_with_the_training_loop_when_it_is_asked_for():
+    loaded = json.loads(
+        run(PROGRAM.replace("import rwalk", "from rwalk import RWalk, RWalkConfig, RWalkPlugin")).stdout
+    )
+    foreign = [name for name in loaded if name.split(".")[0] not in {"rwalk", *sys.stdlib_module_names}]
+    assert foreign == []
+    assert "rwalk.training" in loaded
+    assert rwalk.RWalkPlugin is rwalk.training.RWalkPlugin

@@ -1,5 +1,7 @@
 """Riemannian Walk for PyTorch: keep what a network has learned while it learns something new."""
 
+from typing import TYPE_CHECKING, Any
+
 from rwalk.core import RWalk, RWalkConfig, inspect_state
 from rwalk.errors import DataUnavailableError, MissingExtraError, RWalkError
 
@@ -11,6 +13,23 @@ __all__ = [
     "RWalk",
     "RWalkConfig",
     "RWalkError",
+    "RWalkPlugin",
     "__version__",
     "inspect_state",
 ]
+
+if TYPE_CHECKING:
+    from rwalk.training import RWalkPlugin
+else:
+
+    def __getattr__(name: str) -> Any:
+        """``RWalkPlugin`` brings the training loop along, so it is imported when it is first asked for."""
+        if name != "RWalkPlugin":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from rwalk.training import RWalkPlugin
+
+        return RWalkPlugin
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

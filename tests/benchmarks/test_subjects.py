@@ -93,6 +93,6 @@ def test_a_peak_is_the_most_alive_at_one_time_whatever_is_released_before():
     assert trace.peaks == {"released first": 20_000, "nothing": 0}
 
 
-def test_a_step_moves_11_floats_and_a_window_5_more():
-    assert floats_per_parameter(2) == (10 + 2 + 7 + 8) / 2
-    assert floats_per_parameter(10**9) == pytest.approx(11)
+def test_a_step_moves_13_floats_and_a_window_4_more():
+    assert floats_per_parameter(2) == 13 + 4 / 2
+    assert floats_per_parameter(10**9) == pytest.approx(13)

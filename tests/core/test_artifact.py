@@ -10,7 +10,7 @@ from torch import nn
 from core.saved import CONFIG, learned_walk, walk
 from reference.problems import assert_same, assert_same_state, batches, tanh_net, train, weights
 from rwalk import RWalk, RWalkConfig, RWalkError, inspect_state
-from rwalk.core import artifact
+from rwalk.core import files as artifact
 
 
 @pytest.fixture

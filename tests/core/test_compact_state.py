@@ -7,10 +7,9 @@ from torch import nn
 
 from core.kernels import needs_compiler
 from rwalk import RWalk, RWalkConfig
-from rwalk.core import rounding
-from rwalk.core.buckets import Bucket
-from rwalk.core.parts import Tile
-from rwalk.core.storage import Storage
+from rwalk.core import eager
+from rwalk.core.eager import Tile
+from rwalk.core.state import Bucket, Tracked
 
 BACKENDS = ["eager", pytest.param("fused", marks=needs_compiler)]
 ELEMENTS = 2000
@@ -55,7 +54,8 @@ def test_a_long_sum_of_scores_does_not_stagnate(backend, delta_t):
 
 
 def tile_of(start, size):
-    bucket = Bucket(torch.device("cpu"), torch.float32, {"p": torch.Size([size])}, Storage(compact=True))
+    parameter = Tracked("p", nn.Parameter(torch.zeros(1)))
+    bucket = Bucket(torch.device("cpu"), torch.float32, {parameter: torch.Size([size])}, compact=True)
     return Tile(bucket, slice(start, start + size), [])
 
 
@@ -68,14 +68,14 @@ def test_the_dice_are_those_of_32_bit_arithmetic(start, seed):
         for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
             x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
         x = (x ^ (x >> np.uint32(16))) & np.uint32(0xFFFF)
-    assert rounding._noise(tile_of(start, 50), seed).tolist() == x.tolist()
+    assert eager._noise(tile_of(start, 50), seed).tolist() == x.tolist()
 
 
 def test_dice_are_even_and_do_not_know_of_each_other():
-    first = rounding._noise(tile_of(0, 100_000), 4).double()
+    first = eager._noise(tile_of(0, 100_000), 4).double()
     assert first.mean().item() == pytest.approx(2**15, rel=0.01)
     assert first.std().item() == pytest.approx(2**16 / 12**0.5, rel=0.01)
-    for other in (rounding._noise(tile_of(0, 100_000), seed).double() for seed in (5, 8, 12)):
+    for other in (eager._noise(tile_of(0, 100_000), seed).double() for seed in (5, 8, 12)):
         assert abs(torch.corrcoef(torch.stack([first, other]))[0, 1]) < 0.02
     assert abs(torch.corrcoef(torch.stack([first[1:], first[:-1]]))[0, 1]) < 0.02
 
@@ -86,7 +86,7 @@ def test_a_value_is_stored_as_either_neighbour_and_right_on_average(value):
     (kept,) = tile.bucket.require("fisher")
     mean = torch.zeros(20_000, dtype=torch.float64)
     for step in range(20):
-        rounding.store(tile, "fisher", torch.full((20_000,), value), step)
+        eager.store(tile, "fisher", torch.full((20_000,), value), step)
         mean += kept.double() / 20
     exact = torch.tensor(value).double()  # of the float32
     below = torch.tensor(value).view(torch.int32).bitwise_and(-(1 << 16)).view(torch.float32).double()
@@ -99,7 +99,7 @@ def test_a_value_is_stored_as_either_neighbour_and_right_on_average(value):
 def test_nan_stays_nan_and_infinity_infinity(bits):
     tile = tile_of(0, 64)
     (kept,) = tile.bucket.require("fisher")
-    rounding.store(tile, "fisher", torch.full((64,), bits, dtype=torch.int32).view(torch.float32), 1)
+    eager.store(tile, "fisher", torch.full((64,), bits, dtype=torch.int32).view(torch.float32), 1)
     assert bool(kept.isnan().all())
-    rounding.store(tile, "fisher", torch.full((64,), -torch.inf), 1)
+    eager.store(tile, "fisher", torch.full((64,), -torch.inf), 1)
     assert bool((kept == -torch.inf).all())

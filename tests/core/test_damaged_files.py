@@ -11,7 +11,7 @@ from torch import nn
 from core.saved import learned_walk, walk
 from reference.problems import assert_same_state, tanh_net, train
 from rwalk import RWalk, inspect_state
-from rwalk.core import artifact
+from rwalk.core import files as artifact
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from torch import nn
 
 from reference.problems import assert_same, gradients, tanh_net, weights
 from rwalk import RWalk, RWalkConfig, RWalkError
-from rwalk.core.estimation import estimate_fisher
+from rwalk.core.consolidate import estimate_fisher
 
 
 def data(sizes=(4, 4, 2), seed=0):
@@ -131,3 +131,4 @@ def test_data_where_none_is_wanted_and_none_where_it_is_are_refused():
             rwalk.consolidate(batches)
         assert rwalk.tasks == 0
         assert_same(rwalk.importances("score"), {n: v["score"] for n, v in before["parameters"].items()})
+        rwalk.detach()

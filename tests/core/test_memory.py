@@ -10,7 +10,7 @@ from torch import nn
 from core.kernels import needs_compiler
 from reference.memory import Peaks, kept_bytes, living
 from rwalk import RWalk, RWalkConfig
-from rwalk.core import parts
+from rwalk.core import eager
 
 BACKENDS = ["eager", pytest.param("fused", marks=needs_compiler)]
 FUSED = partial(pytest.param, "fused", marks=needs_compiler)
@@ -20,24 +20,22 @@ COPY = 4 * PARAMETERS  # bytes of one in float32
 ROOM = 3 * TILE / PARAMETERS  # what eager code keeps to work in
 APART = 16_384 / COPY  # by which quantities begin apart from each other
 
-# In float32 copies: in the first task, and once there is a penalty; where steps may be skipped, and where they are
-# certain, which needs no weights from before the step.
+# In float32 copies: in the first task, and once there is a penalty.
 KEPT = {
-    "published": (RWalkConfig(), (6.0, 8.0), (5.0, 7.0)),
-    "proximal": (RWalkConfig(penalty="proximal"), (6.0, 8.0), (5.0, 7.0)),
-    "relative": (RWalkConfig(damping_scale="relative"), (6.0, 8.0), (5.0, 7.0)),
-    "one step": (RWalkConfig(delta_t=1), (4.0, 6.0), (4.0, 6.0)),
-    "task score": (RWalkConfig(rectify="task"), (6.0, 9.0), (5.0, 8.0)),
-    "compact": (RWalkConfig(state_dtype="bfloat16"), (3.5, 5.0), (3.5, 5.0)),
-    "compact, one step": (RWalkConfig(state_dtype="bfloat16", delta_t=1), (2.5, 4.0), (2.5, 4.0)),
+    "published": (RWalkConfig(), (6.0, 8.0)),
+    "proximal": (RWalkConfig(penalty="proximal"), (6.0, 8.0)),
+    "relative": (RWalkConfig(damping_scale="relative"), (6.0, 8.0)),
+    "one step": (RWalkConfig(delta_t=1), (4.0, 6.0)),
+    "task score": (RWalkConfig(rectify="task"), (6.0, 9.0)),
+    "compact": (RWalkConfig(state_dtype="bfloat16"), (3.5, 5.0)),
+    "compact, one step": (RWalkConfig(state_dtype="bfloat16", delta_t=1), (2.5, 4.0)),
 }
 
 
 class Network:
     """One parameter much larger than a tile, and some small ones."""
 
-    def __init__(self, config, certain=True):
-        self.certain = certain
+    def __init__(self, config):
         sizes = [PARAMETERS - 3 * TILE - 100, TILE, 100, 2 * TILE]
         self.model = nn.ParameterList([nn.Parameter(torch.ones(size)) for size in sizes])
         for parameter in self.model:
@@ -45,7 +43,7 @@ class Network:
         self.rwalk = RWalk(self.model, torch.optim.SGD(self.model.parameters(), lr=0.1), config, attach=False)
 
     def step(self):
-        self.rwalk.before_step(certain=self.certain)
+        self.rwalk.before_step()
         self.rwalk.after_step()
 
     def task(self, peaks, name):
@@ -58,13 +56,11 @@ class Network:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("certain", [False, True])
 @pytest.mark.parametrize("name", KEPT)
-def test_copies_kept_and_at_the_worst_moment(name, certain, backend, monkeypatch):
-    monkeypatch.setattr(parts, "TILE", TILE)
-    config, *kept = KEPT[name]
-    in_first_task, later = kept[certain]
-    network = Network(config.replace(backend=backend), certain)
+def test_copies_kept_and_at_the_worst_moment(name, backend, monkeypatch):
+    monkeypatch.setattr(eager, "TILE", TILE)
+    config, (in_first_task, later) = KEPT[name]
+    network = Network(config.replace(backend=backend))
     room = (ROOM if backend == "eager" else ROOM / 2) + APART  # the relative damping's sum is eager in both
     without = kept_bytes()
     with Peaks() as peaks, peaks.of("run"):
@@ -83,11 +79,10 @@ def test_copies_kept_and_at_the_worst_moment(name, certain, backend, monkeypatch
 
 
 def test_the_bounds_that_are_promised():
-    for certain, (most_first, most_later) in enumerate([(6.0, 8.0), (5.0, 7.0)]):
-        kept = {name: found[certain] for name, (_, *found) in KEPT.items()}
-        assert max(later for name, (_, later) in kept.items() if "task" not in name) <= most_later
-        assert max(first for name, (first, _) in kept.items() if "task" not in name) <= most_first
-        assert max(later for name, (_, later) in kept.items() if "compact" in name) <= 5.0
+    kept = {name: found for name, (_, found) in KEPT.items()}
+    assert max(later for name, (_, later) in kept.items() if "task" not in name) <= 8.0
+    assert max(first for name, (first, _) in kept.items() if "task" not in name) <= 6.0
+    assert max(later for name, (_, later) in kept.items() if "compact" in name) <= 5.0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

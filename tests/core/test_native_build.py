@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from rwalk import RWalk, RWalkConfig, RWalkError
-from rwalk.core import backends
-from rwalk.core.native import build, invocation
+from rwalk.core import native
+from rwalk.core.native import build, fused
 
 HALF_WRITTEN = 'for last; do :; done\necho half > "$last"\necho "kernels.c:1: too modern" >&2\nexit 1'
 
@@ -20,8 +20,8 @@ def folder(monkeypatch, tmp_path) -> Path:
     """The cache folder of a new process on a new machine."""
     monkeypatch.setenv("RWALK_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(invocation, "library", cache(invocation.library.__wrapped__))
-    monkeypatch.setattr(backends, "_told", set())
+    monkeypatch.setattr(fused, "library", cache(fused.library.__wrapped__))
+    monkeypatch.setattr(native, "_told", set())
     return tmp_path / "cache"
 
 
@@ -116,7 +116,7 @@ def test_auto_takes_eager_code_and_says_why_once(obstacle, folder, monkeypatch, 
     for rwalk in (trained("auto"), trained("auto")):
         assert rwalk.backend == "eager"
         assert torch.equal(rwalk.importances()["weight"], expected["weight"])
-    (said,) = [record for record in caplog.records if record.name == "rwalk.core.backends"]
+    (said,) = [record for record in caplog.records if record.name == "rwalk.core.native"]
     assert said.levelname == "INFO"
     caplog.clear()
     with pytest.raises(RWalkError, match=f"backend='fused': .*{reason}.*; take backend='auto' or 'eager'"):
@@ -127,7 +127,7 @@ def test_auto_takes_eager_code_and_says_why_once(obstacle, folder, monkeypatch, 
 
 
 def test_dtypes_without_kernels_are_done_in_eager_code(folder, caplog):
-    caplog.set_level("INFO", logger="rwalk.core.backends")
+    caplog.set_level("INFO", logger="rwalk.core.native")
     assert trained("auto", torch.float16).backend == trained("auto", torch.float16).backend == "eager"
     assert [record.message for record in caplog.records] == [
         "backend='auto' takes eager code: there are no fused kernels for float16 parameters"

@@ -12,7 +12,7 @@ from torch import nn
 
 from core.kernels import needs_compiler
 from rwalk import RWalk, RWalkConfig
-from rwalk.core.native import build, invocation
+from rwalk.core.native import build, fused
 
 SOURCE = "int answer(void) { return 42; }"
 IN_A_PROCESS = """
@@ -36,7 +36,7 @@ def folder(monkeypatch, tmp_path) -> Path:
 def builds(monkeypatch, folder) -> list[Path]:
     """What has been compiled since a new process began."""
     compiled, really = [], build._compile
-    monkeypatch.setattr(invocation, "library", cache(invocation.library.__wrapped__))
+    monkeypatch.setattr(fused, "library", cache(fused.library.__wrapped__))
 
     def counted(compiler, source, target):
         compiled.append(target)
@@ -73,7 +73,7 @@ def test_nothing_that_changes_in_training_compiles_anew(builds, monkeypatch):
     ):
         run(config, lr=0.02, steps=8, grows=True)
     assert len(builds) == 1
-    monkeypatch.setattr(invocation, "library", cache(invocation.library.__wrapped__))  # the next process
+    monkeypatch.setattr(fused, "library", cache(fused.library.__wrapped__))  # the next process
     run(RWalkConfig())
     assert len(builds) == 1
     run(RWalkConfig(), dtype=torch.float64)

@@ -9,8 +9,7 @@ from reference.naive import NaiveRWalk
 from reference.problems import assert_close, assert_same, assert_same_state, gradients, lists, weights
 from reference.strategies import configs, histories
 from rwalk import RWalk
-from rwalk.core.buckets import Bucket, Placement, rearrange
-from rwalk.core.storage import Storage
+from rwalk.core.state import Bucket, Placement, Tracked, arrange
 
 # Not 1e-15: where the terms of ΔL cancel, fewer digits are left.
 RELATIVE = 1e-9
@@ -102,22 +101,20 @@ def test_proximal_step_stays_between_weight_and_anchor(config, history):
 
 
 @given(st.lists(st.tuples(*[st.integers(1, 4)] * 2), min_size=1, max_size=4), st.data())
-def test_rearranging_keeps_the_overlapping_block_and_zeroes_the_rest(old_shapes, data):
+def test_arranging_anew_keeps_the_overlapping_block_and_zeroes_the_rest(old_shapes, data):
     cpu = torch.device("cpu")
-    bucket = Bucket(cpu, torch.float32, {f"p{i}": torch.Size(shape) for i, shape in enumerate(old_shapes)})
+    listed = [Tracked(f"p{i}", torch.nn.Parameter(torch.zeros(1))) for i in range(len(old_shapes))]
+    bucket = Bucket(cpu, torch.float32, {p: torch.Size(s) for p, s in zip(listed, old_shapes, strict=True)})
     bucket.require("fisher")[0].copy_(torch.arange(1, bucket.size + 1))
-    old = {name: view.clone() for name, view in bucket.views("fisher").items()}
+    old = {parameter: bucket.view(parameter, "fisher").clone() for parameter in listed}
     new_shapes = [data.draw(st.tuples(*[st.integers(1, 4)] * 2)) for _ in old_shapes]
     dtypes = [data.draw(st.sampled_from([torch.float32, torch.float64])) for _ in old_shapes]
-    result = rearrange(
-        [bucket],
-        {f"p{i}": Placement(torch.Size(new_shapes[i]), cpu, dtypes[i]) for i in range(len(old_shapes))},
-        Storage(),
-    )
-    found = {name: (b, view) for b in result for name, view in b.views("fisher").items()}
+    needed = {p: Placement(torch.Size(new_shapes[i]), cpu, dtypes[i]) for i, p in enumerate(listed)}
+    result = arrange([bucket], needed, compact=False)
+    found = {p: (b, b.view(p, "fisher")) for b in result for p in b.starts}
     assert set(found) == set(old)
-    for i, (name, before) in enumerate(old.items()):
-        home, view = found[name]
+    for i, (parameter, before) in enumerate(old.items()):
+        home, view = found[parameter]
         expected = torch.zeros(new_shapes[i], dtype=dtypes[i])
         rows, columns = (min(a, b) for a, b in zip(before.shape, new_shapes[i], strict=True))
         expected[:rows, :columns] = before[:rows, :columns]

@@ -83,7 +83,7 @@ def test_the_strength_may_change_between_steps():
             rwalk.config = rwalk.config.replace(ewc_lambda=strength)
             model["p"].data.fill_(anchor)
             model["p"].grad = torch.full((2,), 1e-9)
-            rwalk.before_step(certain=True)
+            rwalk.before_step()
             rwalk.after_step()
             if rwalk.tasks == 0:
                 rwalk.consolidate()

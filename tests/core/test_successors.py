@@ -66,15 +66,3 @@ def test_a_model_that_lacks_a_parameter_is_refused_and_changes_nothing(learned):
     assert_same_state(rwalk.state_dict(), before)
     train(model, optimizer, task=1, steps=1)
     assert rwalk.steps == 11
-
-
-def test_gradients_given_by_hand_are_measured_instead_of_the_models():
-    model = tanh_net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    rwalk = RWalk(model, optimizer, CONFIG, attach=False)
-    model(torch.ones(1, 3).double()).sum().backward()
-    kept = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-    rwalk.before_step(gradients={parameter: torch.full_like(parameter, 3.0) for parameter in model.parameters()})
-    rwalk.after_step()
-    assert all(bool((value == 9.0).all()) for value in rwalk.importances("fisher").values())
-    assert_same({name: parameter.grad for name, parameter in model.named_parameters()}, kept)

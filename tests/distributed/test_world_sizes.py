@@ -10,7 +10,7 @@ from distributed.launching import shared_folder
 from distributed.problem import distance
 from reference.problems import assert_same_state
 from rwalk import RWalkConfig
-from rwalk.core.artifact import load_state
+from rwalk.core.files import load_state
 
 pytestmark = jobs.PATIENT
 

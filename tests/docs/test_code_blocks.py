@@ -20,6 +20,8 @@ def run(page: str, folder: Path) -> dict:
     assert blocks
     with quiet():
         for block in blocks:
+            if page == "plain-pytorch":  # whose blocks are loops of their own
+                namespace |= PAGES[page](folder)
             exec(compile(block, f"{page}.md", "exec"), namespace)
     return namespace
 

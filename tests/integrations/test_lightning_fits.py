@@ -9,7 +9,7 @@ from contracts.doors_lightning import QUIET, Module, loader, quiet
 from integrations.lightning_toys import PROBLEM, Plain, assert_alike, fit
 from reference.problems import assert_same, assert_same_state, weights
 from rwalk import RWalkConfig, RWalkError
-from rwalk.core.artifact import load_state
+from rwalk.core.files import load_state
 from rwalk.integrations.lightning import RWalkCallback
 
 CONFIG = PROBLEM.config

@@ -78,7 +78,7 @@ def side_by_side(model, optimizer, dtype, penalty, *, replay=False, in_one_call=
     first = build().to(dtype)
     histories = []
     for plugin, numbers in (
-        (RWalkPlugin(config=RWalkConfig.avalanche(**penalty)), our_numbers),
+        (RWalkPlugin.from_config(RWalkConfig.avalanche(**penalty)), our_numbers),
         (TheirRWalk(**penalty), their_numbers),
     ):
         network = copy.deepcopy(first)
@@ -129,7 +129,7 @@ def test_in_our_own_template(dtype, report):
     data = toy_benchmark(dtype)
     seed_all(0)
     first = MODELS["mlp"][0]().to(dtype)
-    theirs, mine = TheirRWalk(**PENALTY), RWalkPlugin(config=RWalkConfig.avalanche(**PENALTY))
+    theirs, mine = TheirRWalk(**PENALTY), RWalkPlugin.from_config(RWalkConfig.avalanche(**PENALTY))
     network = copy.deepcopy(first)
     strategy = their_strategy(network, OPTIMIZERS["adam"](network.parameters()), [theirs])
     expected = train(strategy, to_avalanche(data).train_stream, data, their_numbers, theirs, shuffle=False)
@@ -152,7 +152,7 @@ def test_the_comparison_notices_another_variant(report):
     data = toy_benchmark(torch.float64, shape)
     seed_all(0)
     network = build().double()
-    plugin = RWalkPlugin(config=RWalkConfig.capymoa(**PENALTY))
+    plugin = RWalkPlugin.from_config(RWalkConfig.capymoa(**PENALTY))
     strategy = their_strategy(network, OPTIMIZERS["momentum"](network.parameters()), [plugin])
     ours = train(strategy, to_avalanche(data).train_stream, data, our_numbers, plugin)
     with pytest.raises(AssertionError):

@@ -10,6 +10,7 @@ from avalanche.training.plugins import RWalkPlugin as TheirRWalk
 from torch import nn
 
 from peers.cases import MODELS, mlp, seed_all, their_strategy, toy_benchmark
+from peers.eval_pass import EvalPassRWalkPlugin
 from rwalk import RWalkConfig
 from rwalk.integrations.avalanche import to_avalanche
 from rwalk.training import RWalkPlugin
@@ -51,14 +52,14 @@ def test_trap_1_theirs_trains_in_eval_mode_with_twice_the_passes_ours_does_not()
     assert int(ours.layers[1].num_batches_tracked) == iterations
 
 
-def test_trap_1_on_request_ours_takes_its_gradient_as_theirs_does_so_that_such_models_can_be_compared():
+def test_trap_1_is_all_that_parts_them_where_dropout_and_batch_norm_are():
     seed_all(0)
     first = Modes()
     finals = []
     for plugin in (
         TheirRWalk(ewc_lambda=2.0),
-        RWalkPlugin(config=RWalkConfig.avalanche(ewc_lambda=2.0), gradient="eval_pass"),
-        RWalkPlugin(config=RWalkConfig.avalanche(ewc_lambda=2.0)),
+        EvalPassRWalkPlugin.from_config(RWalkConfig.avalanche(ewc_lambda=2.0)),
+        RWalkPlugin.from_config(RWalkConfig.avalanche(ewc_lambda=2.0)),
     ):
         model = copy.deepcopy(first)
         run(plugin, model, experiences=3)
@@ -71,7 +72,7 @@ def test_trap_1_on_request_ours_takes_its_gradient_as_theirs_does_so_that_such_m
 def test_trap_2_fewer_iterations_than_a_window_turn_their_weights_to_nan_and_leave_ours_finite():
     theirs, ours = mlp(), mlp()
     run(TheirRWalk(delta_t=1000), theirs, train_epochs=1)
-    plugin = RWalkPlugin(config=RWalkConfig.avalanche(delta_t=1000))
+    plugin = RWalkPlugin.from_config(RWalkConfig.avalanche(delta_t=1000))
     run(plugin, ours, train_epochs=1)
     assert any(bool(p.isnan().any()) for p in theirs.parameters())
     assert all(bool(p.isfinite().all()) for p in ours.parameters())
@@ -177,7 +178,7 @@ def test_trap_6_a_strong_penalty_makes_their_training_diverge_and_our_proximal_o
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run(TheirRWalk(ewc_lambda=ewc_lambda), theirs, experiences=3)
-    run(RWalkPlugin(config=RWalkConfig.avalanche(ewc_lambda=ewc_lambda, penalty="proximal")), ours, experiences=3)
+    run(RWalkPlugin.from_config(RWalkConfig.avalanche(ewc_lambda=ewc_lambda, penalty="proximal")), ours, experiences=3)
     size = [max(float(p.abs().max()) for p in model.parameters()) for model in (theirs, ours)]
     assert not size[0] < 1e3, "theirs was expected to diverge"
     assert size[1] < 10.0

@@ -1,5 +1,7 @@
 """Our plugin as a guest: Avalanche's strategies, modules, replay and evaluation around it."""
 
+import inspect
+
 import pytest
 import torch
 from avalanche.benchmarks import benchmark_from_datasets
@@ -7,6 +9,7 @@ from avalanche.benchmarks.utils import TransformGroups, as_classification_datase
 from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics
 from avalanche.models import IncrementalClassifier, MTSimpleMLP
 from avalanche.training.plugins import EvaluationPlugin, LwFPlugin, ReplayPlugin
+from avalanche.training.plugins import RWalkPlugin as TheirRWalk
 from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 
@@ -141,6 +144,10 @@ def test_a_strategy_of_another_protocol_is_refused():
         fit(strategy, to_avalanche(toy_benchmark()).train_stream)
 
 
+def test_the_signature_is_that_of_theirs():
+    assert inspect.signature(RWalkPlugin, eval_str=True) == inspect.signature(TheirRWalk)
+
+
 def _whole(stream):
     parts = [experience.dataset for experience in stream]
     return TensorData(torch.cat([part.x for part in parts]), torch.cat([part.targets for part in parts]))
@@ -211,7 +218,7 @@ def test_facils_pass_over_the_data_knows_about_heads_and_leaves_replayed_samples
             super().after_training_exp(strategy, **kwargs)
             strategy.forward = forward
 
-    plugin = Counts(config=RWalkConfig.facil(exclude=("classifier.*",)))
+    plugin = Counts.from_config(RWalkConfig.facil(exclude=("classifier.*",)))
     model = MTSimpleMLP(input_size=6, hidden_size=16)
     strategy = their_strategy(
         model, torch.optim.SGD(model.parameters(), lr=0.05), [plugin, ReplayPlugin(mem_size=12)], train_epochs=1

@@ -20,6 +20,7 @@ class NaiveRWalk:
         self.floor = floor  # of a relative damping, for a window in which nothing moved; by the state's dtype
         self.tasks = self.steps = self.window_steps = self.task_steps = 0
         self.updates: dict[str, int] = {}
+        self.trained: set[str] = set()  # in this task
         self.fisher: Values = {}
         self.old_fisher: Values = {}  # as the window began
         self.change: Values = {}
@@ -63,6 +64,7 @@ class NaiveRWalk:
 
     def observe(self, gradients: Values, before: Values, after: Values) -> None:
         """One optimizer step: gradients of the plain loss, and all weights on either side of it."""
+        self.trained.update(gradients)
         for name, g in gradients.items():
             if name not in self.fisher:
                 self.updates[name] = 0
@@ -128,7 +130,7 @@ class NaiveRWalk:
             self.close_window(theta)
         if self.config.unfinished != "carry":
             self.change, self.window_steps = zeros_like(self.change), 0
-        for name in self.fisher:
+        for name in sorted(self.trained):  # what rests keeps its score
             for i, (old, new) in enumerate(zip(self.old_score[name], self.new_score[name], strict=True)):
                 self.old_score[name][i] = self.averaged(old, max(new, 0.0) if self.config.rectify == "task" else new)
         self.new_score = zeros_like(self.new_score)
@@ -140,7 +142,7 @@ class NaiveRWalk:
                 self.importance[name].append({"both": f + s, "fisher": f, "score": s}[self.config.terms])
         if self.config.fisher_boundary == "reset":
             self.fisher, self.updates = zeros_like(self.fisher), dict.fromkeys(self.updates, 0)
-        self.tasks, self.task_steps = self.tasks + 1, 0
+        self.tasks, self.task_steps, self.trained = self.tasks + 1, 0, set()
 
     def averaged(self, old: float, new: float) -> float:
         """Of the past tasks' score and this task's."""

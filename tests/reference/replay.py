@@ -58,7 +58,6 @@ def train(
     lay_out: Callable[[Tensor], Tensor] = same,
     absent: Callable[[int, int], bool] = lambda step, index: False,
     scale: float | None = None,
-    certain: bool = True,
     change: Callable[[nn.ParameterDict, int], None] = lambda model, task: None,
 ) -> Outcome:
     """Random gradients for given parameters.
@@ -73,7 +72,6 @@ def train(
         lay_out: Gives values and gradients their memory layout.
         absent: Whether the parameter of an index has no gradient in a step.
         scale: A gradient scaler's factor, which is taken away after RWalk has read the gradients.
-        certain: Whether RWalk is told that steps will be taken.
         change: Called with the model before each task.
     """
     model = nn.ParameterDict({f"p{i:03}": nn.Parameter(lay_out(value.clone())) for i, value in enumerate(start)})
@@ -87,7 +85,7 @@ def train(
             for index, p in enumerate(listed):
                 drawn = torch.randn(p.shape, generator=random, dtype=torch.float64).mul(scale or 1.0)
                 p.grad = None if absent(step, index) else lay_out(drawn.to(p.dtype))
-            rwalk.before_step(grad_scale=scale, certain=certain)
+            rwalk.before_step(grad_scale=scale)
             record(outcome, "gradient", gradients(model))
             for p in listed:
                 p.grad = None if p.grad is None else p.grad.div_(scale or 1.0)

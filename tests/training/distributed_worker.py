@@ -28,7 +28,7 @@ def uneven() -> Benchmark:
 def train(batch_size: int, accelerator: Accelerator | None = None) -> dict:
     """Two experiences, two epochs each, evaluation after each experience."""
     torch.set_num_threads(1)
-    benchmark, model, walk = uneven(), net(), RWalkPlugin(config=CONFIG)
+    benchmark, model, walk = uneven(), net(), RWalkPlugin.from_config(CONFIG)
     strategy = Naive(
         model=model,
         optimizer=sgd(model, 0.05),

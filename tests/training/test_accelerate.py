@@ -24,7 +24,7 @@ def _fresh_accelerate():
 
 def learned(*, plugins=(), model=None, **options):
     """Train on both experiences without shuffling; the strategy and its RWalk plugin."""
-    model, walk = net() if model is None else model, RWalkPlugin(config=CONFIG)
+    model, walk = net() if model is None else model, RWalkPlugin.from_config(CONFIG)
     torch.manual_seed(1)
     strategy = naive(model, optimizer=sgd(model, 0.05), plugins=[walk, *plugins], train_epochs=2, **options)
     strategy.train(toy().train_stream, shuffle=False)

@@ -79,7 +79,7 @@ def stream(task_labels: bool):
 def test_three_experiences_equal_the_reference_row_by_row(head, optimizer, replay):
     torch.manual_seed(0)
     model = attach_head(nn.Sequential(nn.Linear(4, 5), nn.Tanh()), head(5)).double()
-    walk = RWalkPlugin(config=CONFIG)
+    walk = RWalkPlugin.from_config(CONFIG)
     watching = Twin(walk)
     plugins = [walk, watching, *([ReplayPlugin(per_class=2)] if replay else [])]
     benchmark = stream(task_labels=head is MultiHeadClassifier)

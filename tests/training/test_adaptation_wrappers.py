@@ -13,7 +13,7 @@ from distributed.launching import torchrun
 from models.arriving import experience
 from reference.problems import assert_same, assert_same_state
 from rwalk import RWalkError
-from rwalk.core.naming import canonical_name
+from rwalk.core.tracking import canonical_name
 from rwalk.models import IncrementalClassifier, MaskedClassifier, MultiHeadClassifier, attach_head
 from rwalk.training import RWalkPlugin, adapt_model
 from rwalk.training.adaptation import rewrapped

@@ -63,7 +63,7 @@ def test_training_learns_the_same_with_and_without_evaluation_inside(every, mode
     benchmark, ends = toy(), []
     for eval_every in (-1, every):
         model = net(dropout=0.3)
-        plugin = RWalkPlugin(config=RWalkConfig(ewc_lambda=3.0, delta_t=2))
+        plugin = RWalkPlugin.from_config(RWalkConfig(ewc_lambda=3.0, delta_t=2))
         strategy = naive(model, plugins=[plugin], eval_every=eval_every, peval_mode=mode, train_epochs=2)
         torch.manual_seed(1)
         strategy.train(benchmark.train_stream, [benchmark.test_stream])

@@ -56,7 +56,7 @@ def test_it_is_a_plain_loop_bit_for_bit(make, dropout):
 def test_rwalk_in_it_is_rwalk_in_a_plain_loop_bit_for_bit(settings):
     benchmark, config = toy(), CONFIG.replace(**settings)
     model, other, plain = net(), net(), net()
-    plugin = RWalkPlugin(config=config)
+    plugin = RWalkPlugin.from_config(config)
     strategy = naive(model, plugins=[plugin], train_epochs=2)
     torch.manual_seed(1)
     strategy.train(benchmark.train_stream)
@@ -72,12 +72,36 @@ def test_rwalk_in_it_is_rwalk_in_a_plain_loop_bit_for_bit(settings):
     assert not torch.equal(plain[0].weight, model[0].weight)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(("name", "value"), [("ewc_lambda", 20.0), ("ewc_alpha", 0.5), ("delta_t", 3)])
+def test_settings_changed_between_experiences_hold_from_then_on_as_in_a_plain_loop(name, value, whole):
+    benchmark = toy()
+    model, other = net(), net()
+    plugin = RWalkPlugin.from_config(CONFIG)
+    strategy = naive(model, plugins=[plugin], train_epochs=2)
+    optimizer = sgd(other)
+    rwalk = RWalk(other, optimizer, CONFIG)
+    for experience in benchmark.train_stream:
+        torch.manual_seed(1)
+        strategy.train(experience)
+        torch.manual_seed(1)
+        by_hand(other, optimizer, experience.dataset, 2, rwalk)
+        rwalk.config = CONFIG.replace(**{name: value})
+        if whole:
+            plugin.config = rwalk.config
+        else:
+            setattr(plugin, name, value)
+        assert (getattr(plugin, name), plugin.config) == (value, rwalk.config)
+    assert_same(weights(model), weights(other))
+    assert_same_state(plugin.rwalk.state_dict(), rwalk.state_dict())
+
+
 def test_nothing_is_computed_twice():
     model = net()
     forwards, backwards = [], []
     model.register_forward_hook(lambda *_: forwards.append(model.training))
     model[2].register_full_backward_hook(lambda *_: backwards.append(1))
-    strategy = naive(model, plugins=[RWalkPlugin(config=CONFIG)], train_epochs=2)
+    strategy = naive(model, plugins=[RWalkPlugin.from_config(CONFIG)], train_epochs=2)
     strategy.train(toy().train_stream)
     iterations = 2 * 2 * 3
     assert strategy.clock.train_iterations == iterations
@@ -105,7 +129,7 @@ def test_any_dataset_is_learned_from_and_evaluated_on_like_data_in_memory():
     for dataset in (data, Pictures(data)):
         stream = Stream("train", [dataset], [3])
         models.append(net())
-        strategy = naive(models[-1], plugins=[RWalkPlugin(config=CONFIG), tasks])
+        strategy = naive(models[-1], plugins=[RWalkPlugin.from_config(CONFIG), tasks])
         strategy.train(stream, shuffle=False, num_workers=0)
         results.append(strategy.eval(stream))
     assert_same(weights(models[0]), weights(models[1]))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
 
-from rwalk.core.presets import PRESETS
 from rwalk.errors import RWalkError
 
-__all__ = ["RWalkConfig"]
+__all__ = ["PRESETS", "RWalkConfig"]
 
 PenaltyMode = Literal["gradient", "proximal"]
 DampingScale = Literal["absolute", "relative"]
@@ -29,13 +29,13 @@ Scaling = Literal["max", "minmax", "none"]
 Terms = Literal["both", "fisher", "score"]
 BackendName = Literal["auto", "eager", "fused"]
 StateDtype = Literal["float32", "bfloat16"]
-Offload = Literal["none", "cpu"]
+Nonfinite = Literal["skip", "raise"]
 
 #: Settings, and what follows from them, that decide which tensors there are.
-LAYOUT = ("include", "exclude", "window", "keeps_task_score", "fisher_in_score", "state_dtype", "offload", "backend")
+LAYOUT = ("include", "exclude", "window", "keeps_task_score", "fisher_in_score", "state_dtype", "backend")
 
-#: Steps in the longest window that is summed by parts.
-LONGEST = 100
+#: Settings that older versions had, which changed no result.
+RETIRED = frozenset({"offload"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,9 @@ class RWalkConfig:
             ``"auto"``: fused where that works, else eager, with the reason logged once.
         state_dtype: ``"bfloat16"`` (or ``torch.bfloat16``) keeps all that tolerates it in half the memory: Fisher,
             scores, loss change and importances, but not the weights of past moments. ``"float32"``: nothing.
-        offload: ``"cpu"`` keeps in the host's memory what is used only where a window or task begins or ends: worth it
-            on a GPU with a long ``delta_t``. ``"none"``: nothing.
+        nonfinite: A step whose gradient is not finite, or has a square that is not, leaves no trace in the state. With
+            ``"skip"`` that is all (``RWalk.skipped`` counts it, the log tells once); ``"raise"`` stops before the
+            optimizer steps, which on an accelerator waits for the device.
 
     Raises:
         TypeError: A setting has the wrong type.
@@ -130,7 +131,7 @@ class RWalkConfig:
     exclude: tuple[str, ...] = ()
     backend: BackendName = "auto"
     state_dtype: StateDtype | torch.dtype = "float32"
-    offload: Offload = "none"
+    nonfinite: Nonfinite = "skip"
 
     def __post_init__(self) -> None:
         _check_number(
@@ -161,22 +162,22 @@ class RWalkConfig:
                 raise TypeError(f"{name}={patterns!r}: expected a sequence of glob patterns, such as ('encoder.*',)")
             object.__setattr__(self, name, tuple(patterns))
 
-    @property
+    @cached_property
     def strength(self) -> float:
         """What the penalty is multiplied by."""
         return self.ewc_lambda * self.penalty_factor
 
-    @property
+    @cached_property
     def keeps_task_score(self) -> bool:
         """Whether a task's score has to be kept apart from the old one until both are averaged."""
         return self.rectify == "task" or self.score_average == "accumulate"
 
-    @property
+    @cached_property
     def scored(self) -> Literal["score", "task_score"]:
         """The quantity to which windows are added."""
         return "task_score" if self.keeps_task_score else "score"
 
-    @property
+    @cached_property
     def window(self) -> Literal["step", "start", "displaced"]:
         """How a window's displacement is known.
 
@@ -187,20 +188,6 @@ class RWalkConfig:
         if one_step:
             return "step"
         return "displaced" if self.state_dtype == "bfloat16" else "start"
-
-    @property
-    def sums_by_parts(self) -> bool:
-        """Whether a window's loss change is summed by parts, so that a step needs no weights but those before it.
-
-        Over very many steps that costs digits, and a window may have to be dropped if weights are moved by something
-        else: so in short windows only.
-        """
-        return self.window == "start" and self.delta_t is not None and self.delta_t <= LONGEST
-
-    def fills_window(self, steps: int, window_steps: int) -> bool:
-        """Whether a window is full, the run having had so many steps and the window so many."""
-        counted = steps if self.window_phase == "run" else window_steps
-        return self.delta_t is not None and counted % self.delta_t == 0
 
     def check_successor(self, config: RWalkConfig) -> None:
         """Make sure that the state of this config serves another.
@@ -234,12 +221,13 @@ class RWalkConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RWalkConfig:
-        """Build from plain values, naming any setting that does not exist.
+        """Build from plain values, naming any setting that does not exist. Those of older versions are left out.
 
         Raises:
             ValueError: An unknown setting, or a value outside its range.
         """
         known = [field.name for field in fields(cls)]
+        values = {name: value for name, value in values.items() if name not in RETIRED}
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise ValueError(f"unknown setting {unknown[0]!r}: RWalkConfig knows {', '.join(known)}")
@@ -250,7 +238,7 @@ class RWalkConfig:
         """The settings of a published RWalk, or of a method that RWalk joins, by name.
 
         Args:
-            name: One of ``rwalk.core.presets.PRESETS``.
+            name: One of ``rwalk.core.config.PRESETS``.
             changes: Settings that differ.
 
         Raises:
@@ -312,7 +300,7 @@ _CHOICES: dict[str, Any] = {
     "penalty": PenaltyMode,
     "backend": BackendName,
     "state_dtype": StateDtype,
-    "offload": Offload,
+    "nonfinite": Nonfinite,
 }
 
 
@@ -328,3 +316,53 @@ def _check_number(name: str, value: Any, low: float, high: float, expected: str)
         raise TypeError(f"{name}={value!r}: expected {expected}")
     if not low <= value <= high or value in (math.inf, -math.inf) or value > sys.float_info.max:
         raise ValueError(f"{name}={value!r}: expected {expected}")
+
+
+#: Published variants of Riemannian Walk, as settings that differ from the defaults. Where a code named here has a fault
+#: that is no choice (gradients in eval mode, NaN from 0/0), the preset computes what that code means.
+PRESETS: dict[str, dict[str, Any]] = {
+    # The equations of arXiv:1801.10112; what they leave open is as in the defaults.
+    "paper": {},
+    # avalanche-lib 0.6.0: windows follow the run's iteration count, and none is scored before it is full.
+    "avalanche": {"window_phase": "run", "unfinished": "carry", "damping": "machine"},
+    # FACIL e09d2c8: the whole task is one window, Fisher from an extra pass over its data, nothing scaled.
+    "facil": {
+        "ewc_lambda": 1.0,
+        "ewc_alpha": 0.5,
+        "delta_t": None,
+        "fisher_source": "loader",
+        "fisher_start": "zero",
+        "distance_factor": 1.0,
+        "damping": 0.1,
+        "rectify": "task",
+        "score_average": "mean_from_zero",
+        "scaling": "none",
+    },
+    # facebookresearch/agem 4542149 on MNIST: Fisher at every tenth step, from before the window; 1.5 old + 0.5 new.
+    "agem": {
+        "ewc_lambda": 1.0,
+        "fisher_every": 10,
+        "fisher_in_score": "window_start",
+        "distance_factor": 1.0,
+        "damping": 1e-3,
+        "rectify": "window",
+        "unfinished": "drop",
+        "score_average": "accumulate",
+        "scaling": "minmax",
+    },
+    # CapyMOA 095caba: Fisher from zero in each task, half the penalty.
+    "capymoa": {"fisher_start": "zero", "fisher_boundary": "reset", "penalty_factor": 0.5},
+    # Chaudhry et al. 2018, Section 4.1: without the score.
+    "ewc_plus_plus": {"terms": "fisher"},
+    # Zenke et al. 2017: without the Fisher.
+    "path_integral": {
+        "delta_t": None,
+        "distance": "euclidean",
+        "distance_factor": 1.0,
+        "damping": 1e-3,
+        "rectify": "task",
+        "score_average": "sum",
+        "scaling": "none",
+        "terms": "score",
+    },
+}

@@ -1,20 +1,25 @@
-"""How RWalk sees an optimizer's own steps."""
+"""How RWalk sees what others do: an optimizer's own steps, those of another one, and weights that are replaced."""
 
 from __future__ import annotations
 
+import gc
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from types import FrameType
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakMethod, ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
 
-from rwalk.core.attachments import follow, follower_of, let_go
 from rwalk.errors import RWalkError
 
-__all__ = ["OptimizerHooks", "base_optimizer", "release"]
+__all__ = ["OptimizerHooks", "base_optimizer", "release", "watch_loading"]
 
 
 def base_optimizer(optimizer: Optimizer) -> Optimizer:
@@ -31,7 +36,7 @@ def base_optimizer(optimizer: Optimizer) -> Optimizer:
 
 def release(optimizer: Optimizer) -> bool:
     """Detach whatever follows an optimizer; whether there was anything."""
-    hooks = follower_of(base_optimizer(optimizer))
+    hooks = _follower_of(base_optimizer(optimizer))
     if hooks is None:
         return False
     hooks.rwalk.detach()
@@ -41,14 +46,14 @@ def release(optimizer: Optimizer) -> bool:
 class StepFollower(Protocol):
     """What the hooks call at each step of the optimizer; ``RWalk`` is one."""
 
-    def before_step(self, *, grad_scale: Any = None, certain: bool = False) -> None:
+    def hold_weights(self) -> None:
+        """The optimizer's step begins, and will compute the gradients itself."""
+
+    def before_step(self, *, grad_scale: Any = None, held: bool = False) -> None:
         """Gradients are complete; the optimizer is about to use them."""
 
-    def after_step(self, *, skipped: bool = False) -> None:
-        """The optimizer has stepped, or skipped the step."""
-
-    def abandon_step(self) -> None:
-        """The optimizer raised; ``after_step`` will not come."""
+    def after_step(self, *, skipped: bool | Tensor = False) -> None:
+        """The optimizer has stepped, or skipped the step, or raised."""
 
     def detach(self) -> None:
         """Stop following the optimizer."""
@@ -58,20 +63,21 @@ class OptimizerHooks:
     """Calls ``before_step`` and ``after_step`` from an optimizer's step hooks.
 
     - A closure runs backward *inside* the step, when a pre-hook has long run: it is wrapped, so that gradients are
-      read right after it. An optimizer that calls it more than once a step has no one gradient, and is refused.
+      read right after it; the step begins where the weights were before it. An optimizer that calls it more than once
+      a step has no one gradient, and is refused.
     - A fused optimizer under GradScaler receives scaled gradients, ``grad_scale`` and ``found_inf`` and may skip the
       step by itself.
-    - A step that raises is not counted, but for roundings. Its ``.grad`` holds the penalty's gradient: clear it before
-      trying again.
+    - A step that raises leaves no trace. Its ``.grad`` holds the penalty's gradient: clear it before trying again.
     - A step that calls its parent class's ``step`` fires the hooks of both; only the outer ones count.
-    - Another optimizer that is about to move the same parameters is refused: its steps would not be seen.
+    - Another optimizer that is about to move the same parameters is refused: its steps would not be seen. So is a
+      second RWalk whose optimizer holds them.
 
     Args:
         optimizer: Whose steps to follow.
         rwalk: Whom to tell.
 
     Raises:
-        RWalkError: LBFGS, or an optimizer that another RWalk follows already.
+        RWalkError: LBFGS, or an optimizer that another RWalk follows already, or shares parameters with one.
     """
 
     def __init__(self, optimizer: Optimizer, rwalk: StepFollower) -> None:
@@ -80,10 +86,17 @@ class OptimizerHooks:
                 "LBFGS evaluates its closure several times a step, so there is no one gradient to score: "
                 "use a first-order optimizer"
             )
-        if follower_of(optimizer) is not None:
+        if _follower_of(optimizer) is not None:
             raise RWalkError(
                 "another RWalk is attached to this optimizer: detach() it first (RWalk.release(optimizer) does, if it "
                 "is out of reach), or use one RWalk (one plugin) only"
+            )
+        sharing = _sharing(optimizer)
+        if sharing is not None:
+            raise RWalkError(
+                f"another RWalk is attached to an optimizer ({type(sharing).__name__}) that holds some of the same "
+                "parameters, and each would penalise them: detach() it first (RWalk.release(its_optimizer) does, if it "
+                "is out of reach), or give each optimizer parameters of its own"
             )
         self.rwalk = rwalk
         self._optimizer = optimizer
@@ -95,14 +108,15 @@ class OptimizerHooks:
         self._caller: FrameType | None = None  # who called the step that was read
         self._closure: Callable[[], Any] | None = None
         self._nested = 0
-        follow(optimizer, self)
+        _watch_all_optimizers()
+        _FOLLOWED[optimizer] = ref(self)
 
     def remove(self) -> None:
         """Stop following."""
         for handle in self._handles:
             handle.remove()
         self._read = self._caller = self._closure = None
-        let_go(self._optimizer)
+        _FOLLOWED.pop(self._optimizer, None)
 
     def is_stepping(self) -> bool:
         """Whether the optimizer is in the middle of a step that is followed."""
@@ -116,13 +130,13 @@ class OptimizerHooks:
         self._nested = 0
         if self._read is not None:  # the optimizer raised in its last step
             self._read = None
-            self.rwalk.abandon_step()
+            self.rwalk.after_step(skipped=True)
         self._caller = sys._getframe(1)
         if closure is None:
-            certain = getattr(optimizer, "found_inf", None) is None
-            self.rwalk.before_step(grad_scale=getattr(optimizer, "grad_scale", None), certain=certain)
+            self.rwalk.before_step(grad_scale=getattr(optimizer, "grad_scale", None))
             self._read = self._gradients()
             return None
+        self.rwalk.hold_weights()
         wrapped = self._closure = self._reading_after(closure)
         return (
             tuple(wrapped if arg is closure else arg for arg in args),
@@ -152,14 +166,14 @@ class OptimizerHooks:
             calls += 1
             if calls > 1:
                 self._read = None
-                self.rwalk.abandon_step()
+                self.rwalk.after_step(skipped=True)
                 raise RWalkError(
                     f"{type(self._optimizer).__name__} called its closure {calls} times in one step, so there is no "
                     "one gradient to score: use an optimizer that calls it once"
                 )
             with torch.enable_grad():
                 loss = closure()
-            self.rwalk.before_step(certain=True)
+            self.rwalk.before_step(held=True)
             self._read = self._gradients()
             return loss
 
@@ -171,7 +185,7 @@ class OptimizerHooks:
             return
         self._read = self._closure = self._caller = None
         found_inf = getattr(optimizer, "found_inf", None)
-        self.rwalk.after_step(skipped=found_inf is not None and bool(found_inf.item()))
+        self.rwalk.after_step(skipped=False if found_inf is None else found_inf)
 
 
 def _is_running(frame: FrameType | None) -> bool:
@@ -180,3 +194,81 @@ def _is_running(frame: FrameType | None) -> bool:
     while above is not None and above is not frame:
         above = above.f_back
     return above is not None
+
+
+_FOLLOWED: WeakKeyDictionary[Optimizer, ref[OptimizerHooks]] = WeakKeyDictionary()
+
+
+def _follower_of(optimizer: Optimizer) -> OptimizerHooks | None:
+    held = _FOLLOWED.get(optimizer)
+    return None if held is None else held()
+
+
+@cache
+def _watch_all_optimizers() -> None:
+    # Once and for good: torch walks through its common hooks in each step, when none may be taken away.
+    register_optimizer_step_pre_hook(_refuse_unseen_step)
+
+
+def _refuse_unseen_step(optimizer: Optimizer, *_: Any) -> None:
+    if not _FOLLOWED or _is_followed(optimizer):
+        return
+    sharing = _sharing(optimizer, stepping=False)
+    if sharing is not None:
+        raise RWalkError(
+            f"{type(optimizer).__name__} is about to move parameters that RWalk follows through another optimizer "
+            f"({type(sharing).__name__}), and would not see this step: call rwalk.detach() and rwalk.attach(optimizer) "
+            "with the new one (RWalk.release(old_optimizer) if the RWalk is out of reach)"
+        )
+
+
+def _is_followed(optimizer: Optimizer) -> bool:
+    """Whether it is followed, or the one inside it that takes its steps."""
+    if optimizer in _FOLLOWED:
+        return True
+    return any(_is_followed(value) for value in vars(optimizer).values() if isinstance(value, Optimizer))
+
+
+def _sharing(optimizer: Optimizer, *, stepping: bool = True) -> Optimizer | None:
+    """Another optimizer that is followed and holds some of the same parameters.
+
+    Args:
+        optimizer: Which.
+        stepping: Count those that are in the middle of a step too.
+    """
+    if next(_candidates(optimizer, stepping), None) is None:
+        return None
+    gc.collect()  # an RWalk that was dropped with its optimizer lives on until then, and minds no longer
+    return next(_candidates(optimizer, stepping), None)
+
+
+def _candidates(optimizer: Optimizer, stepping: bool) -> Iterator[Optimizer]:
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for followed in list(_FOLLOWED):
+        follower = _follower_of(followed)
+        shares = any(id(p) in held for group in followed.param_groups for p in group["params"])
+        if shares and follower is not None and (stepping or not follower.is_stepping()):
+            yield followed
+
+
+class _LoadingWatch:
+    """What a module calls when ``load_state_dict`` has replaced its weights."""
+
+    def __init__(self, replaced: Callable[[], None]) -> None:
+        self._replaced = WeakMethod(replaced)
+
+    def __call__(self, *_: Any) -> None:
+        replaced = self._replaced()
+        if replaced is not None:
+            replaced()
+
+    def __reduce__(self) -> Any:
+        """A copy of the model watches nothing, and needs no rwalk where it is unpickled: a log of level -1 is void."""
+        return partial, (logging.getLogger("rwalk").log, -1)
+
+
+def watch_loading(model: nn.Module, replaced: Callable[[], None]) -> list[RemovableHandle]:
+    """Have a bound method called whenever ``load_state_dict`` replaces weights of a model, or of a module in it."""
+    watch = _LoadingWatch(replaced)
+    holders = [module for module in model.modules() if module._parameters]
+    return [module.register_load_state_dict_post_hook(watch) for module in holders]

@@ -1,25 +1,26 @@
-"""RWalk: the object that a training loop holds."""
+"""RWalk: the object that a training loop holds, and the method from top to bottom."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
-from rwalk.core import accounting, consolidation, state
-from rwalk.core.artifact import load_state, save_state
+from rwalk.core import equations as F
+from rwalk.core import files
 from rwalk.core.config import RWalkConfig
-from rwalk.core.estimation import estimate_fisher
-from rwalk.core.hooks import OptimizerHooks, base_optimizer, release
-from rwalk.core.reading import importances, penalty_value
-from rwalk.core.sharding import writes_files
+from rwalk.core.consolidate import estimate_fisher, freeze, merge_fisher
+from rwalk.core.hooks import OptimizerHooks, base_optimizer, release, watch_loading
+from rwalk.core.native import backend_of
+from rwalk.core.sharding import is_sharded, join, local, over_processes, weights_in_sums, writes_files
+from rwalk.core.state import Cohort, Keeping, Tracked
+from rwalk.core.steps import Pending, Steps
 from rwalk.core.tracking import Tracker
-from rwalk.core.walk import Walk
 from rwalk.errors import RWalkError
 
 __all__ = ["RWalk"]
@@ -33,9 +34,15 @@ KINDS = {"penalty": "importance", "fisher": "fisher", "score": "score"}
 class RWalk:
     r"""Riemannian Walk on a model and the optimizer that trains it.
 
-    Before every optimizer step the gradient :math:`g` and the weights are read, and the penalty's gradient is added to
-    ``.grad`` in closed form; with what the step does to the weights, the Fisher (Eq. 6) and the loss change (Eq. 7) are
-    brought up to date. No forward or backward pass is added and the model's mode is never touched.
+    A step counts when the next gradient shows where it led. Before every optimizer step, one pass over memory brings
+    the *last* one into the state, with the weights where they are now: the Fisher (Eq. 6) and the loss change (Eq. 7).
+    It keeps this step's gradient :math:`g` and weights, and adds the penalty's gradient to ``.grad`` in closed form.
+    So whatever moves weights from one gradient to the next is part of the walk (weight decay, a clamp, an outer
+    optimizer), and a step that was skipped, raised or had no finite gradient leaves no trace. No forward or backward
+    pass is added and the model's mode is never touched.
+
+    Weights that are *replaced* are no walk: ``load_state_dict`` on the model drops the last step and the open window;
+    if you replace weights otherwise, call ``settle`` before or ``drop_window`` after.
 
     Args:
         model: The model. State is keyed by its parameter names.
@@ -47,13 +54,11 @@ class RWalk:
     Raises:
         TypeError: ``model`` is not a module or ``optimizer`` not an optimizer.
         RWalkError: The optimizer holds none of the model's parameters, maximises, calls its closure more than
-            once a step (LBFGS), or has an RWalk attached already.
+            once a step (LBFGS), or shares parameters with one that an RWalk is attached to already.
 
     Attributes:
         config: The settings. Another config may be assigned between steps (a schedule of ``ewc_lambda``, say) if its
             state is laid out alike.
-        tasks: Tasks consolidated so far.
-        steps: Optimizer steps seen so far (skipped ones not counted).
 
     Example:
         >>> model = nn.Linear(2, 1)
@@ -79,12 +84,297 @@ class RWalk:
         config = config if config is not None else RWalkConfig()
         _check_config(config)
         self.model, self.optimizer = model, base_optimizer(optimizer)
-        self.tasks = self.steps = self.task_steps = self.window_steps = 0
         self._tracker = Tracker(model, self.optimizer, config)
-        self._walk = Walk(self._tracker)
+        self._tracker.tell_idle_patterns()
+        self._steps = Steps(self._tracker)
+        self._held = False
+        self._rates: list[Any] = []
+        self._peaks: dict[Tracked, float] | None = None
+        self._is_too_strong = False
         self._hooks: OptimizerHooks | None = None
+        self._loading = watch_loading(model, self._weights_replaced)
         if attach:
             self.attach()
+
+    # --- one step -----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def before_step(self, *, grad_scale: Tensor | float | None = None, held: bool = False) -> None:
+        """Bring the last step into the state, keep this one, add the penalty's gradient (nothing in proximal mode).
+
+        Call it where ``.grad`` holds the complete gradient of the plain loss. Only ``.grad`` is changed.
+
+        Args:
+            grad_scale: The factor by which gradients are still scaled (a fused optimizer under GradScaler). The
+                penalty's gradient is scaled alike.
+            held: The step began where ``hold_weights`` was called, and the gradient was taken elsewhere since.
+
+        Raises:
+            RWalkError: Called twice without ``after_step`` between, or with ``nonfinite="raise"`` a gradient that is
+                not finite.
+        """
+        steps, tracker, config = self._steps, self._tracker, self._tracker.config
+        if steps.begun:
+            raise RWalkError("before_step() called twice: after_step() must follow each optimizer step")
+        held, self._held = held and self._held, False
+        if tracker.has_changed():
+            steps.settle()
+            tracker.match()
+        entries, gradients, ready = tracker.with_gradient()
+        if not ready:
+            steps.make_room(entries)
+        due = {} if held else steps.take_up()
+        cohorts = tracker.cohorts(entries)
+        if due.keys() != set(cohorts):  # a layer came or went
+            steps.bring_in(due)
+            due = {}
+        if not steps.window_is_open:
+            steps.open_window()
+        penalised = bool(steps.tasks and config.ewc_lambda) and config.penalty == "gradient"
+        if penalised:
+            self._check_strength()
+        pending, voids = Pending(entries), []
+        keepings = _keepings(cohorts, entries, gradients, weights=not held, scale=grad_scale, penalised=penalised)
+        for cohort, keeping in zip(cohorts, keepings, strict=True):
+            try:
+                voids.append(backend_of(cohort.bucket, config.backend).step(cohort, config, due.get(cohort), keeping))
+            except BaseException:
+                steps.bring_in(due)
+                raise
+            due.pop(cohort, None)
+        for keeping in keepings if penalised else ():
+            for original, copy in keeping.staged:
+                original.copy_(copy)
+        pending.doubt(voids, cohorts)
+        steps.pending, steps.begun = pending, True
+        scaled = grad_scale is not None or getattr(self.optimizer, "found_inf", None) is not None
+        raises = config.nonfinite == "raise" and not scaled  # a GradScaler skips such steps by itself
+        if pending.is_void or (raises and not pending.counts()):
+            self._refuse_gradient(entries, gradients, raises=raises)
+
+    @torch.no_grad()
+    def after_step(self, *, skipped: bool | Tensor = False) -> None:
+        """The optimizer has stepped: it counts when the next gradient comes, or when the state is asked for.
+
+        Args:
+            skipped: The optimizer did not step after all (GradScaler found inf), or raised: nothing of it is kept. A
+                tensor on another device is not waited for.
+
+        Raises:
+            RWalkError: No ``before_step`` came first.
+        """
+        steps = self._steps
+        if not steps.begun:
+            raise RWalkError("after_step() without before_step(): call before_step() when the gradients are complete")
+        steps.begun = False
+        if steps.pending is None:
+            return
+        steps.pending.doubt([skipped])
+        if steps.pending.is_void:
+            steps.drop("was skipped by the optimizer, or raised")
+        elif steps.tasks and self._tracker.config.penalty == "proximal" and self._tracker.config.ewc_lambda:
+            self._pull(steps.pending.entries, skipped)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Bring the last step into the state, the weights being where they are.
+
+        It is called by all that shows the state. Call it before you replace weights other than by
+        ``load_state_dict``. Settled now or when the next gradient comes, the state has the same bits.
+        """
+        self._steps.settle()
+
+    @torch.no_grad()
+    def hold_weights(self) -> None:
+        """Note that a step begins where the weights are now, though its gradient will be taken elsewhere.
+
+        For optimizers that move the weights before their closure computes the gradient (sharpness-aware ones); an
+        attached RWalk does it by itself. ``before_step(held=True)`` follows.
+        """
+        self.settle()
+        if self._tracker.has_changed():
+            self._tracker.match()
+        self._steps.make_room()
+        if not self._steps.window_is_open:
+            self._steps.open_window()
+        self._held = True
+        for cohort in self._tracker.resident():
+            cohort.gather("before", cohort.weights())
+        for entry in self._tracker.moved:
+            entry.held = local(entry.parameter).detach().clone() if entry.placement is None else None
+
+    # --- the end of a task --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def consolidate(self, batches: Iterable[Any] | None = None, forward: Callable[[Any], Tensor] | None = None) -> None:
+        r"""End a task: average and scale the scores, freeze penalties and anchors.
+
+        The unfinished window is scored or dropped first (``config.unfinished``). The Fisher goes on from where it is.
+        A parameter that had no step in this task keeps its score. If no optimizer step was seen since the last call, a
+        warning is logged and nothing changes.
+
+        Args:
+            batches: The task's data, batches ``(x, ...)``; needed with ``fisher_source="loader"`` and refused without.
+            forward: Maps a batch to scores of classes; the model on the batch's first entry if None.
+
+        Raises:
+            RWalkError: Called between ``before_step`` and ``after_step``, ``batches`` missing or not wanted, the model
+                has other parameters than the optimizer moves, or Fisher or score not finite (then the penalty stays as
+                it was).
+        """
+        steps, tracker, config = self._steps, self._tracker, self._tracker.config
+        self._refuse_within_step("consolidate")
+        if (batches is not None) != (config.fisher_source == "loader"):
+            takes = "needs the task's data: consolidate(batches)" if batches is None else "takes no data"
+            raise RWalkError(f"fisher_source={config.fisher_source!r} {takes}")
+        tracker.check()
+        steps.settle()
+        if steps.task_steps == 0 or not tracker.buckets:
+            log.warning(
+                "consolidate(): no optimizer step with gradients yet, or none since the last one: nothing changes"
+            )
+            return
+        steps.make_room()
+        residents = tracker.resident()
+        if batches is not None:
+            parameters = {entry.name: entry.parameter for cohort in residents for entry in cohort.entries}
+            merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), config)
+        if steps.window_steps and config.unfinished == "flush":
+            steps.close_window(residents)
+        freeze(tracker.buckets, residents, config, steps.tasks)
+        steps.end_task()
+        self._check_strength(anew=True)
+
+    @torch.no_grad()
+    def drop_window(self) -> None:
+        """Forget what the unfinished window has gathered, and the last step if it is not settled.
+
+        The next step opens a new window. Call it after weights were replaced other than by ``load_state_dict``.
+        """
+        self._steps.drop_window()
+
+    # --- what it says -------------------------------------------------------------------------------------------------
+
+    @property
+    def tasks(self) -> int:
+        """Tasks consolidated so far."""
+        return self._steps.tasks
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps seen so far, of those that count."""
+        taken = self._steps.pending is not None and not self._steps.begun
+        return self._steps.steps + int(taken)
+
+    @property
+    def task_steps(self) -> int:
+        """Those of this task. Asking settles the last step."""
+        self.settle()
+        return self._steps.task_steps
+
+    @property
+    def window_steps(self) -> int:
+        """Those of the open window. Asking settles the last step."""
+        self.settle()
+        return self._steps.window_steps
+
+    @property
+    def skipped(self) -> int:
+        """Steps that this object has seen and that do not count: skipped, raised, or without a finite gradient."""
+        return self._steps.skipped
+
+    @property
+    def config(self) -> RWalkConfig:
+        """The settings."""
+        return self._tracker.config
+
+    @config.setter
+    def config(self, config: RWalkConfig) -> None:
+        _check_config(config)
+        self.config.check_successor(config)
+        if config != self.config:
+            self.settle()
+            self._tracker.config = config
+            self._tracker.forget_cohorts()
+            self._check_strength(anew=True)
+
+    @property
+    def attached(self) -> bool:
+        """Whether the optimizer's own steps are followed."""
+        return self._hooks is not None
+
+    @property
+    def backend(self) -> str:
+        """What runs the equations now: ``"fused"`` or ``"eager"``; both, joined by ``"+"``, where parameters differ.
+
+        Raises:
+            RWalkError: The fused kernels were asked for and cannot be had.
+        """
+        names = {backend_of(bucket, self.config.backend).name for bucket in self._tracker.buckets}
+        return "+".join(sorted(names)) or self.config.backend
+
+    def penalty(self) -> Tensor:
+        r""":math:`\lambda \sum_i (F_i + s_i)(\theta_i - \theta^*_i)^2` at the present weights (Eq. 8), for logging.
+
+        Returns:
+            A scalar tensor; 0 before the first ``consolidate``. Differentiable, but do not add it to the loss of an
+            attached RWalk: its gradient is added already. Where parameters are sharded it is not differentiable, and
+            all processes must call it.
+        """
+        whole = torch.zeros((), dtype=torch.float32)
+        if not self.tasks:
+            return whole
+        self._make_room()
+        shards: list[Tensor] = []
+        values: list[Tensor] = []
+        for cohort in self._tracker.resident():
+            for entry, importance, anchor in zip(
+                cohort.entries, cohort.views("importance"), cohort.views("anchor"), strict=True
+            ):
+                weights = local(entry.parameter).to(anchor.dtype)
+                value = F.penalty(importance, weights, anchor, self.config.strength)
+                if is_sharded(entry.parameter):
+                    shards.append(entry.parameter)
+                    values.append(value.detach())
+                else:
+                    whole = whole.to(value) + value
+        if not shards:
+            return whole
+        found = torch.stack([value.to(values[0]) for value in values]).double()
+        sharded = (found * found.new_tensor(weights_in_sums(shards))).sum()
+        return whole + over_processes(sharded, shards, "sum").to(values[0])
+
+    def importances(self, kind: Kind = "penalty") -> dict[str, Tensor]:
+        r"""What each weight is worth, by parameter name.
+
+        Args:
+            kind: ``"penalty"``, the frozen :math:`F + s` of the penalty, scaled; ``"fisher"`` or ``"score"``, the
+                running values, unscaled (score: sum over windows on top of the averaged score of past tasks).
+
+        Returns:
+            Copies, each in its parameter's shape. Parameters that never had a gradient are absent. Shards are put
+            together, which all processes have to take part in.
+
+        Raises:
+            ValueError: Unknown ``kind``.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"kind={kind!r}: expected one of {', '.join(map(repr, KINDS))}")
+        self._tracker.check()
+        self.settle()
+        self._make_room()
+        values = {}
+        for bucket in self._tracker.buckets:
+            for entry in bucket.starts:
+                if entry.last_task is None:
+                    continue
+                value = bucket.view(entry, KINDS[kind]).to(bucket.dtype, copy=True)
+                if kind == "score" and self.config.keeps_task_score:
+                    value += bucket.view(entry, "task_score")
+                values[entry.name] = join(value, entry.parameter)
+        return values
+
+    # --- whom it follows ----------------------------------------------------------------------------------------------
 
     def attach(self, optimizer: Optimizer | None = None, model: nn.Module | None = None) -> None:
         """Follow the optimizer through its step hooks.
@@ -94,8 +384,8 @@ class RWalk:
             model: Another model with the same parameter names, to protect from now on; the same one if None.
 
         Raises:
-            RWalkError: Already attached, another RWalk is attached to this optimizer, or the model lacks a parameter
-                whose state is kept.
+            RWalkError: Already attached, another RWalk is attached to this optimizer or one that shares parameters with
+                it, or the model lacks a parameter whose state is kept.
         """
         if self._hooks is not None:
             raise RWalkError("this RWalk is attached already; detach() it first")
@@ -115,12 +405,17 @@ class RWalk:
         """
         if self._hooks is not None:
             raise RWalkError("this RWalk is attached to its present optimizer; detach() it first")
-        self.abandon_step()
+        self._end_begun()
         base = self.optimizer if optimizer is None else base_optimizer(optimizer)
-        if base is not self.optimizer or (model is not None and model is not self.model):
-            self._settle()
-            self._tracker.follow(self.model if model is None else model, base)
-            self.model, self.optimizer = self._tracker.model, base
+        chosen = self.model if model is None else model
+        if base is not self.optimizer or chosen is not self.model:
+            self.settle()
+            self._tracker.follow(chosen, base)
+            if chosen is not self.model:
+                for handle in self._loading:
+                    handle.remove()
+                self._loading = watch_loading(chosen, self._weights_replaced)
+            self.model, self.optimizer = chosen, base
 
     def detach(self) -> None:
         """Stop following the optimizer; all state stays, but for a step that was begun and never ended.
@@ -132,8 +427,8 @@ class RWalk:
             raise RWalkError("this RWalk is not attached, so there is nothing to detach")
         self._hooks.remove()
         self._hooks = None
-        self.abandon_step()
-        self._settle()
+        self._end_begun()
+        self.settle()
 
     @staticmethod
     def release(optimizer: Optimizer) -> bool:
@@ -144,181 +439,7 @@ class RWalk:
         """
         return release(optimizer)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy is not attached: torch copies optimizers without their hooks."""
-        return {**vars(self), "_hooks": None}
-
-    @property
-    def config(self) -> RWalkConfig:
-        """The settings."""
-        return self._tracker.config
-
-    @config.setter
-    def config(self, config: RWalkConfig) -> None:
-        _check_config(config)
-        self.config.check_successor(config)
-        self._tracker.config = config
-
-    @property
-    def _has_penalty(self) -> bool:
-        return bool(self.tasks and self.config.ewc_lambda)
-
-    @property
-    def backend(self) -> str:
-        """What runs the equations now: ``"fused"`` or ``"eager"``; both, joined by ``"+"``, where parameters differ.
-
-        Raises:
-            RWalkError: The fused kernels were asked for and cannot be had.
-        """
-        names = {self._walk.backends.of(bucket).name for bucket in self._tracker.buckets}
-        return "+".join(sorted(names)) or self.config.backend
-
-    @property
-    def attached(self) -> bool:
-        """Whether the optimizer's own steps are followed."""
-        return self._hooks is not None
-
-    @torch.no_grad()
-    def before_step(
-        self,
-        *,
-        grad_scale: Tensor | float | None = None,
-        gradients: Mapping[nn.Parameter, Tensor] | None = None,
-        certain: bool = False,
-    ) -> None:
-        """Read gradients and weights; add the penalty's gradient (nothing in proximal mode).
-
-        Call it where ``.grad`` holds the complete gradient of the plain loss. Only ``.grad`` is changed.
-
-        Args:
-            grad_scale: The factor by which gradients are still scaled (a fused optimizer under GradScaler). The
-                penalty's gradient is scaled alike.
-            gradients: Measure these instead of ``.grad`` (for comparison with codes that take theirs elsewhere).
-            certain: The step will be taken, ``after_step(skipped=True)`` will not come: then one pass over memory does
-                for both halves. An attached RWalk says so by itself.
-
-        Raises:
-            RWalkError: Called twice without ``after_step`` between.
-        """
-        if self._walk.is_stepping:
-            raise RWalkError("before_step() called twice: after_step() must follow each optimizer step")
-        self._walk.begin(
-            step=self.steps + 1,
-            opens=self.window_steps == 0 and self.config.window != "step",
-            closes=self.config.fills_window(self.steps + 1, self.window_steps + 1),
-            penalised=self._has_penalty and self.config.penalty == "gradient",
-            certain=certain,
-            grad_scale=grad_scale,
-            gradients=gradients,
-        )
-
-    @torch.no_grad()
-    def after_step(self, *, skipped: bool = False) -> None:
-        """Account for the step that the optimizer has taken.
-
-        Args:
-            skipped: The optimizer did not step after all (GradScaler found inf). Nothing of it is kept.
-
-        Raises:
-            RWalkError: No ``before_step`` came first.
-        """
-        if not self._walk.is_stepping:
-            raise RWalkError("after_step() without before_step(): call before_step() when the gradients are complete")
-        if skipped:
-            self._walk.drop_step()
-            return
-        self.steps += 1
-        self.task_steps += 1
-        self.window_steps += 1
-        pulls = self._has_penalty and self.config.penalty == "proximal"
-        if self._walk.end(step=self.steps, pulled_by=self.optimizer if pulls else None):
-            self.window_steps = 0
-
-    @torch.no_grad()
-    def abandon_step(self) -> None:
-        """Forget a step whose ``after_step`` will not come, because the optimizer raised.
-
-        Nothing of it is kept, but for roundings if the step was said to be certain.
-        """
-        self._walk.drop_step()
-
-    @torch.no_grad()
-    def consolidate(self, batches: Iterable[Any] | None = None, forward: Callable[[Any], Tensor] | None = None) -> None:
-        r"""End a task: average and scale the scores, freeze penalties and anchors.
-
-        The unfinished window is scored or dropped first (``config.unfinished``). The Fisher goes on from where it is.
-        If no optimizer step was seen since the last call, a warning is logged and nothing changes.
-
-        Args:
-            batches: The task's data, batches ``(x, ...)``; needed with ``fisher_source="loader"`` and refused without.
-            forward: Maps a batch to scores of classes; the model on the batch's first entry if None.
-
-        Raises:
-            RWalkError: Called between ``before_step`` and ``after_step``, ``batches`` missing or not wanted, the model
-                has other parameters than the optimizer moves, or Fisher or score not finite (then the penalty stays as
-                it was).
-        """
-        if self._walk.is_stepping:
-            raise RWalkError(
-                "consolidate() called between before_step() and after_step(): let the optimizer step first"
-            )
-        if (batches is not None) != (self.config.fisher_source == "loader"):
-            takes = "needs the task's data: consolidate(batches)" if batches is None else "takes no data"
-            raise RWalkError(f"fisher_source={self.config.fisher_source!r} {takes}")
-        self._tracker.check_model()
-        if self.task_steps == 0 or not self._tracker.buckets:
-            log.warning(
-                "consolidate(): no optimizer step with gradients yet, or none since the last one: nothing changes"
-            )
-            return
-        self._walk.end_task()
-        residents = self._tracker.resident()
-        if batches is not None:
-            parameters = {entry.name: entry.parameter for part in residents for entry in part.watched}
-            accounting.merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), self.config)
-        if self.window_steps and self.config.unfinished == "flush":
-            self._walk.close_window(self.steps)
-            self.window_steps = 0
-        consolidation.freeze(self._tracker.buckets, residents, self.config, self.tasks)
-        self.tasks += 1
-        self.task_steps = 0
-        if self.config.unfinished != "carry":
-            self.drop_window()
-
-    @torch.no_grad()
-    def drop_window(self) -> None:
-        """Forget what the unfinished window has gathered; the next step opens a new one."""
-        self._walk.drop_window()
-        self.window_steps = 0
-
-    def penalty(self) -> Tensor:
-        r""":math:`\lambda \sum_i (F_i + s_i)(\theta_i - \theta^*_i)^2` at the present weights (Eq. 8), for logging.
-
-        Returns:
-            A scalar tensor; 0 before the first ``consolidate``. Differentiable, but do not add it to the loss of an
-            attached RWalk: its gradient is added already. Where parameters are sharded it is not differentiable, and
-            all processes must call it.
-        """
-        return penalty_value(self._tracker.resident() if self.tasks else (), self.config.strength)
-
-    def importances(self, kind: Kind = "penalty") -> dict[str, Tensor]:
-        r"""What each weight is worth, by parameter name.
-
-        Args:
-            kind: ``"penalty"``, the frozen :math:`F + s` of the penalty, scaled; ``"fisher"`` or ``"score"``, the
-                running values, unscaled (score: sum over windows on top of the averaged score of past tasks).
-
-        Returns:
-            Copies, each in its parameter's shape. Parameters that never had a gradient are absent. Shards are put
-            together, which all processes have to take part in.
-
-        Raises:
-            ValueError: Unknown ``kind``.
-        """
-        if kind not in KINDS:
-            raise ValueError(f"kind={kind!r}: expected one of {', '.join(map(repr, KINDS))}")
-        self._settle()
-        return importances(self._tracker, KINDS[kind])
+    # --- its state ----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly where this stands: counters, config, and tensors by parameter name.
@@ -327,7 +448,8 @@ class RWalk:
         in its host's memory.
 
         Raises:
-            RWalkError: Called between ``before_step`` and ``after_step``.
+            RWalkError: Called between ``before_step`` and ``after_step``, or the model no longer has a parameter whose
+                state is kept.
         """
         return self._export()
 
@@ -337,10 +459,8 @@ class RWalk:
         Raises:
             ValueError: The state is not rwalk's, or names or shapes do not match the model (nothing changes then).
         """
-        counters = state.restore(self._tracker, state_dict)
-        for name, value in counters.items():
-            setattr(self, name, value)
-        self._walk.start_over()
+        self._steps.start_over(files.restore(self._tracker, state_dict))
+        self._held, self._peaks, self._rates = False, None, []
 
     def save(self, path: str | Path) -> None:
         """Write the state to a safetensors file, atomically.
@@ -351,7 +471,7 @@ class RWalk:
         writes = writes_files()
         state_dict = self._export(kept=writes)
         if writes:
-            save_state(state_dict, path)
+            files.save_state(state_dict, path)
 
     @classmethod
     def load(
@@ -376,23 +496,117 @@ class RWalk:
             FileNotFoundError: No such file.
             ValueError: Not an rwalk state, or it does not fit the model.
         """
-        saved = load_state(path)
+        saved = files.load_state(path)
         rwalk = cls(model, optimizer, config or RWalkConfig.from_dict(saved["config"]), attach=False)
         rwalk.load_state_dict(saved)
         if attach:
             rwalk.attach()
         return rwalk
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is not attached: torch copies optimizers without their hooks."""
+        self.settle()
+        return {**vars(self), "_hooks": None, "_loading": [], "_held": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Watch the copy's model."""
+        vars(self).update(state)
+        self._loading = watch_loading(self.model, self._weights_replaced)
+
     def _export(self, *, kept: bool = True) -> dict[str, Any]:
-        if self._walk.is_stepping:
-            raise RWalkError("state_dict() called between before_step() and after_step(): let the optimizer step first")
-        self._settle()
-        counters = {name: getattr(self, name) for name in state.COUNTERS}
-        return state.export(self._tracker, counters, kept=kept)
+        self._refuse_within_step("state_dict")
+        self._tracker.check()
+        self.settle()
+        self._make_room()
+        counters = {name: getattr(self._steps, name) for name in files.COUNTERS}
+        return files.export(self._tracker, counters, kept=kept)
+
+    # --- its parts ----------------------------------------------------------------------------------------------------
+
+    def _pull(self, entries: list[Tracked], skipped: bool | Tensor) -> None:
+        """Take the penalty's proximal step, with each group's learning rate."""
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        if isinstance(skipped, Tensor) and skipped.device.type != "cpu":  # nothing, if it was
+            rates = [rate * (skipped.reshape(()) == 0) for rate in rates]
+        for cohort in self._tracker.cohorts(entries):
+            backend = backend_of(cohort.bucket, self.config.backend)
+            backend.pull(cohort, self.config, [rates[entry.group or 0] for entry in cohort.entries])
+
+    def _refuse_gradient(self, entries: list[Tracked], gradients: list[Tensor], *, raises: bool) -> None:
+        bad = [entry.name for entry, found in zip(entries, gradients, strict=True) if not bool(found.isfinite().all())]
+        what = f"the gradient of {bad[0]!r} is not finite" if bad else "a gradient's square is not finite"
+        if raises:
+            self._steps.pending, self._steps.begun = None, False
+            raise RWalkError(
+                f"{what}: this step leaves no trace in RWalk's state. Clear the gradients before the next one; "
+                "nonfinite='skip' leaves such steps out without stopping"
+            )
+        self._steps.drop(f"does not count, because {what}")
 
     @torch.no_grad()
-    def _settle(self) -> None:
-        self._walk.settle()
+    def _make_room(self) -> None:
+        self._steps.make_room()
+
+    def _end_begun(self) -> None:
+        if self._steps.begun:
+            self.after_step(skipped=True)
+
+    def _refuse_within_step(self, called: str) -> None:
+        if self._hooks is not None and not self._hooks.is_stepping():
+            self._end_begun()  # the optimizer raised
+        if self._steps.begun:
+            raise RWalkError(
+                f"{called}() called between before_step() and after_step(): let the optimizer step first, or call "
+                "after_step(skipped=True) if it will not"
+            )
+
+    def _weights_replaced(self) -> None:
+        """``load_state_dict`` has replaced weights: that is no walk."""
+        self._held = False
+        self._steps.drop_for_other_weights()
+
+    def _check_strength(self, *, anew: bool = False) -> None:
+        """Tell that the penalty is too strong for SGD's explicit step: once, until settings or a task change that."""
+        config, groups = self._tracker.config, self.optimizer.param_groups
+        if not (self._steps.tasks and isinstance(self.optimizer, SGD) and config.penalty == "gradient"):
+            return
+        rates = [g["lr"]._version if isinstance(g["lr"], Tensor) else g["lr"] for g in groups]
+        if rates == self._rates and not anew:
+            return
+        told, self._is_too_strong, self._rates = self._is_too_strong and not anew, False, rates
+        if anew or self._peaks is None:
+            self._peaks = self._tracker.peaks("importance")
+        for index, group in enumerate(groups):
+            if isinstance(group["lr"], Tensor) and group["lr"].device.type != "cpu" and not anew:
+                continue  # which would wait for the device
+            lr, peak = float(group["lr"]), max((p for e, p in self._peaks.items() if e.group == index), default=0.0)
+            limit = F.largest_stable_curvature(lr, group["momentum"], group["dampening"], nesterov=group["nesterov"])
+            curvature = 2.0 * config.strength * peak
+            self._is_too_strong = self._is_too_strong or curvature > limit
+            if curvature > limit and not told:
+                told = True
+                log.warning(
+                    "the penalty is too strong for a step of SGD: lr·2λ·max(F + s) is %.3g (lr %.3g, ewc_lambda %.3g), "
+                    "and above %.3g weights diverge: take penalty='proximal', which is stable at any strength, or "
+                    "lower one of the two",
+                    *(lr * curvature, lr, config.ewc_lambda, lr * limit),
+                )
+
+
+def _keepings(cohorts: list[Cohort], entries: list[Tracked], gradients: list[Tensor], **how: Any) -> list[Keeping]:
+    """What is kept of a step, by cohort: the gradients laid out as the state is. All that is staged is in the first."""
+    listed, staged = list(gradients), []
+    for index, gradient in enumerate(gradients):
+        if not gradient.is_contiguous():
+            listed[index] = gradient.contiguous()
+            staged.append((gradient, listed[index]))
+    if len(cohorts) == 1:
+        return [Keeping(listed, staged=staged, **how)]
+    of = dict(zip(entries, listed, strict=True))
+    return [
+        Keeping([of[e] for e in cohort.entries], staged=() if index else staged, **how)
+        for index, cohort in enumerate(cohorts)
+    ]
 
 
 def _check_config(config: object) -> None:

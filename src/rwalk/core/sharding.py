@@ -19,6 +19,7 @@ from rwalk.errors import RWalkError
 
 __all__ = [
     "ORDINARY",
+    "begin_worst",
     "is_sharded",
     "join",
     "layout",
@@ -92,6 +93,20 @@ def over_processes(values: Tensor, parameters: Iterable[Any], operation: Literal
         values = values.to(device, copy=True)
         dist.all_reduce(values, getattr(dist.ReduceOp, operation.upper()), group=group)
     return values
+
+
+def begin_worst(value: Tensor, parameters: Iterable[Any]) -> tuple[Tensor, Any]:
+    """Begin to find the largest of a number that each process with shards has.
+
+    Returns:
+        It, once the second has been waited for (``wait()``, which on an accelerator does not stop the host).
+    """
+    work = None
+    groups = _groups(parameters)
+    for index, (_, group, device) in enumerate(groups):
+        value = value.to(device)
+        work = dist.all_reduce(value, dist.ReduceOp.MAX, group=group, async_op=index + 1 == len(groups))
+    return value, work
 
 
 def weights_in_sums(parameters: Sequence[Any]) -> list[float]:

@@ -1,132 +1,284 @@
-"""RWalk's state as plain values and tensors by parameter name, and back."""
+"""Where RWalk's state lies: one flat tensor per quantity for all parameters that share a device and a dtype.
+
+The mathematics is elementwise, so it never needs to know where one parameter ends and the next begins. A bucket holds
+``fisher`` and ``score``; of the pending step ``gradient`` (of the plain loss, unscaled) and ``before`` (the weights it was
+taken at); of the open window ``loss_change`` and ``window_start`` (in compact state ``displacement``), none of them where
+every step is a window; after the first task ``importance`` and ``anchor``. Where settings ask for them, ``task_score``
+(this task's, apart from the averaged one) and ``window_fisher`` (as the window began).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from rwalk.core.config import RWalkConfig
-from rwalk.core.sharding import join, local, own_share
-from rwalk.core.tracking import Tracker
+from rwalk.core.sharding import ORDINARY, layout, local
 
-__all__ = ["COUNTERS", "SCHEMA", "export", "restore"]
+__all__ = ["Bucket", "Cohort", "Keeping", "Placement", "Settling", "Tracked", "arithmetic", "arrange"]
 
-SCHEMA = 1
-COUNTERS = ("tasks", "steps", "task_steps", "window_steps")
-ALWAYS = ("fisher", "score")
-WINDOW = ("loss_change", "window_start", "displacement", "window_fisher")
-PERSISTENT = (*ALWAYS, *WINDOW, "task_score", "importance", "anchor")
+#: What tolerates bfloat16: sums and averages (rounded at random, so that small terms are not lost), the pending
+#: gradient and the penalty's importances. Weights, which are subtracted from each other, do not.
+TOLERANT = frozenset(
+    ("fisher", "loss_change", "score", "task_score", "window_fisher", "displacement", "gradient", "importance")
+)
+#: Large tensors begin at the start of a page, and elements of equal index would compete for the same few lines of the
+#: first-level cache; so each quantity begins some bytes further on than the one before.
+STAGGER = 256
+ORDER = (
+    *("gradient", "before", "importance", "anchor", "fisher", "loss_change", "window_start", "score", "displacement"),
+    *("task_score", "window_fisher"),
+)
 
 
-def export(tracker: Tracker, counters: Mapping[str, int], *, kept: bool = True) -> dict[str, Any]:
-    """Copy the state out of its buckets; shards are put together, which all processes have to take part in.
+def arithmetic(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which the equations are computed for parameters of a dtype."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a parameter's state belongs: its shape (this process's shard), on its device, with others of its dtype.
+
+    Attributes:
+        layout: How the parameter is sharded; None if it is whole.
+    """
+
+    shape: torch.Size
+    device: torch.device
+    dtype: torch.dtype
+    layout: Any = None
+
+    @classmethod
+    def of(cls, parameter: Tensor) -> Placement:
+        """The placement of a parameter's state."""
+        held = local(parameter)
+        return cls(held.shape, held.device, held.dtype, layout(parameter))
+
+
+@dataclass(eq=False)
+class Tracked:
+    """A parameter of the model that is protected.
+
+    Attributes:
+        name: Canonical name.
+        parameter: The parameter.
+        group: Of the optimizer; None while the optimizer does not move it.
+        placement: Where its state belongs; None before its first gradient.
+        seen: Shape, device and dtype for which the placement was found.
+        updates: Fisher updates so far, counted only until the moving average is steady.
+        last_task: The task (from 0) in which it last had a step that counted; None if it never had one.
+        fresh: After growth, the elements (bool) that have seen no gradient; they start their Fisher anew.
+        left_at: Its weights when it left the optimizer in a window in which it had moved; None if it is there.
+        held: Its weights as the step began, before it has state of its own.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    group: int | None = None
+    placement: Placement | None = None
+    seen: tuple[torch.Size, torch.device, torch.dtype] | None = None
+    updates: int = 0
+    last_task: int | None = None
+    fresh: Tensor | None = field(default=None, repr=False)
+    left_at: Tensor | None = field(default=None, repr=False)
+    held: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def weights(self) -> Tensor:
+        """What counts as its weights: this process's shard; where it left the optimizer, those that it left with."""
+        return local(self.parameter).detach() if self.left_at is None else self.left_at
+
+
+class Bucket:
+    """Flat tensors for parameters of one device and dtype.
 
     Args:
-        tracker: Holds the state.
-        counters: Go into it as they are.
-        kept: Whether this process has a use for what is put together; else it is let go at once.
+        device: Where the parameters are.
+        parameter_dtype: Theirs. The arithmetic is done in float64 for float64 and in float32 for all else.
+        shapes: The parameters, in order.
+        compact: Keep in bfloat16 what tolerates it.
+
+    Attributes:
+        backend: What runs the step here, once that is known.
+        room: Memory to work in, for a backend that needs some.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        parameter_dtype: torch.dtype,
+        shapes: Mapping[Tracked, torch.Size],
+        *,
+        compact: bool = False,
+    ) -> None:
+        self.device, self.parameter_dtype = device, parameter_dtype
+        self.dtype = arithmetic(parameter_dtype)
+        self.compact = compact and self.dtype is torch.float32
+        self.shapes = dict(shapes)
+        self.starts: dict[Tracked, int] = {}
+        self.size = 0
+        for entry, shape in self.shapes.items():
+            self.starts[entry] = self.size
+            self.size += prod(shape)
+        self.flat: dict[str, Tensor] = {}
+        self.backend: str | None = None
+        self.room: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another machine may have other backends."""
+        return {**vars(self), "backend": None, "room": None}
+
+    def require(self, *quantities: str) -> list[Tensor]:
+        """The flat tensors of these quantities, made as zeros where they do not exist yet."""
+        for quantity in quantities:
+            if quantity not in self.flat:
+                self.flat[quantity] = self._zeros(quantity)
+        return [self.flat[quantity] for quantity in quantities]
+
+    def view(self, entry: Tracked, quantity: str) -> Tensor:
+        """A quantity of one parameter, in the parameter's shape."""
+        start, shape = self.starts[entry], self.shapes[entry]
+        return self.require(quantity)[0][start : start + prod(shape)].view(shape)
+
+    def _zeros(self, quantity: str) -> Tensor:
+        kept = torch.bfloat16 if self.compact and quantity in TOLERANT else self.dtype
+        skipped = STAGGER * ORDER.index(quantity) // kept.itemsize if self.device.type == "cpu" else 0
+        return torch.zeros(skipped + self.size, dtype=kept, device=self.device)[skipped:]
+
+
+def arrange(buckets: Iterable[Bucket], needed: Mapping[Tracked, Placement], *, compact: bool) -> list[Bucket]:
+    """Buckets for these parameters, with all that the old ones hold of them.
+
+    Args:
+        buckets: The old ones, which stay as they are.
+        needed: The parameters that are to have state, in order, and where.
+        compact: Keep in bfloat16 what tolerates it.
 
     Returns:
-        ``schema``, ``config``, the counters, and ``parameters``: name → ``updates`` (int) and a tensor for each
-        quantity that exists, in the parameter's shape.
+        New buckets. Where a shape changed, the block that both shapes contain keeps its state and the rest is zero.
     """
-    parameters: dict[str, dict[str, Any]] = {}
-    buckets = tracker.buckets
-    present = tracker.parameters()
-    quantities = [name for name in PERSISTENT if name in ALWAYS or any(name in bucket.flat for bucket in buckets)]
-    for bucket in buckets:
-        bucket.require(*quantities)
-        for name, slot in bucket.slots.items():
-            entry: dict[str, Any] = {"updates": slot.updates}
-            found = {quantity: bucket.views(quantity)[name] for quantity in quantities}
-            if slot.fresh is not None:
-                found["fresh"] = slot.fresh
-            for quantity, view in found.items():
-                whole = join(view.to(bucket.device, copy=True), present.get(name))
-                if kept:
-                    entry[quantity] = whole.cpu() if slot.layout is not None else whole
-            parameters[name] = entry
-    return {"schema": SCHEMA, "config": tracker.config.to_dict(), **counters, "parameters": parameters}
+    old = {entry: bucket for bucket in buckets for entry in bucket.starts}
+    layouts: dict[tuple[torch.device, torch.dtype], dict[Tracked, torch.Size]] = {}
+    for entry, placement in needed.items():
+        layouts.setdefault((placement.device, placement.dtype), {})[entry] = placement.shape
+    result = [Bucket(device, dtype, shapes, compact=compact) for (device, dtype), shapes in layouts.items()]
+    for bucket in result:
+        for entry, shape in bucket.shapes.items():
+            if entry in old:
+                _carry_over(old[entry], bucket, entry, shape)
+    return result
 
 
-def restore(tracker: Tracker, state: Mapping[str, Any]) -> dict[str, int]:
-    """Replace the tracker's state.
+def _carry_over(source: Bucket, target: Bucket, entry: Tracked, shape: torch.Size) -> None:
+    before = source.shapes[entry]
+    block: tuple[slice, ...] = ()
+    if before != shape:
+        if len(before) != len(shape):
+            entry.updates, entry.fresh = 0, torch.ones(shape, dtype=torch.bool, device=target.device)
+            return
+        block = tuple(slice(0, min(sizes)) for sizes in zip(before, shape, strict=True))
+        fresh = torch.ones(shape, dtype=torch.bool, device=target.device)
+        fresh[block] = False if entry.fresh is None else entry.fresh.to(target.device)[block]
+        entry.fresh = fresh
+    elif entry.fresh is not None:
+        entry.fresh = entry.fresh.to(target.device)
+    for quantity in source.flat:
+        view = target.view(entry, quantity)
+        view[block] = source.view(entry, quantity)[block].to(view.device)
 
-    Returns:
-        The counters.
 
-    Raises:
-        ValueError: Not an rwalk state, of a newer schema, or for other parameters; the tracker is then unchanged.
+class Cohort:
+    """Parameters of one bucket that take part in an operation together.
+
+    Args:
+        bucket: Holds their state.
+        entries: The parameters.
+
+    Attributes:
+        offsets: The first element of each in the flat tensors.
+        sizes: How many elements each has.
+        sharded: Whether processes hold shards of them.
+        prepared: What a backend keeps from step to step.
     """
-    _check_schema(state)
-    tracker.refresh()
-    entries = {entry.name: entry for entry in tracker.watched}
-    saved: Mapping[str, Mapping[str, Any]] = state["parameters"]
-    if not saved and (state["tasks"] or state["steps"]):
-        raise ValueError(
-            f"the state of {state['steps']} steps holds no parameter: torch.distributed.checkpoint, say, fills in only "
-            "what a new RWalk has, which is nothing; save() the state beside such a checkpoint, and load() it"
-        )
-    unknown = sorted(set(saved) - set(entries))
-    if unknown:
-        raise ValueError(
-            f"the state holds {len(unknown)} parameter(s) that this model and optimizer do not, first {unknown[0]!r}: "
-            "build the model as it was when the state was saved, and give all of it to the optimizer"
-        )
-    kept = [name for name in PERSISTENT if name in ALWAYS or any(name in values for values in saved.values())]
-    for name, values in saved.items():
-        missing = [quantity for quantity in kept if quantity not in values]
-        if missing:
-            raise ValueError(f"the state of {name!r} has no {missing[0]!r}: it is damaged")
-        expected = tuple(entries[name].parameter.shape)
-        for quantity, value in values.items():
-            if isinstance(value, torch.Tensor) and tuple(value.shape) != expected:
-                found = tuple(value.shape)
-                raise ValueError(f"{name!r} has shape {found} in the state ({quantity}) and {expected} in the model")
 
-    tracker.buckets = []
-    for entry in tracker.watched:
-        entry.placement = entry.seen = None
-    tracker.place([entries[name] for name in saved])  # in the saved order: sums over parameters then round alike
-    for bucket in tracker.buckets:
-        for name, slot in bucket.slots.items():
-            slot.updates = int(saved[name]["updates"])
-            fresh = saved[name].get("fresh")
-            parameter = entries[name].parameter
-            slot.fresh = None if fresh is None else own_share(fresh, parameter).to(bucket.device, torch.bool)
-            for quantity in _needed(tracker.config, saved[name]):
-                bucket.views(quantity)[name].copy_(_value(quantity, saved[name], parameter))
-    counters = {name: int(state[name]) for name in COUNTERS}
-    if tracker.config.window == "step":  # an open window is not gone on with
-        counters["window_steps"] = 0
-    return counters
+    def __init__(self, bucket: Bucket, entries: Sequence[Tracked]) -> None:
+        self.bucket, self.entries = bucket, list(entries)
+        self.offsets = array("q", [bucket.starts[entry] for entry in self.entries])
+        self.sizes = array("q", [prod(bucket.shapes[entry]) for entry in self.entries])
+        self.sharded = any(entry.placement is not None and entry.placement.layout is not None for entry in entries)
+        self.prepared: dict[str, Any] = {}
+        self._views: dict[str, list[Tensor]] = {}
+
+    @cached_property
+    def elements(self) -> int:
+        """Elements of all its parameters."""
+        return sum(self.sizes)
+
+    def weights(self) -> list[Tensor]:
+        """The parameters' weights, one contiguous tensor each; a copy where they are not."""
+        found = []
+        for entry in self.entries:
+            plain = entry.left_at is None and type(entry.parameter) in ORDINARY
+            weights = entry.parameter if plain else entry.weights
+            found.append(weights if weights.is_contiguous() else weights.contiguous())
+        return found
+
+    def views(self, quantity: str) -> list[Tensor]:
+        """The quantity of each parameter, in its shape."""
+        if quantity not in self._views:
+            self._views[quantity] = [self.bucket.view(entry, quantity) for entry in self.entries]
+        return self._views[quantity]
+
+    def gather(self, quantity: str, tensors: Sequence[Tensor]) -> None:
+        """Copy one tensor per parameter into the quantity, casting to its dtype."""
+        torch._foreach_copy_(self.views(quantity), list(tensors))
+
+    def grouped(self, weights: Mapping[Tracked, float]) -> dict[float, Cohort]:
+        """The parameters of each weight apart."""
+        kinds = sorted({weights[entry] for entry in self.entries})
+        return {kind: Cohort(self.bucket, [e for e in self.entries if weights[e] == kind]) for kind in kinds}
 
 
-def _needed(config: RWalkConfig, values: Mapping[str, Any]) -> list[str]:
-    """The saved quantities that a config goes on with; where a window's displacement is kept is its own choice."""
-    displacement = {"start": "window_start", "displaced": "displacement", "step": ""}[config.window]
-    needed = [quantity for quantity in (*ALWAYS, "task_score", "importance", "anchor") if quantity in values]
-    if displacement and "loss_change" in values:
-        needed += ["loss_change", displacement]
-        needed += ["window_fisher"] if "window_fisher" in values else []
-    return needed
+@dataclass(frozen=True)
+class Settling:
+    """What is to be brought into the state.
+
+    Attributes:
+        pends: There is a step to settle: its gradient and weights are kept.
+        rates: For each parameter the weight of its squared gradient in the Fisher; None leaves the Fisher as it is.
+        closes: The window ends here: it is scored, and the next one begins where the weights are now.
+        damping: What the score's denominator is damped by.
+        number: Of the step, the seed of random rounding.
+    """
+
+    pends: bool
+    rates: Sequence[float] | None
+    closes: bool
+    damping: float
+    number: int
 
 
-def _value(quantity: str, values: Mapping[str, Any], parameter: torch.Tensor) -> torch.Tensor:
-    if quantity in values:
-        return own_share(values[quantity], parameter)
-    present = local(parameter).detach().to("cpu", torch.float64)
-    other = own_share(values["displacement" if quantity == "window_start" else "window_start"], parameter).cpu()
-    return present + other if quantity == "window_start" else other - present
+@dataclass(frozen=True)
+class Keeping:
+    """What is kept of the step that is about to be taken.
 
+    Attributes:
+        gradients: One contiguous tensor per parameter, as the optimizer will see them.
+        weights: Keep the weights too; else they were kept as the step began.
+        scale: The factor by which the gradients are still scaled; None if they are not.
+        penalised: Whether the penalty's gradient is added to them.
+        staged: Gradients of another layout, and the contiguous copies that are worked on.
+    """
 
-def _check_schema(state: Mapping[str, Any]) -> None:
-    missing = [key for key in ("schema", "config", "parameters", *COUNTERS) if key not in state]
-    if missing:
-        raise ValueError(f"not an rwalk state: it has no {missing[0]!r}")
-    if state["schema"] != SCHEMA:
-        raise ValueError(
-            f"state schema {state['schema']!r}: this rwalk reads {SCHEMA}; load it with the rwalk that wrote it"
-        )
+    gradients: Sequence[Tensor]
+    weights: bool = True
+    scale: Tensor | float | None = None
+    penalised: bool = False
+    staged: Sequence[tuple[Tensor, Tensor]] = ()

@@ -1,23 +1,76 @@
-"""Which parameters are in play: the model's names, the optimizer's groups and the flat state, held together."""
+"""Which parameters are in play: the model's names, the optimizer's groups and the state, held together.
+
+The state is the model's. Of the optimizer only what it moves now is asked: a parameter that it does not hold, or that
+has no gradient, rests.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rwalk.core.buckets import Bucket, Placement, rearrange
 from rwalk.core.config import RWalkConfig
-from rwalk.core.naming import selected_parameters
-from rwalk.core.parts import Part, Watched
-from rwalk.core.sharding import ORDINARY, is_sharded, layout, local
-from rwalk.core.storage import Storage
+from rwalk.core.sharding import ORDINARY, is_sharded, layout, local, show_shards
+from rwalk.core.state import Bucket, Cohort, Placement, Tracked, arrange
 from rwalk.errors import RWalkError
 
-__all__ = ["Tracker"]
+__all__ = ["Tracker", "canonical_name", "selected_parameters"]
+
+log = logging.getLogger(__name__)
+
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+
+def canonical_name(name: str) -> str:
+    """A parameter's name without what DataParallel, DDP, ``torch.compile`` and other wrappers put into it.
+
+    Example:
+        >>> canonical_name("module._orig_mod.encoder.0.weight")
+        'encoder.0.weight'
+
+    Note:
+        ``module`` is stripped only in front, where DDP puts it; a model may own a submodule of that name.
+    """
+    parts = name.split(".")
+    while len(parts) > 1 and parts[0] in WRAPPERS:
+        parts = parts[1:]
+    return ".".join(part for part in parts if part not in WRAPPERS[1:])
+
+
+def selected_parameters(model: nn.Module, config: RWalkConfig) -> dict[str, nn.Parameter]:
+    """The model's parameters that ``include`` and ``exclude`` leave, by canonical name.
+
+    A parameter shared by several modules appears once, under its first name; of a sharded one it is the shard.
+
+    Raises:
+        RWalkError: Two parameters have one name, or FSDP1 has flattened them.
+    """
+    return {name: parameter for name, parameter in _named(model).items() if _selects(config, name)}
+
+
+def _named(model: nn.Module) -> dict[str, nn.Parameter]:
+    show_shards(model)
+    named: dict[str, nn.Parameter] = {}
+    for raw_name, parameter in model.named_parameters():
+        name = canonical_name(raw_name)
+        if name in named:
+            raise RWalkError(f"two parameters are both called {name!r} once wrappers are stripped: rename a submodule")
+        named[name] = parameter
+    return named
+
+
+def _selects(config: RWalkConfig, name: str) -> bool:
+    if any(fnmatchcase(name, pattern) for pattern in config.exclude):
+        return False
+    return not config.include or any(fnmatchcase(name, pattern) for pattern in config.include)
 
 
 class Tracker:
@@ -25,23 +78,28 @@ class Tracker:
 
     Args:
         model: The model; its parameter names key the state.
-        optimizer: The optimizer; only what it moves is tracked.
+        optimizer: The optimizer; only what it moves takes steps.
         config: Chooses among the names.
 
     Raises:
         RWalkError: The optimizer holds none of the model's selected parameters, or maximises.
+
+    Attributes:
+        entries: The parameters that the optimizer moves or that have state, in the model's order.
+        moved: Those of them that the optimizer moves now.
+        buckets: Their state.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, config: RWalkConfig) -> None:
         self.model, self.optimizer, self.config = model, optimizer, config
         self.buckets: list[Bucket] = []
-        self.watched: list[Watched] = []
-        self.storage = Storage(compact=config.state_dtype == "bfloat16", offload=config.offload == "cpu")
+        self.entries: list[Tracked] = []
+        self.moved: list[Tracked] = []
         self._signature: list[list[int]] = []
         self._checked = False
-        self._stepping: tuple[list[Watched], list[Part]] = ([], [])
-        self.refresh()
-        if not self.watched:
+        self._cohorts: tuple[list[Tracked], list[Cohort]] = ([], [])
+        self.match()
+        if not self.moved:
             raise RWalkError(
                 f"the optimizer ({type(optimizer).__name__}) holds none of the parameters of {type(model).__name__} "
                 f"that include={config.include!r}, exclude={config.exclude!r} select: "
@@ -49,82 +107,105 @@ class Tracker:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Parts find views by address, which a copy has others of."""
-        return {**vars(self), "_stepping": ([], [])}
+        """Parameters are known by address, of which a copy has others; cohorts are laid out anew."""
+        return {**vars(self), "_cohorts": ([], []), "_signature": []}
 
-    def follow(self, model: nn.Module, optimizer: Optimizer) -> None:
-        """Go on with another optimizer or model; every parameter that has state must be found in it by name.
+    def has_changed(self) -> bool:
+        """Whether the optimizer holds other parameters than when they were last matched."""
+        return [list(map(id, group["params"])) for group in self.optimizer.param_groups] != self._signature
+
+    def match(self) -> None:
+        """Match the optimizer's parameters with the model's names.
+
+        A parameter under a new name keeps its state. One that leaves the optimizer keeps its open window, with the
+        weights that it leaves with; when it returns, what has moved it since is no part of the walk.
 
         Raises:
-            RWalkError: One is not found; then nothing changes.
+            RWalkError: The optimizer maximises.
         """
-        successor = Tracker(model, optimizer, self.config)
-        found = selected_parameters(model, self.config)
-        lost = [name for bucket in self.buckets for name in bucket.slots if name not in found]
-        if lost:
-            raise RWalkError(
-                f"the model no longer has {lost[0]!r}, whose importances are kept: the model was "
-                "replaced by a different one; start a new RWalk for it"
-            )
-        successor.buckets = self.buckets
-        for entry in successor.watched:
-            entry.placement = next((old.placement for old in self.watched if old.name == entry.name), None)
-        vars(self).update(vars(successor))
-
-    def refresh(self) -> None:
-        """Match the optimizer's parameters with the model's names, if either may have changed."""
         groups = self.optimizer.param_groups
-        signature = [list(map(id, group["params"])) for group in groups]
-        if signature == self._signature:
-            return
-        self._checked = False
         if any(group.get("maximize") for group in groups):
             raise RWalkError(
                 "the optimizer has maximize=True: RWalk scores a loss that falls; minimise its negative instead"
             )
+        named = _named(self.model)
         group_of = {id(p): index for index, group in enumerate(groups) for p in group["params"]}
-        known = {entry.name: entry for entry in self.watched}
-        self.watched = []
-        for name, parameter in selected_parameters(self.model, self.config).items():
-            if id(parameter) in group_of:
+        by_name = {entry.name: entry for entry in self.entries}
+        by_parameter = {id(entry.parameter): entry for entry in self.entries}
+        found: dict[Tracked, None] = {}
+        for name, parameter in named.items():
+            entry = by_parameter.get(id(parameter)) or by_name.get(name)
+            has_state = entry is not None and entry.placement is not None
+            group = group_of.get(id(parameter)) if has_state or _selects(self.config, name) else None
+            if entry is None and group is not None:
                 self._check_source(name, parameter)
-                entry = known.get(name) or Watched(name, parameter, 0)
-                entry.parameter, entry.group, entry.seen = parameter, group_of[id(parameter)], None
-                self.watched.append(entry)
-        self._signature = signature
+                entry = Tracked(name, parameter)
+            if entry is not None and (has_state or group is not None):
+                self._move(entry, parameter, group)
+                entry.name = name
+                found[entry] = None
+        for entry in self.entries:
+            if entry not in found and entry.placement is not None:  # the model has it no longer: check() tells
+                self._move(entry, entry.parameter, group_of.get(id(entry.parameter)))
+                found[entry] = None
+        self.entries, self.moved = list(found), [entry for entry in found if entry.group is not None]
+        self._signature = [list(map(id, group["params"])) for group in groups]
+        self._checked = False
 
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters by name, those that the optimizer no longer moves among them."""
-        followed = {entry.name: entry.parameter for entry in self.watched}
-        return {**selected_parameters(self.model, self.config), **followed}
-
-    def check_model(self) -> None:
-        """Make sure that the parameters followed are still the model's.
+    def check(self) -> None:
+        """Make sure that names are up to date, and that the parameters followed are the model's.
 
         Raises:
-            RWalkError: The model has others in their place.
+            RWalkError: The model has others in their place, or none.
         """
-        self.refresh()
-        present = selected_parameters(self.model, self.config)
-        for entry in self.watched:
-            if entry.name in present and present[entry.name] is not entry.parameter:
+        present = _named(self.model)
+        if any(present.get(entry.name) is not entry.parameter for entry in self.entries):
+            self.match()
+        group_of = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        for entry in self.entries:
+            if entry.name not in present:
+                raise RWalkError(
+                    f"the model no longer has {entry.name!r}, whose importances are kept, nor the parameter under "
+                    "another name: a parametrization such as weight_norm puts others in its place. Put it back, or "
+                    "start a new RWalk"
+                )
+            if id(present[entry.name]) not in group_of and entry.group is not None:
                 raise RWalkError(
                     f"{entry.name!r} of the model is no longer the parameter that the optimizer moves: it was replaced "
                     "after the optimizer was built (fully_shard does that, and assigning a new module). Wrap the model "
                     "first, then build the optimizer, then RWalk"
                 )
 
-    def stepping(self) -> list[Part]:
-        """The parameters that have a gradient now, with state made for those that had none."""
-        self.refresh()
-        entries, gradients, settled = [], [], True
-        for entry in self.watched:
+    def follow(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Go on with another optimizer or model; every parameter that has state must be found in it.
+
+        Raises:
+            RWalkError: One is not found, or as for a new one; then nothing changes.
+        """
+        Tracker(model, optimizer, self.config)  # raises what there is to raise
+        found = _named(model)
+        known = {id(parameter) for parameter in found.values()}
+        for entry in self.entries:
+            if entry.placement is not None and entry.name not in found and id(entry.parameter) not in known:
+                raise RWalkError(
+                    f"the model no longer has {entry.name!r}, whose importances are kept: the model was "
+                    "replaced by a different one; start a new RWalk for it"
+                )
+        self.model, self.optimizer = model, optimizer
+        self.match()
+
+    def with_gradient(self) -> tuple[list[Tracked], list[Tensor], bool]:
+        """The parameters that take part in this step, their gradients, and whether state lies ready for them."""
+        entries: list[Tracked] = []
+        gradients: list[Tensor] = []
+        ready = True
+        for entry in self.moved:
             parameter = entry.parameter
             gradient = parameter.grad
             if gradient is None:
                 continue
             seen = (parameter.shape, parameter.device, parameter.dtype)
-            settled = settled and seen == entry.seen
+            ready = ready and seen == entry.seen
             plain = type(gradient) is Tensor and type(parameter) in ORDINARY
             if not plain or (gradient.shape, gradient.device, gradient.dtype) != seen:
                 gradient = _fitting(entry, gradient)
@@ -133,84 +214,130 @@ class Tracker:
             entries.append(entry)
             gradients.append(gradient)
         if not (entries and self._checked):  # once, and where nothing is learned
-            self.check_model()
+            self.check()
             self._checked = True
-        known, parts = self._stepping
-        if not settled or len(entries) < len(self.watched):
-            self._make_room(entries)
-            known, parts = self._stepping
-        if entries != known:
-            parts = self._parts(entries)
-            self._stepping = (entries, parts)
-        if len(parts) == 1:
-            parts[0].take(gradients)
-            return parts
-        given = {id(entry): gradient for entry, gradient in zip(entries, gradients, strict=True)}
-        for part in parts:
-            part.take([given[id(entry)] for entry in part.watched])
-        return parts
+        return entries, gradients, ready and len(entries) == len(self.moved)
 
-    def resident(self) -> list[Part]:
-        """All parameters that have state, in their present shape."""
-        self.make_room()
-        return self._parts([entry for entry in self.watched if entry.placement is not None])
+    def cohorts(self, entries: list[Tracked]) -> list[Cohort]:
+        """These parameters, by bucket; those asked for last are at hand."""
+        known, cohorts = self._cohorts
+        if entries != known or not cohorts:
+            cohorts = self.grouped(entries)
+            self._cohorts = (entries, cohorts)
+        return cohorts
 
-    def idle(self, parts: Sequence[Part]) -> list[Part]:
-        """All parameters that have state but for those of ``parts``."""
-        apart = {entry for part in parts for entry in part.watched}
-        others = [entry for entry in self.watched if entry.placement is not None and entry not in apart]
-        return self._parts(others) if others else []
+    def forget_cohorts(self) -> None:
+        """Lay out anew what is kept from step to step."""
+        self._cohorts = ([], [])
 
-    def make_room(self) -> None:
-        """Match the state with the parameters' present shapes, devices and dtypes."""
-        self.refresh()
-        self._make_room([])
+    def grouped(self, entries: Iterable[Tracked]) -> list[Cohort]:
+        """These parameters, by bucket."""
+        chosen = list(entries)
+        listed = [(bucket, [entry for entry in chosen if entry in bucket.starts]) for bucket in self.buckets]
+        return [Cohort(bucket, members) for bucket, members in listed if members]
 
-    def renewed(self, parts: list[Part]) -> list[Part]:
-        """The same parameters where their state is now, with what their last step has left."""
-        if all(any(part.bucket is bucket for bucket in self.buckets) for part in parts):
-            return parts
-        found = self._parts([entry for part in parts for entry in part.watched])
-        for name in ("owed", "entered"):
-            old = [(part, getattr(part, name)) for part in parts]
-            kept = {w: rate for part, rates in old if rates for w, rate in zip(part.watched, rates, strict=True)}
-            for part in found:
-                setattr(part, name, [kept[entry] for entry in part.watched] if kept else None)
-        for part in found:
-            part.advanced, part.counted = parts[0].advanced, parts[0].counted
-        return found
+    def resident(self, but: Sequence[Tracked] = ()) -> list[Cohort]:
+        """All parameters that have state, but for some."""
+        apart = set(but)
+        return self.grouped([e for e in self.entries if e.placement is not None and e not in apart])
 
-    def place(self, entries: Sequence[Watched]) -> None:
-        """Make or move the state of these parameters to match their present shape, device and dtype.
+    def make_room(self, joining: Sequence[Tracked] = (), *, before: Callable[[], None] = lambda: None) -> None:
+        """Match the state with the parameters' present shapes, devices and dtypes.
 
         Elements without history take the parameter's current value as window start and as anchor.
+
+        Args:
+            joining: Parameters that are to have state, if they have none.
+            before: Called before anything is laid out in another way.
+
+        Raises:
+            RWalkError: A parameter is sharded in another way than before.
         """
-        known = {name: slot for bucket in self.buckets for name, slot in bucket.slots.items()}
-        for entry in entries:
-            if entry.name in known and known[entry.name].layout != layout(entry.parameter):
+        seen, changed = {}, []
+        for entry in dict.fromkeys([*(e for e in self.entries if e.placement is not None), *joining]):
+            parameter = entry.parameter
+            now = (parameter.shape, parameter.device, parameter.dtype)
+            if now != entry.seen or entry.placement is None:
+                seen[entry] = now
+                if entry.placement != Placement.of(parameter):
+                    changed.append(entry)
+        if changed:
+            before()
+            self._place(changed)
+        for entry, now in seen.items():  # once that has succeeded
+            entry.seen = now
+
+    def _place(self, changed: Sequence[Tracked]) -> None:
+        for entry in changed:
+            if entry.placement is not None and entry.placement.layout != layout(entry.parameter):
                 raise RWalkError(
                     f"{entry.name} is sharded over processes in another way than when its state was made: wrap the "
                     "model before RWalk is made or loaded; to go on in another layout, save() in the first and load() "
                     "in the second"
                 )
+        known = {entry for bucket in self.buckets for entry in bucket.starts}
+        placements = {entry: Placement.of(entry.parameter) for entry in changed}
+        needed = {e: e.placement for bucket in self.buckets for e in bucket.starts if e.placement is not None}
+        self.buckets = arrange(self.buckets, {**needed, **placements}, compact=self.config.state_dtype == "bfloat16")
+        self._cohorts = ([], [])
         remembered = ["window_start"] if self.config.window == "start" else []
         remembered += ["anchor"] if any("anchor" in bucket.flat for bucket in self.buckets) else []
-        for entry in entries:
-            entry.placement = Placement.of(entry.parameter)
-        needed = {entry.name: Placement.of(entry.parameter) for entry in entries}
-        self.buckets = rearrange(self.buckets, needed, self.storage)
-        self._stepping = ([], [])
-        home = {name: bucket for bucket in self.buckets for name in bucket.slots}
-        for entry in entries:
-            bucket = home[entry.name]
-            slot = bucket.slots[entry.name]
-            slot.layout = layout(entry.parameter)
-            joins = torch.full((), entry.name not in known)
-            new = joins if slot.fresh is None else slot.fresh
+        for entry, placement in placements.items():
+            entry.placement = placement
+            present = local(entry.parameter).detach()
+            if entry.held is not None:
+                present, entry.held = entry.held, None
+                self.view(entry, "before").copy_(present)
             for quantity in remembered:
-                view = bucket.views(quantity)[entry.name]
-                present = local(entry.parameter).detach().to(view)
-                view.copy_(torch.where(new.to(view.device), present, view))
+                view = self.view(entry, quantity)
+                if entry not in known:
+                    view.copy_(present)
+                elif entry.fresh is not None:
+                    view.copy_(torch.where(entry.fresh, present.to(view), view))
+
+    def view(self, entry: Tracked, quantity: str) -> Tensor:
+        """A quantity of one parameter that has state."""
+        return next(bucket for bucket in self.buckets if entry in bucket.starts).view(entry, quantity)
+
+    def peaks(self, quantity: str) -> dict[Tracked, float]:
+        """The largest element of a quantity, for each parameter that has state (and elements)."""
+        return {e: float(b.view(e, quantity).max()) for b in self.buckets for e in b.starts if e.parameter.numel()}
+
+    def _move(self, entry: Tracked, parameter: nn.Parameter, group: int | None) -> None:
+        """The parameter leaves the optimizer, returns, or another takes its place: jumps are no part of the walk."""
+        leaves, returns = entry.group is not None and group is None, entry.group is None and group is not None
+        other = parameter is not entry.parameter
+        if entry.placement == Placement.of(parameter) and self.config.window == "start":
+            if leaves and not other:
+                moved = bool(self.view(entry, "loss_change").any())
+                entry.left_at = entry.weights.clone() if moved else None
+            elif group is not None and (returns or other):
+                start, now = self.view(entry, "window_start"), local(parameter).detach()
+                if returns and entry.left_at is None:  # its window has ended since
+                    start.copy_(now)
+                else:
+                    start.add_(now.to(start) - entry.weights.to(start))
+        if group is not None:
+            entry.left_at = None
+        if other:
+            entry.seen = None
+        entry.parameter, entry.group = parameter, group
+
+    def without_state(self, names: Iterable[str]) -> Tracker:
+        """A tracker of the same model and optimizer that has no state yet, for parameters of these names too."""
+        aside = copy(self)
+        present = selected_parameters(self.model, self.config)
+        group_of = {entry.name: entry.group for entry in self.moved}
+        listed = dict.fromkeys([*(entry.name for entry in self.moved), *(name for name in names if name in present)])
+        aside.entries = [Tracked(name, present[name], group_of.get(name)) for name in listed if name in present]
+        aside.moved = [entry for entry in aside.entries if entry.group is not None]
+        aside.buckets, aside._cohorts = [], ([], [])
+        return aside
+
+    def replace_state(self, other: Tracker) -> None:
+        """Go on with what another tracker of the same model and optimizer holds."""
+        self.entries, self.moved, self.buckets = other.entries, other.moved, other.buckets
+        self._cohorts, self._checked = ([], []), False
 
     def _check_source(self, name: str, parameter: Tensor) -> None:
         if self.config.fisher_source == "loader" and is_sharded(parameter):
@@ -219,27 +346,24 @@ class Tracker:
                 "fisher_source='step'"
             )
 
-    def _make_room(self, joining: Sequence[Watched]) -> None:
-        """Make or move state where it is needed, of all parameters at once: Parts hold on to buckets."""
-        seen, changed = {}, []
-        for entry in dict.fromkeys([*(entry for entry in self.watched if entry.placement is not None), *joining]):
-            parameter = entry.parameter
-            now = (parameter.shape, parameter.device, parameter.dtype)
-            if now != entry.seen:
-                seen[entry] = now
-                if entry.placement != Placement.of(parameter):
-                    changed.append(entry)
-        if changed:
-            self.place(changed)
-        for entry, now in seen.items():  # once that has succeeded
-            entry.seen = now
-
-    def _parts(self, entries: Sequence[Watched]) -> list[Part]:
-        parts = [Part(bucket, [entry for entry in entries if entry.name in bucket.slots]) for bucket in self.buckets]
-        return [part for part in parts if part.watched]
+    def tell_idle_patterns(self) -> None:
+        """Log the patterns of the config that match no parameter's name."""
+        names = list(_named(self.model))
+        for setting in ("include", "exclude"):
+            for pattern in getattr(self.config, setting):
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    near = get_close_matches(pattern, names, n=1, cutoff=0.0)
+                    log.warning(
+                        "%s: the pattern %r matches no parameter of %s; its names are like %r (a whole module is "
+                        "'module.*')",
+                        setting,
+                        pattern,
+                        type(self.model).__name__,
+                        near[0] if near else "",
+                    )
 
 
-def _fitting(entry: Watched, gradient: Tensor) -> Tensor:
+def _fitting(entry: Tracked, gradient: Tensor) -> Tensor:
     """What this process holds of a gradient that is not simply like its parameter."""
     if type(gradient) is not Tensor and layout(gradient) != layout(entry.parameter):
         raise RWalkError(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from rwalk.core import RWalk, RWalkConfig
-from rwalk.core.artifact import load_state
+from rwalk.core.files import load_state
 from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.integrations.several import RWalkGroup
 

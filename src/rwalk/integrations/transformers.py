@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from rwalk.core import RWalk, RWalkConfig
-from rwalk.core.artifact import load_state
+from rwalk.core.files import load_state
 from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.integrations.trainer_checkpoints import checkpoint_of, resumed_from, state_file
 

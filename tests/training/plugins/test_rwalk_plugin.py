@@ -1,25 +1,89 @@
 """Riemannian Walk as a plugin: when it follows, and what it leaves alone."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
 
-from reference.problems import assert_same, weights
+from reference.problems import assert_same, assert_same_state, weights
 from rwalk import RWalk, RWalkConfig, RWalkError
 from rwalk.training import EvaluationPlugin, RWalkPlugin
 from training.toys import Recorder, naive, net, sgd, toy
 
 
-def test_three_settings_or_a_whole_config():
+def test_three_settings_with_their_defaults_in_sight():
+    signature = "(ewc_lambda: float = 0.1, ewc_alpha: float = 0.9, delta_t: int = 10)"
+    assert str(inspect.signature(RWalkPlugin, eval_str=True)) == signature
     assert RWalkPlugin().config == RWalkConfig()
     assert RWalkPlugin(3.0, 0.5, 7).config == RWalkConfig(ewc_lambda=3.0, ewc_alpha=0.5, delta_t=7)
     assert RWalkPlugin(ewc_lambda=0.0).config.ewc_lambda == 0.0
-    config = RWalkConfig(penalty="proximal")
-    assert RWalkPlugin(config=config).config is config
-    with pytest.raises(TypeError, match="config= and delta_t both given"):
-        RWalkPlugin(delta_t=3, config=config)
     with pytest.raises(ValueError, match="ewc_alpha=2"):
         RWalkPlugin(ewc_alpha=2)
+
+
+def test_or_a_whole_config():
+    config = RWalkConfig(delta_t=None, penalty="proximal")
+    plugin = RWalkPlugin.from_config(config)
+    assert plugin.config is config
+    assert (plugin.ewc_lambda, plugin.ewc_alpha, plugin.delta_t) == (0.1, 0.9, None)
+    with pytest.raises(TypeError, match="expected an RWalkConfig"):
+        RWalkPlugin.from_config({"delta_t": 3})
+
+
+def test_settings_changed_before_training_are_the_cores():
+    plugin = RWalkPlugin(delta_t=2)
+    plugin.ewc_lambda, plugin.ewc_alpha, plugin.delta_t = 5.0, 0.5, 1
+    naive(plugins=[plugin]).train(toy().train_stream)
+    assert plugin.rwalk.config == RWalkConfig(ewc_lambda=5.0, ewc_alpha=0.5, delta_t=1)
+
+
+def test_they_are_the_cores_own_once_there_is_one():
+    plugin = RWalkPlugin(delta_t=2)
+    naive(plugins=[plugin]).train(toy().train_stream[0])
+    plugin.rwalk.config = plugin.config.replace(ewc_lambda=5.0)
+    assert plugin.ewc_lambda == 5.0
+    plugin.ewc_alpha = 0.5
+    assert plugin.rwalk.config == plugin.config == RWalkConfig(ewc_lambda=5.0, ewc_alpha=0.5, delta_t=2)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("ewc_lambda", -1.0, ValueError, "ewc_lambda=-1.0: expected a finite number ≥ 0"),
+        ("ewc_alpha", "0.5", TypeError, "ewc_alpha='0.5': expected a number in"),
+        ("delta_t", 0, ValueError, "delta_t=0: expected at least 1"),
+        ("config", {"delta_t": 3}, TypeError, "config=.*: expected an RWalkConfig"),
+    ],
+)
+def test_bad_settings_are_refused_and_change_nothing(name, value, error, message, trained):
+    plugin = RWalkPlugin(delta_t=2)
+    if trained:
+        naive(plugins=[plugin]).train(toy().train_stream[0])
+    with pytest.raises(error, match=message):
+        setattr(plugin, name, value)
+    assert plugin.config == RWalkConfig(delta_t=2)
+
+
+def test_settings_that_the_state_does_not_serve_are_refused_and_training_goes_on_as_it_was():
+    benchmark, ends = toy(), []
+    for asked in (False, True):
+        model, plugin = net(), RWalkPlugin(ewc_lambda=5.0, delta_t=2)
+        strategy = naive(model, plugins=[plugin])
+        torch.manual_seed(1)
+        strategy.train(benchmark.train_stream[0])
+        if asked:
+            with pytest.raises(RWalkError, match="config: window decides how state is kept"):
+                plugin.delta_t = 1  # which needs no memory of a window's start
+            with pytest.raises(RWalkError, match="config: exclude decides how state is kept"):
+                plugin.config = plugin.config.replace(ewc_lambda=9.0, exclude=("0.*",))
+            assert plugin.config == plugin.rwalk.config == RWalkConfig(ewc_lambda=5.0, delta_t=2)
+        strategy.train(benchmark.train_stream[1])
+        ends.append((weights(model), plugin.rwalk.state_dict()))
+    (one, first), (other, second) = ends
+    assert_same(one, other)
+    assert_same_state(first, second)
 
 
 def test_each_experience_is_a_task_and_only_training_is_followed():
@@ -140,7 +204,7 @@ class Interrupts(Recorder):
 def test_an_interrupted_experience_that_is_tried_again_is_measured_and_protected(new_optimizer):
     benchmark, finals = toy(), []
     for ewc_lambda in (0.0, 50.0):
-        plugin = RWalkPlugin(config=RWalkConfig(ewc_lambda=ewc_lambda, penalty="proximal"))
+        plugin = RWalkPlugin.from_config(RWalkConfig(ewc_lambda=ewc_lambda, penalty="proximal"))
         strategy = naive(model=net(), plugins=[plugin, Interrupts()])
         strategy.train(benchmark.train_stream[0])
         steps = plugin.rwalk.steps

@@ -1,1 +1,43 @@
-"""The equations as machine code: one pass over memory for a step, for parameters on the CPU."""
+"""Which code runs the step for which parameters: the compiled one where it works, else torch's own operations."""
+
+from __future__ import annotations
+
+import logging
+
+from rwalk.core.config import BackendName
+from rwalk.core.eager import Eager
+from rwalk.core.native.fused import Fused, why_not
+from rwalk.core.state import Bucket
+from rwalk.errors import RWalkError
+
+__all__ = ["backend_of"]
+
+log = logging.getLogger(__name__)
+
+EAGER, FUSED = Eager(), Fused()
+_told: set[str] = set()
+
+
+def backend_of(bucket: Bucket, choice: BackendName) -> Eager:
+    """What runs the step for these parameters; asked once for each bucket.
+
+    Raises:
+        RWalkError: ``"fused"`` was asked for and cannot be had.
+    """
+    if bucket.backend is None:
+        bucket.backend = _choose(bucket, choice).name
+    return FUSED if bucket.backend == "fused" else EAGER
+
+
+def _choose(bucket: Bucket, choice: BackendName) -> Eager:
+    if choice == "eager":
+        return EAGER
+    reason = why_not(bucket)
+    if reason is None:
+        return FUSED
+    if choice == "fused":
+        raise RWalkError(f"backend='fused': {reason}; take backend='auto' or 'eager'")
+    if reason not in _told:
+        _told.add(reason)
+        log.info("backend='auto' takes eager code: %s", reason)
+    return EAGER

@@ -15,7 +15,7 @@ __all__ = ["METHODS"]
 def _plugin(config: RWalkConfig, options: Mapping[str, Any]) -> list[BasePlugin]:
     if options:
         raise ValueError(f"options={dict(options)!r}: settings of methods made of the core go into rwalk")
-    return [RWalkPlugin(config=config)]
+    return [RWalkPlugin.from_config(config)]
 
 
 METHODS = (

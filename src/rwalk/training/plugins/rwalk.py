@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rwalk.core import RWalk, RWalkConfig
 from rwalk.core.hooks import base_optimizer
@@ -24,54 +23,99 @@ class RWalkPlugin(BasePlugin):
     from the strategy's own optimizer step: no second forward or backward pass, no change to the model's mode, and
     ``strategy.loss`` stays the plain loss.
 
+    Settings may be changed between experiences, and hold from then on: ``plugin.ewc_lambda = 5.0``, or any of them by
+    ``plugin.config = plugin.config.replace(...)``.
+
     Args:
-        ewc_lambda: Strength :math:`\lambda` of the penalty; 0.1 if None.
-        ewc_alpha: Weight :math:`\alpha` of the new squared gradient in the Fisher; 0.9 if None.
-        delta_t: Iterations :math:`\Delta t` between checkpoints of the path score; 10 if None.
-        config: All settings at once; then leave the three out.
-        gradient: ``"step"``, or for comparison only ``"eval_pass"``: as Avalanche's plugin does, an extra forward and
-            backward pass in eval mode, in which the model then *stays* (dropout off, BatchNorm frozen).
+        ewc_lambda: Strength :math:`\lambda` of the penalty (Eq. 8).
+        ewc_alpha: Weight :math:`\alpha` of the new squared gradient in the Fisher (Eq. 6).
+        delta_t: Iterations :math:`\Delta t` between checkpoints of the path score.
 
     Raises:
-        TypeError: Both ``config`` and one of the three are given.
+        TypeError: A setting has the wrong type.
         ValueError: A setting is out of range.
         RWalkError: In training: two of these plugins in one strategy, a strategy of another protocol, or a model
-            replaced by one that lacks parameters whose importances are kept.
+            replaced by one that lacks parameters whose importances are kept. Later: a new setting that the state which
+            is kept does not serve.
 
     Attributes:
         rwalk: The core; None until training begins.
 
     Example:
-        >>> RWalkPlugin(ewc_lambda=10.0).config.ewc_lambda
-        10.0
+        >>> plugin = RWalkPlugin(ewc_lambda=10.0)
+        >>> plugin.ewc_lambda = 5.0
+        >>> plugin.config.ewc_lambda
+        5.0
     """
 
     supports_distributed = True
 
-    def __init__(
-        self,
-        ewc_lambda: float | None = None,
-        ewc_alpha: float | None = None,
-        delta_t: int | None = None,
-        *,
-        config: RWalkConfig | None = None,
-        gradient: Literal["step", "eval_pass"] = "step",
-    ) -> None:
-        given = {"ewc_lambda": ewc_lambda, "ewc_alpha": ewc_alpha, "delta_t": delta_t}
-        changes = {name: value for name, value in given.items() if value is not None}
-        if config is not None and changes:
-            raise TypeError(f"config= and {', '.join(changes)} both given: put {', '.join(changes)} into the config")
-        if gradient not in ("step", "eval_pass"):
-            raise ValueError(f"gradient={gradient!r}: expected 'step' or 'eval_pass'")
-        self.config = config if config is not None else RWalkConfig.from_dict(changes)
-        self.gradient = gradient
+    # without "-> None", which inspect.signature would show as the class's
+    def __init__(self, ewc_lambda: float = 0.1, ewc_alpha: float = 0.9, delta_t: int = 10):
+        self._config = RWalkConfig(ewc_lambda=ewc_lambda, ewc_alpha=ewc_alpha, delta_t=delta_t)
         self.rwalk: RWalk | None = None
-        self._measured: dict[nn.Parameter, Tensor] = {}
+
+    @classmethod
+    def from_config(cls, config: RWalkConfig) -> RWalkPlugin:
+        """A plugin with all settings at once.
+
+        Raises:
+            TypeError: Not an ``RWalkConfig``.
+
+        Example:
+            >>> RWalkPlugin.from_config(RWalkConfig.avalanche(ewc_lambda=10.0)).config.unfinished
+            'carry'
+        """
+        plugin = cls()
+        plugin.config = config
+        return plugin
+
+    @property
+    def config(self) -> RWalkConfig:
+        """All settings; the core's, once there is one."""
+        return self._config if self.rwalk is None else self.rwalk.config
+
+    @config.setter
+    def config(self, config: RWalkConfig) -> None:
+        if not isinstance(config, RWalkConfig):
+            raise TypeError(f"config={config!r}: expected an RWalkConfig")
+        if self.rwalk is None:
+            self._config = config
+        else:
+            self.rwalk.config = config
+
+    @property
+    def ewc_lambda(self) -> float:
+        """Strength of the penalty."""
+        return self.config.ewc_lambda
+
+    @ewc_lambda.setter
+    def ewc_lambda(self, value: float) -> None:
+        self.config = self.config.replace(ewc_lambda=value)
+
+    @property
+    def ewc_alpha(self) -> float:
+        """Weight of the new squared gradient in the Fisher."""
+        return self.config.ewc_alpha
+
+    @ewc_alpha.setter
+    def ewc_alpha(self, value: float) -> None:
+        self.config = self.config.replace(ewc_alpha=value)
+
+    @property
+    def delta_t(self) -> int | None:
+        """Iterations in a window of the path score; None where each task is one."""
+        return self.config.delta_t
+
+    @delta_t.setter
+    def delta_t(self, value: int | None) -> None:
+        self.config = self.config.replace(delta_t=value)
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Make sure that this strategy can be followed; a window left open by an earlier ``train`` call is dropped."""
         _check_strategy(strategy)
         if self.rwalk is not None:
+            self.rwalk.settle()  # the last step of a training that was interrupted
             self.rwalk.drop_window()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -79,7 +123,7 @@ class RWalkPlugin(BasePlugin):
         self._follow(strategy)
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Follow an optimizer or model put in place since. With ``gradient="eval_pass"``, measure the gradient."""
+        """Follow an optimizer or model put in place since."""
         rwalk = self.rwalk
         if (
             rwalk is None
@@ -87,18 +131,6 @@ class RWalkPlugin(BasePlugin):
             or rwalk.optimizer is not base_optimizer(strategy.optimizer)
         ):
             self._follow(strategy)
-        if self.gradient == "eval_pass":
-            self._measured = _gradients_in_eval_mode(strategy)
-
-    def before_update(self, strategy: Any, **kwargs: Any) -> None:
-        """With ``gradient="eval_pass"``: tell the core what was measured (else it sees the optimizer's step itself)."""
-        if self.gradient == "eval_pass" and self.rwalk is not None:
-            self.rwalk.before_step(gradients=self._measured)
-
-    def after_update(self, strategy: Any, **kwargs: Any) -> None:
-        """With ``gradient="eval_pass"``: tell the core that the optimizer has stepped."""
-        if self.gradient == "eval_pass" and self.rwalk is not None:
-            self.rwalk.after_step()
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """The task ends. Steps taken until the next experience begins are not followed."""
@@ -118,8 +150,7 @@ class RWalkPlugin(BasePlugin):
             if self.rwalk.attached:  # training was interrupted, or the optimizer was replaced
                 self.rwalk.detach()
             self.rwalk.follow(strategy.model, strategy.optimizer)
-        if self.gradient == "step":
-            self.rwalk.attach()
+        self.rwalk.attach()
 
 
 def _forward(strategy: Any, batch: Any) -> Tensor:
@@ -146,11 +177,3 @@ def _check_strategy(strategy: Any) -> None:
             f"{name} follows another protocol: it has no {missing[0]!r}. RWalkPlugin follows avalanche-lib 0.6; "
             "elsewhere, attach rwalk.RWalk to the optimizer instead"
         )
-
-
-def _gradients_in_eval_mode(strategy: Any) -> dict[nn.Parameter, Tensor]:
-    strategy.model.eval()
-    strategy.optimizer.zero_grad()
-    with torch.enable_grad():
-        strategy._criterion(strategy.forward(), strategy.mb_y).backward()
-    return {p: p.grad.clone() for p in strategy.model.parameters() if p.grad is not None}

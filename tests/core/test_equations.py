@@ -3,23 +3,19 @@
 import pytest
 import torch
 
-from rwalk.core import functional as F
+from rwalk.core import equations as F
 
 
 def vector(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def test_kl_divergence_is_half_the_fisher_weighted_squared_step():
-    assert F.kl_divergence(vector(2.0, 3.0), vector(-2.0, 0.5)).item() == 0.5 * (2 * 4 + 3 * 0.25)
-
-
-def test_kl_divergence_matches_the_divergence_of_a_gaussian_family():
+def test_the_distance_of_all_parameters_is_the_divergence_of_a_gaussian_family():
     # N(θ, σ²) has Fisher 1/σ² and KL (Δ)²/(2σ²), exactly.
     sigma, moved = 0.7, 0.3
     p, q = torch.distributions.Normal(1.0, sigma), torch.distributions.Normal(1.0 + moved, sigma)
     expected = torch.distributions.kl_divergence(p, q).item()
-    assert F.kl_divergence(vector(1 / sigma**2), vector(moved)).item() == pytest.approx(expected, rel=1e-6)
+    assert F.riemannian_distance(vector(1 / sigma**2), vector(moved)).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_riemannian_distance_is_each_parameters_share():
@@ -144,7 +140,6 @@ IN_PLACE = {  # a call on three tensors, and which of them may be `out`
     "average_scores": (lambda a, b, c, **out: F.average_scores(a, b, 2, "accumulate", **out), 0),
     "average_scores of a sum": (lambda a, b, c, **out: F.average_scores(a, None, 2, **out), 0),
     "fisher_merge": (lambda a, b, c, **out: F.fisher_merge(a, b, 0.3, **out), 0),
-    "combine_importance": (lambda a, b, c, **out: F.combine_importance(a, b, **out), 0),
     "penalty_gradient": (lambda a, b, c, **out: F.penalty_gradient(a, b, c, 0.7, **out), 1),
     "proximal_step": (lambda a, b, c, **out: F.proximal_step(a, b, c, 0.7, 0.1, **out), 1),
 }

@@ -9,6 +9,7 @@ nothing). Equation numbers are those of arXiv:1801.10112v3.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -18,11 +19,9 @@ from rwalk.core.config import ScoreAverage
 
 __all__ = [
     "average_scores",
-    "combine_importance",
     "fisher_ema",
     "fisher_merge",
-    "fisher_without",
-    "kl_divergence",
+    "largest_stable_curvature",
     "loss_change",
     "path_score",
     "penalty",
@@ -39,25 +38,6 @@ AVERAGES: dict[ScoreAverage, tuple[float, float, float]] = {
     "sum": (1.0, 1.0, 1.0),
     "accumulate": (1.5, 0.5, 2.0),
 }
-
-
-def kl_divergence(fisher: Tensor, step: Tensor) -> Tensor:
-    r"""Second-order KL divergence between the model before and after a step (Eq. 1-2).
-
-    .. math:: D(p_\theta \,\|\, p_{\theta+\Delta}) \approx \tfrac12 \sum_i F_i \Delta_i^2
-
-    Args:
-        fisher: Diagonal Fisher, any shape.
-        step: Displacement :math:`\Delta`, same shape.
-
-    Returns:
-        A scalar tensor.
-
-    Example:
-        >>> kl_divergence(torch.tensor([2.0, 4.0]), torch.tensor([1.0, 0.5]))
-        tensor(1.5000)
-    """
-    return riemannian_distance(fisher, step).sum()
 
 
 def riemannian_distance(
@@ -99,24 +79,6 @@ def fisher_ema(fisher: Tensor, gradient: Tensor, alpha: float, *, out: Tensor | 
     return torch.mul(fisher, 1.0 - alpha, out=out).addcmul_(gradient, gradient, value=alpha)
 
 
-def fisher_without(fisher: Tensor, gradient: Tensor, alpha: float) -> Tensor:
-    r"""What ``fisher_ema`` was given, up to rounding: :math:`(F_t - \alpha g_t^2) / (1 - \alpha)`, at least 0.
-
-    Args:
-        fisher: :math:`F_t`, any shape.
-        gradient: :math:`g_t`, same shape.
-        alpha: Weight that :math:`g_t^2` has had, in [0, 1).
-
-    Returns:
-        :math:`F_{t-1}`.
-
-    Example:
-        >>> fisher_without(torch.tensor([5.0]), torch.tensor([3.0]), 0.5)
-        tensor([1.])
-    """
-    return torch.addcmul(fisher, gradient, gradient, value=-alpha).div_(1.0 - alpha).clamp_(min=0.0)
-
-
 def fisher_merge(fisher: Tensor, estimate: Tensor, alpha: float, *, out: Tensor | None = None) -> Tensor:
     r"""Merge an estimate of the Fisher made elsewhere into the moving one, :math:`(1-\alpha) F + \alpha \hat F`.
 
@@ -137,15 +99,12 @@ def loss_change(accumulated: Tensor, gradient: Tensor, decrease: Tensor, *, out:
 
     .. math:: \Delta L \mathrel{+}= -g_t\,(\theta_{t+1} - \theta_t) = g_t\,(\theta_t - \theta_{t+1})
 
-    Positive where the parameter's move lowered the loss. Summed by parts, with :math:`d_t = \theta_0 - \theta_t` the
-    decrease since the window's start, the same sum needs the weights before each step only:
-
-    .. math:: \sum_t g_t\,(\theta_t - \theta_{t+1}) = \sum_t g_t\,d_{t+1} - g_t\,d_t
+    Positive where the parameter's move lowered the loss.
 
     Args:
         accumulated: :math:`\Delta L` so far, any shape.
         gradient: :math:`g_t` of the unpenalised loss, same shape.
-        decrease: What the optimizer really took away, :math:`\theta_t - \theta_{t+1}`, same shape.
+        decrease: :math:`\theta_t - \theta_{t+1}`, all that moved the weights from one gradient to the next, same shape.
         out: Where to write; may be ``accumulated``.
 
     Returns:
@@ -233,20 +192,6 @@ def scale(value: Tensor, low: Tensor, high: Tensor, mode: Literal["max", "minmax
     return torch.where(span > 0, (value - offset) / span, 0.0)
 
 
-def combine_importance(fisher: Tensor, score: Tensor, *, out: Tensor | None = None) -> Tensor:
-    r"""Importance of each parameter in the penalty, :math:`F_i + s_i`, both scaled (Eq. 8).
-
-    Args:
-        fisher: Scaled Fisher, any shape.
-        score: Scaled, rectified score, same shape.
-        out: Where to write; may be an input.
-
-    Returns:
-        The sum.
-    """
-    return torch.add(fisher, score, out=out)
-
-
 def penalty(importance: Tensor, parameter: Tensor, anchor: Tensor, ewc_lambda: float) -> Tensor:
     r"""What RWalk adds to the loss (Eq. 8). No factor one half.
 
@@ -326,3 +271,35 @@ def proximal_step(
     """
     kept = importance.mul(2.0 * ewc_lambda * lr).add_(1.0).reciprocal_()
     return torch.lerp(anchor, parameter, kept, out=out)
+
+
+def largest_stable_curvature(
+    lr: float, momentum: float = 0.0, dampening: float = 0.0, *, nesterov: bool = False
+) -> float:
+    r"""The curvature from which on gradient steps of SGD diverge on a quadratic.
+
+    With momentum :math:`\beta` and dampening :math:`\tau` a step multiplies :math:`(\theta - \theta^*, v)` by a matrix
+    whose eigenvalues leave the unit circle where
+
+    .. math:: h > \frac{2(1+\beta)}{\mathrm{lr}\,(1-\tau)}, \qquad
+              h > \frac{2(1+\beta)}{\mathrm{lr}\,(1+2\beta)} \text{ with Nesterov's momentum}
+
+    The penalty's curvature is :math:`2\lambda\,\Omega_i` (Eq. 8); the loss adds its own. Optimizers that divide by the
+    gradient's root mean square (Adam, RMSprop, Adagrad) take steps of bounded size, so that no curvature makes them
+    diverge: under a strong penalty they swing about the anchor by a fraction of the learning rate.
+
+    Args:
+        lr: Learning rate.
+        momentum: :math:`\beta \in [0, 1)`.
+        dampening: :math:`\tau \in [0, 1)`.
+        nesterov: Nesterov's momentum, as torch's SGD has it.
+
+    Returns:
+        The largest curvature at which the steps converge; infinite for a learning rate of 0.
+
+    Example:
+        >>> largest_stable_curvature(0.5), largest_stable_curvature(0.5, momentum=0.5)
+        (4.0, 6.0)
+    """
+    steps = lr * (1.0 + 2.0 * momentum if nesterov else 1.0 - dampening)
+    return 2.0 * (1.0 + momentum) / steps if steps > 0.0 else math.inf

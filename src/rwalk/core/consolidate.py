@@ -1,0 +1,186 @@
+"""The end of a task: scores are averaged, importances scaled, anchors set."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rwalk.core import equations as F
+from rwalk.core.config import RWalkConfig
+from rwalk.core.eager import Tile, tile_size, tiles
+from rwalk.core.sharding import over_processes, over_replicas, replicated
+from rwalk.core.state import Bucket, Cohort, arithmetic
+from rwalk.errors import RWalkError
+
+__all__ = ["estimate_fisher", "freeze", "merge_fisher"]
+
+log = logging.getLogger(__name__)
+
+
+def freeze(buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, tasks_before: int) -> None:
+    """Average the scores, build the penalty's importances and set the anchors where the parameters stand.
+
+    A parameter that had no step in this task keeps its score; averaging it with none would halve it. Works tile by
+    tile, so that it needs no room of its own.
+
+    Args:
+        buckets: The state.
+        residents: All parameters.
+        config: The settings.
+        tasks_before: Tasks that ended before this one.
+
+    Raises:
+        RWalkError: Fisher or score is not finite; nothing has changed then.
+    """
+    parameters = [entry.parameter for cohort in residents for entry in cohort.entries]
+    quantities = ("fisher", "score", "task_score") if config.keeps_task_score else ("fisher", "score")
+    _check_finite(residents, quantities, parameters)
+    for cohort in residents:
+        walked = [entry for entry in cohort.entries if entry.last_task == tasks_before]
+        if walked:
+            for tile in tiles(Cohort(cohort.bucket, walked)):
+                _average_scores(tile, config, tasks_before)
+    terms = [name for name in ("fisher", "score") if config.terms in ("both", name)]
+    extents = {name: _extent([bucket.require(name)[0] for bucket in buckets], parameters) for name in terms}
+    for name, (_, high) in extents.items():
+        if high <= 0:
+            log.warning("consolidate(): the %s of every weight is zero and adds nothing to the penalty", name)
+    for bucket in buckets:
+        _build_importance(bucket, config, extents)
+    for cohort in residents:
+        cohort.gather("anchor", cohort.weights())
+    if config.fisher_boundary == "reset":
+        for bucket in buckets:
+            bucket.require("fisher")[0].zero_()
+            for entry in bucket.starts:
+                entry.updates = 0
+
+
+def merge_fisher(cohorts: Iterable[Cohort], estimate: dict[str, Tensor], config: RWalkConfig) -> None:
+    """Merge a Fisher estimated in a pass of its own into the moving one."""
+    for cohort in cohorts:
+        for entry, fisher in zip(cohort.entries, cohort.views("fisher"), strict=True):
+            first = entry.updates == 0 and config.fisher_start == "first"
+            found = estimate[entry.name].to(fisher.dtype)
+            F.fisher_merge(fisher, found, 1.0 if first else config.ewc_alpha, out=fisher)
+            if entry.fresh is not None and config.fisher_start == "first":
+                fisher[entry.fresh] = found[entry.fresh]
+            entry.fresh = None
+            entry.updates += 1
+
+
+def estimate_fisher(
+    model: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    batches: Iterable[Any],
+    forward: Callable[[Any], Tensor] | None = None,
+) -> dict[str, Tensor]:
+    r"""Diagonal Fisher from squared batch gradients, the model's most likely class taken as label.
+
+    .. math:: \hat F = \frac1N \sum_b B_b \, \big(\nabla \mathcal L_b\big)^2
+
+    where :math:`\mathcal L_b` is the mean cross-entropy of batch b with :math:`B_b` samples, N in all. The model keeps
+    its mode, its ``.grad`` and its buffers (running statistics of normalisation layers are put back). If it is wrapped
+    by DistributedDataParallel, N counts all processes' batches, which may be a share each, or all in every one.
+
+    Args:
+        model: Maps the first entry of a batch to scores of classes, shape (B, C).
+        parameters: Whose Fisher, by name.
+        batches: Batches ``(x, ...)``.
+        forward: Maps a batch to those scores; ``model(x)`` if None.
+
+    Returns:
+        A tensor per name, in the parameter's shape; zero where it is frozen or the output does not depend on it.
+
+    Raises:
+        RWalkError: There are no batches.
+
+    References:
+        FACIL's ``r_walk.py`` estimates the Fisher like this, after each task.
+    """
+    total = {name: torch.zeros_like(p, dtype=arithmetic(p.dtype)) for name, p in parameters.items()}
+    learning = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    device = next(iter(parameters.values())).device
+    samples = 0
+    wrapper = replicated(model)
+    bare = model if wrapper is None else wrapper.module  # whose forward pass waits for no other process
+    with torch.enable_grad():
+        for batch in batches:
+            outputs = bare(batch[0].to(device)) if forward is None else forward(batch)
+            loss = nn.functional.cross_entropy(outputs, outputs.argmax(dim=1))
+            gradients = torch.autograd.grad(loss, list(learning.values()), allow_unused=True)
+            for name, gradient in zip(learning, gradients, strict=True):
+                if gradient is not None:
+                    total[name].add_(gradient.to(total[name].dtype).square(), alpha=len(outputs))
+            samples += len(outputs)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    samples = over_replicas(wrapper, list(total.values()), samples)
+    if samples == 0:
+        raise RWalkError("the data loader given for the Fisher has no batches")
+    return {name: accumulated / samples for name, accumulated in total.items()}
+
+
+def _average_scores(tile: Tile, config: RWalkConfig, tasks_before: int) -> None:
+    score = tile.load("score")
+    new = None
+    if config.keeps_task_score:
+        new = tile.load("task_score")
+        if config.rectify == "task":
+            new = new.clamp(min=0.0)
+    tile.flat("score").copy_(F.average_scores(score, new, tasks_before, config.score_average))
+    if config.keeps_task_score:
+        tile.flat("task_score").zero_()
+
+
+def _build_importance(bucket: Bucket, config: RWalkConfig, extents: dict[str, tuple[Tensor, Tensor]]) -> None:
+    (importance,) = bucket.require("importance")
+    for stretch in _stretches(bucket):
+        total = torch.zeros(stretch.stop - stretch.start, dtype=bucket.dtype, device=bucket.device)
+        for name, (low, high) in extents.items():
+            value = bucket.require(name)[0][stretch].to(bucket.dtype).clamp(min=0.0)
+            total.add_(F.scale(value, low.to(value), high.to(value), config.scaling))
+        importance[stretch].copy_(total)
+
+
+def _stretches(bucket: Bucket) -> Iterator[slice]:
+    step = tile_size(bucket.device)
+    for start in range(0, bucket.size, step):
+        yield slice(start, min(bucket.size, start + step))
+
+
+def _check_finite(residents: Iterable[Cohort], quantities: Iterable[str], parameters: Sequence[Tensor]) -> None:
+    bad = [
+        f"{quantity} of {entry.name!r}"
+        for quantity in quantities
+        for cohort in residents
+        if not _is_finite(cohort.bucket.require(quantity)[0])
+        for entry, view in zip(cohort.entries, cohort.views(quantity), strict=True)
+        if not _is_finite(view)
+    ]
+    if over_processes(torch.tensor(float(bool(bad))), parameters, "max"):  # all of them stop, or none
+        raise RWalkError(
+            f"{bad[0] if bad else 'Fisher or score in another process'} is not finite, though no gradient was: it "
+            "overflowed. Lower the learning rate, or if the penalty is too strong for it take penalty='proximal'; the "
+            "importances of past tasks are unchanged"
+        )
+
+
+def _is_finite(values: Tensor) -> bool:
+    return not values.numel() or all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(values))
+
+
+def _extent(tensors: list[Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Smallest and largest non-negative part over tensors of several devices, and over all processes' shards."""
+    extremes = [torch.aminmax(tensor) for tensor in tensors if tensor.numel()]
+    highest = max((float(extreme.max) for extreme in extremes), default=0.0)
+    lowest = min((float(extreme.min) for extreme in extremes), default=math.inf)
+    ends = torch.tensor([max(highest, 0.0), -max(lowest, 0.0)], dtype=torch.float64)
+    high, low = over_processes(ends, parameters, "max").cpu().unbind()
+    return -low, high
