@@ -7,7 +7,7 @@ PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test check peers test-peers bench bench-check beside-avalanche clean
+.PHONY: install demo test asan check peers test-peers bench bench-check beside-avalanche clean
 
 install: $(STAMP)
 
@@ -37,6 +37,16 @@ $(PEERS_STAMP): pyproject.toml constraints.txt
 test-peers: peers
 	$(PEERS)/bin/python -m pytest tests/peers
 
+# The compiled step with every access checked: torch's tensors are the sanitizer's memory too.
+ASAN_TESTS := tests/core/test_memory_safety.py tests/core/test_raw_memory.py tests/core/test_backend_layouts.py \
+  tests/core/test_growth.py tests/core/test_coming_and_going.py tests/core/test_compact_state.py \
+  tests/core/test_grad_scaler.py tests/core/test_copies.py tests/core/test_kernel_sources.py
+
+asan: install
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 CC="gcc -fsanitize=address -fno-omit-frame-pointer" \
+	RWALK_CACHE_DIR=$(CURDIR)/.asan $(BIN)/python -m pytest -n 2 $(ASAN_TESTS)
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,4 +73,4 @@ bench-check: peers
 	$(PEERS)/bin/python -m benchmarks.check
 
 clean:
-	rm -rf $(VENV) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .asan .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -32,7 +32,7 @@ def core(parameters: int, **settings: Any) -> RWalk:
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter).mul_(1e-3)
     for _ in range(2):
-        rwalk.before_step(certain=True)
+        rwalk.before_step()
         optimizer.step()
         rwalk.after_step()
     rwalk.consolidate()
@@ -40,7 +40,7 @@ def core(parameters: int, **settings: Any) -> RWalk:
 
 
 def core_visit(rwalk: RWalk, steps: int, evict: Tensor | None = None) -> Visit:
-    """A turn of the core's two halves of a step. The weights rest, so that penalty and gradients stay as they are.
+    """A turn of the core's part of a step. The weights rest, so that penalty and gradients stay as they are.
 
     Args:
         rwalk: From ``core``.
@@ -58,7 +58,7 @@ def core_visit(rwalk: RWalk, steps: int, evict: Tensor | None = None) -> Visit:
             if evict is not None:
                 evict.add_(1.0)
             began = time.perf_counter()
-            rwalk.before_step(certain=True)
+            rwalk.before_step()
             rwalk.after_step()
             total += (time.perf_counter() - began) * (index > 0)
         return total / steps

@@ -17,7 +17,7 @@ SECONDS = {"6m": 10.0, "25m": 15.0, "100m": 30.0}
 
 
 def measure(quick: bool) -> Result:
-    """Time the core's two halves of a step against the bytes that it must move over the measured triad bandwidth."""
+    """Time the core's part of a step against the bytes that it must move over the measured triad bandwidth."""
     result = Result({"delta_t": DELTA_T, "triad_elements": ELEMENTS, "penalty": "acts"})
     for name in list(SIZES)[: 2 if quick else None]:
         for backend in ("fused", "eager"):
@@ -29,7 +29,7 @@ def measure(quick: bool) -> Result:
         result.note(f"{part.name}: {moved}: {part.floats} floats a parameter")
     result.note(f"together {floats_per_parameter(DELTA_T):.1f} floats, {bytes_per_parameter(DELTA_T):.1f} bytes")
     result.note("bandwidth: torch.add(b, c, alpha=s, out=a) at 12 bytes an element; write-allocate is not counted")
-    result.note("below 1: the fused kernels write past the cache what is not read again soon, which the triad does not")
+    result.note("below 1: the step writes only what it has read; the triad's target is fetched before it is written")
     return result
 
 

@@ -38,7 +38,7 @@ def measure(quick: bool) -> Result:
     for processes in (1, 2):
         progress(f"{processes} processes")
         _distributed(result, processes, 1.0 if quick else 10.0)
-    result.note("sizes: the two halves of a step alone; vs_size_before: growth of the time over growth of the size")
+    result.note("sizes: the core's part of a step alone; vs_size_before: growth of the time over growth of the size")
     result.note("processes: DDP over gloo, 11 steps and consolidate(); bytes that one hands to collective operations")
     return result
 

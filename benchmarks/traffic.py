@@ -1,4 +1,4 @@
-"""How many bytes the algorithm must move, counted from what each part reads and writes.
+"""How many bytes the algorithm must move, counted from what its pass over memory reads and writes.
 
 Each number of a parameter-sized tensor counts once where it is read and once where it is written, in float32. That a
 processor may read a line before it overwrites it (write-allocate) is not counted, here as in the triad's bandwidth.
@@ -15,7 +15,7 @@ FLOAT = 4
 
 @dataclass(frozen=True)
 class Part:
-    """A pass over the parameters.
+    """What a pass over the parameters does.
 
     Attributes:
         name: When it happens.
@@ -37,31 +37,23 @@ class Part:
 #: the optimizer's step, and a forward and backward pass, come in between.
 PARTS = (
     Part(
-        "before a step",
-        ("θ", ".grad", "importance", "anchor", "window start", "gradient", "loss change"),
-        (".grad", "gradient", "loss change"),
+        "a step",
+        ("θ", ".grad", "importance", "anchor", "gradient", "weights before", "Fisher", "loss change"),
+        (".grad", "gradient", "weights before", "Fisher", "loss change"),
     ),
-    Part("every other step", ("Fisher",), ("Fisher",)),
-    Part(
-        "instead, where a window opens", ("θ", ".grad", "importance", "anchor"), (".grad", "gradient", "window start")
-    ),
-    Part(
-        "where a window closes",
-        ("θ", "window start", "gradient", "Fisher", "loss change", "score"),
-        ("loss change", "score"),
-    ),
+    Part("where a window closes, beside that", ("window start", "score"), ("window start", "score")),
 )
 
 
 def floats_per_parameter(delta_t: int) -> float:
-    """Numbers moved for each parameter in a step, on average over a window of an even number of steps.
+    """Numbers moved for each parameter in a step, on average over a window of at least two steps.
 
     Example:
         >>> round(floats_per_parameter(10), 1)
-        11.5
+        13.4
     """
-    step, fisher, opening, closing = (part.floats for part in PARTS)
-    return ((delta_t - 1) * step + delta_t / 2 * fisher + opening + closing) / delta_t
+    step, closing = (part.floats for part in PARTS)
+    return step + closing / delta_t
 
 
 def bytes_per_parameter(delta_t: int) -> float:

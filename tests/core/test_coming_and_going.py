@@ -232,3 +232,50 @@ def test_a_pattern_that_matches_nothing_is_told(patterns, told, caplog):
     model = tanh_net()
     RWalk(model, torch.optim.SGD(model.parameters(), lr=0.1), RWalkConfig(**patterns))
     assert (told in caplog.text) if told else not caplog.text
+
+
+@pytest.mark.parametrize("unfinished", ["flush", "drop", "carry"])
+def test_the_anchor_is_where_a_layer_is_even_if_it_moved_while_away(unfinished):
+    model = tanh_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer, RWalkConfig(ewc_lambda=1.0, unfinished=unfinished))
+    steps(model, optimizer, 13)
+    rwalk.detach()
+    rwalk.attach(torch.optim.SGD(model[2].parameters(), lr=0.1))
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    rwalk.consolidate()
+    assert rwalk.penalty().item() == 0.0
+
+
+def test_a_layer_that_joins_later_is_watched_too():
+    model = tanh_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer)
+    model.append(nn.Linear(2, 2).double())
+    optimizer.add_param_group({"params": model[3].parameters()})
+    steps(model, optimizer, 3)
+    model[3].load_state_dict(model[3].state_dict())
+    assert (rwalk.steps, rwalk.window_steps) == (2, 0)
+
+
+@pytest.mark.parametrize("delta_t", [1, 3, None])
+@pytest.mark.parametrize("phase", ["task", "run"])
+def test_counters_can_be_read_at_any_time_and_change_nothing(delta_t, phase):
+    states = []
+    for reads in (False, True):
+        model = tanh_net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        rwalk = RWalk(model, optimizer, RWalkConfig(delta_t=delta_t, window_phase=phase, unfinished="carry"))
+        for number in range(1, 9):
+            steps(model, optimizer, 1)
+            if reads:
+                seen = rwalk.task_steps, rwalk.window_steps
+                full = 1 if delta_t == 1 else delta_t or 100
+                assert seen == ((number - 1) % 4 + 1, number % full)
+            with torch.no_grad():
+                model[0].weight.clamp_(-0.3, 0.3)
+            if number == 4:
+                rwalk.consolidate()
+        states.append(rwalk.state_dict())
+    assert_same_state(*states)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reference.problems import assert_same, assert_same_state, tanh_net, train, weights
-from rwalk import RWalk, RWalkConfig, RWalkError
+from rwalk import RWalk, RWalkConfig
 
 
 def sgd_walk(config=None, lr=0.1, **arguments):

@@ -203,7 +203,7 @@ class Lookahead(torch.optim.Optimizer):
 def test_what_wraps_the_optimizer_is_part_of_the_walk():
     model = tanh_net()
     optimizer = Lookahead(torch.optim.SGD(model.parameters(), lr=0.1))
-    rwalk, twin, pending = RWalk(model, optimizer), NaiveRWalk(RWalkConfig()), None
+    rwalk, twin = RWalk(model, optimizer), NaiveRWalk(RWalkConfig())
     for x, y in batches(0, 25):
         optimizer.zero_grad()
         nn.functional.mse_loss(model(x), y).backward()
@@ -248,7 +248,7 @@ def test_a_step_begins_where_the_optimizer_begins_it(backend, ewc_lambda, delta_
         for task in range(2):
             for x, y in batches(task, 13):
 
-                def closure(x=x, y=y):
+                def closure(x=x, y=y, model=model, optimizer=optimizer):
                     optimizer.zero_grad()
                     nn.functional.mse_loss(model(x), y).backward()
 
@@ -265,7 +265,7 @@ def test_another_dtype_in_mid_window_costs_nothing(backend):
         if step == 13:
             model.double()
 
-    model, rwalk = run(backend, to_double, dtype=torch.float32)
+    _, rwalk = run(backend, to_double, dtype=torch.float32)
     _, plain = run(backend, dtype=torch.float32)
     assert rwalk.steps == 25
     assert rwalk.window_steps == 5

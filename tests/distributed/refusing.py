@@ -28,27 +28,39 @@ def refusal(action: Callable[[], Any]) -> str:
 
 
 def not_finite(folder: Path) -> dict[str, Any]:
-    """NaN in one element of one process's shard, in the second task's last step."""
+    """NaN in one element of one process's gradient, in the second task's last step; the weights are put back."""
     found: dict[str, Any] = {}
     for scale in ("absolute", "relative"):
-        run = Run(Case(settings(damping_scale=scale, terms="fisher")), "fsdp", protected=False)
-        spoils = [False]
+        states = []
+        for spoils in (False, True):
+            run = Run(Case(settings(damping_scale=scale)), "fsdp")
+            run.train(0)
+            run.rwalk.consolidate()
+            run.train(1, stop=2)
+            if spoils:
+                weights = [parameter.detach().to_local().clone() for parameter in run.model.parameters()]
 
-        def spoil(optimizer, *_, spoils=spoils):
-            if spoils[0] and distributed.get_rank() == 1:
-                optimizer.param_groups[0]["params"][0].grad.to_local()[0, 0] = float("nan")
+                def spoil(optimizer, *_):
+                    if distributed.get_rank() == 1:
+                        optimizer.param_groups[0]["params"][0].grad.to_local()[0, 0] = float("nan")
 
-        run.optimizer.register_step_pre_hook(spoil)
-        run.rwalk = RWalk(run.model, run.optimizer, run.case.config)
-        run.train(0)
-        run.rwalk.consolidate()
-        before = run.rwalk.importances()
-        run.train(1, stop=2)
-        spoils[0] = True
-        run.train(1, start=2, stop=3)
-        found[scale] = refusal(run.rwalk.consolidate)
-        after = run.rwalk.importances()
-        found[f"{scale}: kept"] = all(torch.equal(before[name], value) for name, value in after.items())
+                run.rwalk.detach()
+                run.optimizer.register_step_pre_hook(spoil)
+                run.rwalk.attach()
+                run.train(1, start=2, stop=3)
+                with torch.no_grad():
+                    for parameter, value in zip(run.model.parameters(), weights, strict=True):
+                        parameter.detach().to_local().copy_(value)
+            run.rwalk.consolidate()
+            found[f"{scale}: counts"] = run.rwalk.steps, run.rwalk.skipped
+            states.append(run.rwalk.state_dict())
+        found[f"{scale}: same"] = all(
+            torch.equal(value, states[1]["parameters"][name][kind])
+            for name, values in states[0]["parameters"].items()
+            for kind, value in values.items()
+            if isinstance(value, torch.Tensor)
+        )
+        found[f"{scale}: steps"] = states[0]["steps"]
     return found
 
 

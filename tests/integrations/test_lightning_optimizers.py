@@ -25,6 +25,7 @@ def test_with_gradient_clipping_the_clipped_gradient_is_read(penalty):
     config = CONFIG.replace(penalty=penalty)
     plain, module, walk = Plain(), Module(PROBLEM), RWalkCallback(config)
     plain.clip, clipped = 0.05, []
+    plain.rwalk.detach()
     plain.rwalk = RWalk(plain.model, PROBLEM.optimizer(plain.model), config)
     for task in range(2):
         plain.train(task)

@@ -81,8 +81,8 @@ class RWalkConfig:
         penalty_factor: What :math:`\lambda` is multiplied by; some codes have one half.
         include: Glob patterns (``"encoder.*"``) of the parameter names to protect. Empty means all.
         exclude: Glob patterns of names to leave alone; wins over ``include``.
-        backend: ``"fused"``: one pass over memory for a step, in C compiled from the equations at the first step (about
-            a second, once a machine); for parameters on the CPU. ``"eager"``: torch's own operations, on any device.
+        backend: ``"fused"``: one pass over memory for a step, in C compiled at the first step (a few
+            seconds, once a machine); for parameters on the CPU. ``"eager"``: torch's own operations, on any device.
             ``"auto"``: fused where that works, else eager, with the reason logged once.
         state_dtype: ``"bfloat16"`` (or ``torch.bfloat16``) keeps all that tolerates it in half the memory: Fisher,
             scores, loss change and importances, but not the weights of past moments. ``"float32"``: nothing.

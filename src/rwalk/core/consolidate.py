@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rwalk.core import equations as F
 from rwalk.core.config import RWalkConfig
 from rwalk.core.eager import Tile, tile_size, tiles
-from rwalk.core.sharding import over_processes, over_replicas, replicated
+from rwalk.core.sharding import local, over_processes, over_replicas, replicated
 from rwalk.core.state import Bucket, Cohort, arithmetic
 from rwalk.errors import RWalkError
 
@@ -53,7 +53,7 @@ def freeze(buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, 
     for bucket in buckets:
         _build_importance(bucket, config, extents)
     for cohort in residents:
-        cohort.gather("anchor", cohort.weights())
+        cohort.gather("anchor", [local(entry.parameter) for entry in cohort.entries])
     if config.fisher_boundary == "reset":
         for bucket in buckets:
             bucket.require("fisher")[0].zero_()

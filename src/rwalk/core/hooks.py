@@ -55,6 +55,9 @@ class StepFollower(Protocol):
     def after_step(self, *, skipped: bool | Tensor = False) -> None:
         """The optimizer has stepped, or skipped the step, or raised."""
 
+    def protected(self) -> set[int]:
+        """The parameters that the optimizer moves and RWalk protects, by identity."""
+
     def detach(self) -> None:
         """Stop following the optimizer."""
 
@@ -91,7 +94,7 @@ class OptimizerHooks:
                 "another RWalk is attached to this optimizer: detach() it first (RWalk.release(optimizer) does, if it "
                 "is out of reach), or use one RWalk (one plugin) only"
             )
-        sharing = _sharing(optimizer)
+        sharing = _sharing(rwalk.protected())
         if sharing is not None:
             raise RWalkError(
                 f"another RWalk is attached to an optimizer ({type(sharing).__name__}) that holds some of the same "
@@ -213,7 +216,8 @@ def _watch_all_optimizers() -> None:
 def _refuse_unseen_step(optimizer: Optimizer, *_: Any) -> None:
     if not _FOLLOWED or _is_followed(optimizer):
         return
-    sharing = _sharing(optimizer, stepping=False)
+    moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    sharing = _sharing(moved, stepping=False)
     if sharing is not None:
         raise RWalkError(
             f"{type(optimizer).__name__} is about to move parameters that RWalk follows through another optimizer "
@@ -229,25 +233,24 @@ def _is_followed(optimizer: Optimizer) -> bool:
     return any(_is_followed(value) for value in vars(optimizer).values() if isinstance(value, Optimizer))
 
 
-def _sharing(optimizer: Optimizer, *, stepping: bool = True) -> Optimizer | None:
-    """Another optimizer that is followed and holds some of the same parameters.
+def _sharing(parameters: set[int], *, stepping: bool = True) -> Optimizer | None:
+    """An optimizer whose RWalk protects some of these parameters.
 
     Args:
-        optimizer: Which.
-        stepping: Count those that are in the middle of a step too.
+        parameters: By identity.
+        stepping: Count one that is in the middle of a step too.
     """
-    if next(_candidates(optimizer, stepping), None) is None:
+    if next(_candidates(parameters, stepping), None) is None:
         return None
     gc.collect()  # an RWalk that was dropped with its optimizer lives on until then, and minds no longer
-    return next(_candidates(optimizer, stepping), None)
+    return next(_candidates(parameters, stepping), None)
 
 
-def _candidates(optimizer: Optimizer, stepping: bool) -> Iterator[Optimizer]:
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+def _candidates(parameters: set[int], stepping: bool) -> Iterator[Optimizer]:
     for followed in list(_FOLLOWED):
         follower = _follower_of(followed)
-        shares = any(id(p) in held for group in followed.param_groups for p in group["params"])
-        if shares and follower is not None and (stepping or not follower.is_stepping()):
+        shares = follower is not None and parameters & follower.rwalk.protected()
+        if follower is not None and shares and (stepping or not follower.is_stepping()):
             yield followed
 
 

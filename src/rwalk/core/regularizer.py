@@ -118,8 +118,7 @@ class RWalk:
             raise RWalkError("before_step() called twice: after_step() must follow each optimizer step")
         held, self._held = held and self._held, False
         if tracker.has_changed():
-            steps.settle()
-            tracker.match()
+            self._match()
         entries, gradients, ready = tracker.with_gradient()
         if not ready:
             steps.make_room(entries)
@@ -138,7 +137,7 @@ class RWalk:
         for cohort, keeping in zip(cohorts, keepings, strict=True):
             try:
                 voids.append(backend_of(cohort.bucket, config.backend).step(cohort, config, due.get(cohort), keeping))
-            except BaseException:
+            except RWalkError:  # before it has touched anything
                 steps.bring_in(due)
                 raise
             due.pop(cohort, None)
@@ -180,7 +179,8 @@ class RWalk:
         """Bring the last step into the state, the weights being where they are.
 
         It is called by all that shows the state. Call it before you replace weights other than by
-        ``load_state_dict``. Settled now or when the next gradient comes, the state has the same bits.
+        ``load_state_dict``. Settled now or when the next gradient comes, the state has the same bits, if nothing moves
+        the weights in between.
         """
         self._steps.settle()
 
@@ -193,7 +193,7 @@ class RWalk:
         """
         self.settle()
         if self._tracker.has_changed():
-            self._tracker.match()
+            self._match()
         self._steps.make_room()
         if not self._steps.window_is_open:
             self._steps.open_window()
@@ -262,21 +262,21 @@ class RWalk:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps seen so far, of those that count."""
+        """Optimizer steps seen so far, of those that count, as far as is known of the last one."""
         taken = self._steps.pending is not None and not self._steps.begun
         return self._steps.steps + int(taken)
 
     @property
     def task_steps(self) -> int:
-        """Those of this task. Asking settles the last step."""
-        self.settle()
-        return self._steps.task_steps
+        """Those of this task."""
+        return self._steps.task_steps + self.steps - self._steps.steps
 
     @property
     def window_steps(self) -> int:
-        """Those of the open window. Asking settles the last step."""
-        self.settle()
-        return self._steps.window_steps
+        """Those of the open window."""
+        taken = self.steps - self._steps.steps
+        closes = taken and self._steps.closes_window(1)
+        return 0 if closes else self._steps.window_steps + taken
 
     @property
     def skipped(self) -> int:
@@ -411,11 +411,8 @@ class RWalk:
         if base is not self.optimizer or chosen is not self.model:
             self.settle()
             self._tracker.follow(chosen, base)
-            if chosen is not self.model:
-                for handle in self._loading:
-                    handle.remove()
-                self._loading = watch_loading(chosen, self._weights_replaced)
             self.model, self.optimizer = chosen, base
+            self._watch()
 
     def detach(self) -> None:
         """Stop following the optimizer; all state stays, but for a step that was begun and never ended.
@@ -429,6 +426,12 @@ class RWalk:
         self._hooks = None
         self._end_begun()
         self.settle()
+
+    def protected(self) -> set[int]:
+        """The parameters that the optimizer moves and this RWalk protects, by identity."""
+        if self._tracker.has_changed():
+            self._match()
+        return {id(entry.parameter) for entry in self._tracker.moved}
 
     @staticmethod
     def release(optimizer: Optimizer) -> bool:
@@ -536,12 +539,24 @@ class RWalk:
         bad = [entry.name for entry, found in zip(entries, gradients, strict=True) if not bool(found.isfinite().all())]
         what = f"the gradient of {bad[0]!r} is not finite" if bad else "a gradient's square is not finite"
         if raises:
-            self._steps.pending, self._steps.begun = None, False
+            self._steps.drop(None)
+            self._steps.begun = False
             raise RWalkError(
                 f"{what}: this step leaves no trace in RWalk's state. Clear the gradients before the next one; "
                 "nonfinite='skip' leaves such steps out without stopping"
             )
         self._steps.drop(f"does not count, because {what}")
+
+    def _match(self) -> None:
+        """The optimizer holds other parameters now, and the model may have other modules."""
+        self.settle()
+        self._tracker.match()
+        self._watch()
+
+    def _watch(self) -> None:
+        for handle in self._loading:
+            handle.remove()
+        self._loading = watch_loading(self.model, self._weights_replaced)
 
     @torch.no_grad()
     def _make_room(self) -> None:

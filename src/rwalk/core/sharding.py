@@ -1,7 +1,7 @@
 """Parameters of which every process holds a shard (``DTensor``, as FSDP2 makes them), and what needs all shards.
 
-Each process keeps the state of its own shards beside them. Steps need nothing from other processes; a task's end needs
-a few numbers, and a state that is saved needs the shards put together.
+Each process keeps the state of its own shards beside them. A step needs one number from the others, whether it counts;
+a task's end needs a few, and a state that is saved needs the shards put together.
 """
 
 from __future__ import annotations

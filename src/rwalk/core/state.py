@@ -1,10 +1,10 @@
 """Where RWalk's state lies: one flat tensor per quantity for all parameters that share a device and a dtype.
 
 The mathematics is elementwise, so it never needs to know where one parameter ends and the next begins. A bucket holds
-``fisher`` and ``score``; of the pending step ``gradient`` (of the plain loss, unscaled) and ``before`` (the weights it was
-taken at); of the open window ``loss_change`` and ``window_start`` (in compact state ``displacement``), none of them where
-every step is a window; after the first task ``importance`` and ``anchor``. Where settings ask for them, ``task_score``
-(this task's, apart from the averaged one) and ``window_fisher`` (as the window began).
+``fisher`` and ``score``; of the pending step ``gradient`` (of the plain loss, unscaled) and ``before`` (the weights it
+was taken at); of the open window ``loss_change`` and ``window_start`` (in compact state ``displacement``), none of them
+where every step is a window; after the first task ``importance`` and ``anchor``. Where settings ask for them,
+``task_score`` (this task's, apart from the averaged one) and ``window_fisher`` (as the window began).
 """
 
 from __future__ import annotations

@@ -100,7 +100,8 @@ class Steps:
         skipped: Steps that began and do not count.
         pending: The step that is not in the state yet.
         begun: Whether it has begun and not ended.
-        window_is_open: Whether the window's start is known.
+        window_is_open: Whether the window's start is known: from its first gradient on, and where the last window has
+            closed in the same pass; but not once weights may have moved before a first gradient.
     """
 
     def __init__(self, tracker: Tracker) -> None:
@@ -141,8 +142,7 @@ class Steps:
         self.steps += 1
         self.task_steps += 1
         self.window_steps += 1
-        counted = self.steps if config.window_phase == "run" else self.window_steps
-        closes = config.delta_t is not None and counted % config.delta_t == 0
+        closes = self.closes_window()
         relative = closes and config.damping_scale == "relative"
         damping = config.damping_value if closes else 0.0
         due = {}
@@ -156,6 +156,12 @@ class Steps:
         if closes:
             self.close_window(tracker.resident(but=pending.entries if due else ()))
         return due
+
+    def closes_window(self, more: int = 0) -> bool:
+        """Whether the window is full, so many more steps having been taken."""
+        config = self._tracker.config
+        counted = self.steps if config.window_phase == "run" else self.window_steps
+        return config.delta_t is not None and (counted + more) % config.delta_t == 0
 
     def bring_in(self, due: dict[Cohort, Settling]) -> None:
         """Bring steps that were taken up into the state, in a pass of their own."""
@@ -199,6 +205,8 @@ class Steps:
             for quantity in bucket.flat.keys() & {"loss_change", "displacement"}:
                 bucket.flat[quantity].zero_()
         self.window_steps, self.window_is_open = 0, False
+        for entry in self._tracker.entries:
+            entry.left_at = None
         if not self.begun:
             self.pending = None
         elif self.pending is not None:
@@ -207,11 +215,11 @@ class Steps:
                 for cohort in self._tracker.cohorts(self.pending.entries):
                     cohort.gather("window_start", cohort.views("before"))
 
-    def drop(self, why: str) -> None:
-        """The pending step does not count."""
+    def drop(self, why: str | None) -> None:
+        """The pending step does not count; ``why`` is told once."""
         self.pending = None
         self.skipped += 1
-        if "skipped" not in self._told:
+        if why is not None and "skipped" not in self._told:
             self._told.add("skipped")
             log.warning("a step %s: it leaves no trace in RWalk's state (RWalk.skipped counts such steps)", why)
 

@@ -133,8 +133,12 @@ class Tracker:
         by_name = {entry.name: entry for entry in self.entries}
         by_parameter = {id(entry.parameter): entry for entry in self.entries}
         found: dict[Tracked, None] = {}
-        for name, parameter in named.items():
-            entry = by_parameter.get(id(parameter)) or by_name.get(name)
+        for name, present in named.items():
+            entry = by_parameter.get(id(present)) or by_name.get(name)
+            stays = entry is not None and id(entry.parameter) in group_of and id(present) not in group_of
+            parameter = (
+                entry.parameter if entry is not None and stays else present
+            )  # if it stays though the model has another, check() tells
             has_state = entry is not None and entry.placement is not None
             group = group_of.get(id(parameter)) if has_state or _selects(self.config, name) else None
             if entry is None and group is not None:
@@ -161,7 +165,6 @@ class Tracker:
         present = _named(self.model)
         if any(present.get(entry.name) is not entry.parameter for entry in self.entries):
             self.match()
-        group_of = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         for entry in self.entries:
             if entry.name not in present:
                 raise RWalkError(
@@ -169,7 +172,7 @@ class Tracker:
                     "another name: a parametrization such as weight_norm puts others in its place. Put it back, or "
                     "start a new RWalk"
                 )
-            if id(present[entry.name]) not in group_of and entry.group is not None:
+            if present[entry.name] is not entry.parameter:
                 raise RWalkError(
                     f"{entry.name!r} of the model is no longer the parameter that the optimizer moves: it was replaced "
                     "after the optimizer was built (fully_shard does that, and assigning a new module). Wrap the model "
@@ -301,7 +304,8 @@ class Tracker:
 
     def peaks(self, quantity: str) -> dict[Tracked, float]:
         """The largest element of a quantity, for each parameter that has state (and elements)."""
-        return {e: float(b.view(e, quantity).max()) for b in self.buckets for e in b.starts if e.parameter.numel()}
+        views = {entry: bucket.view(entry, quantity) for bucket in self.buckets for entry in bucket.starts}
+        return {entry: float(view.max()) for entry, view in views.items() if view.numel()}
 
     def _move(self, entry: Tracked, parameter: nn.Parameter, group: int | None) -> None:
         """The parameter leaves the optimizer, returns, or another takes its place: jumps are no part of the walk."""
