@@ -139,7 +139,8 @@ class OptimizerHooks:
             self.rwalk.before_step(grad_scale=getattr(optimizer, "grad_scale", None))
             self._read = self._gradients()
             return None
-        self.rwalk.hold_weights()
+        if not _runs_its_closure_first(optimizer):
+            self.rwalk.hold_weights()
         wrapped = self._closure = self._reading_after(closure)
         return (
             tuple(wrapped if arg is closure else arg for arg in args),
@@ -189,6 +190,11 @@ class OptimizerHooks:
         self._read = self._closure = self._caller = None
         found_inf = getattr(optimizer, "found_inf", None)
         self.rwalk.after_step(skipped=False if found_inf is None else found_inf)
+
+
+def _runs_its_closure_first(optimizer: Optimizer) -> bool:
+    """Whether the step is one of torch's own, which touch no weight before their closure has run."""
+    return type(optimizer).step.__module__.startswith("torch.optim.")
 
 
 def _is_running(frame: FrameType | None) -> bool:

@@ -122,6 +122,8 @@ class RWalk:
         entries, gradients, ready = tracker.with_gradient()
         if not ready:
             steps.make_room(entries)
+
+        # The last step led to where the weights are now: what it brings in (Eq. 6 and 7), in the same pass if it can.
         due = {} if held else steps.take_up()
         cohorts = tracker.cohorts(entries)
         if due.keys() != set(cohorts):  # a layer came or went
@@ -129,6 +131,8 @@ class RWalk:
             due = {}
         if not steps.window_is_open:
             steps.open_window()
+
+        # This step is pending from now on: its gradient and weights are kept, and the penalty's gradient joins (Eq. 8).
         penalised = bool(steps.tasks and config.ewc_lambda) and config.penalty == "gradient"
         if penalised:
             self._check_strength()
@@ -146,6 +150,8 @@ class RWalk:
                 original.copy_(copy)
         pending.doubt(voids, cohorts)
         steps.pending, steps.begun = pending, True
+
+        # Without a finite gradient it will not count.
         scaled = grad_scale is not None or getattr(self.optimizer, "found_inf", None) is not None
         raises = config.nonfinite == "raise" and not scaled  # a GradScaler skips such steps by itself
         if pending.is_void or (raises and not pending.counts()):
