@@ -85,8 +85,8 @@ INLINE S proximal_step(S importance, S theta, S anchor, double strength, double 
 #define AT(k) noise((uint32_t)(call->offset[p] + first + i), (uint32_t)call->seed * 4 + (k))
 
 /* Bring the pending step in (its gradient and weights are kept), then keep the one about to be taken. */
-INLINE int walk(const Call *call, int64_t p, int64_t first, int64_t n, const int window, const int pends,
-                const int updates, const int keeps, const int penalised, const int weighs, const int scaled) {
+INLINE int settle_and_keep(const Call *call, int64_t p, int64_t first, int64_t n, const int window, const int pends,
+                           const int updates, const int keeps, const int penalised, const int weighs, const int scaled) {
   const P *restrict theta = (const P *)(intptr_t)call->theta[p] + first;
   P *restrict grad = (P *)(intptr_t)call->grad[p] + first;
   FLAT(Q, gradient, GRADIENT);
@@ -159,7 +159,8 @@ INLINE void close_window(const Call *call, int64_t p, int64_t first, int64_t n, 
   }
 }
 
-#define GO(w, pe, u, k, q, h, s) return walk(call, p, first, n, w, pe, u, k, q, h, s)
+/* Flags: window; pends, updates, keeps, penalised, weighs, scaled. */
+#define GO(w, pe, u, k, q, h, s) return settle_and_keep(call, p, first, n, w, pe, u, k, q, h, s)
 #define PENDING(w) \
   if (window == w) { \
     if (!keeps) { if (updates) GO(w, 1, 1, 0, 0, 0, 0); GO(w, 1, 0, 0, 0, 0, 0); } \
