@@ -377,3 +377,20 @@ def test_a_step_in_mid_window_takes_few_calls(backend):
     mine = [file for file in calls if "/rwalk/" in file]
     assert len(mine) <= {"fused": 45, "eager": 100}[backend]
     assert len(set(mine)) <= {"fused": 7, "eager": 9}[backend]
+
+
+@both
+def test_a_parameter_that_joins_has_no_part_in_the_window_before(backend):
+    found = []
+    for looks in (False, True):
+        model = nn.ParameterDict({name: nn.Parameter(torch.ones(1).double()) for name in "ab"})
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        rwalk = RWalk(model, optimizer, RWalkConfig(delta_t=1, damping_scale="relative", backend=backend))
+        for gradients in ({"a": 0.5}, {"a": -0.6, "b": 0.2}, {"b": 0.1}):
+            for name, parameter in model.items():
+                parameter.grad = torch.full_like(parameter, gradients[name]) if name in gradients else None
+            optimizer.step()
+            if looks:
+                rwalk.settle()
+        found.append(rwalk.state_dict())
+    assert_same_state(*found)

@@ -121,6 +121,8 @@ class RWalk:
             self._match()
         entries, gradients, ready = tracker.with_gradient()
         if not ready:
+            if not held and any(entry.placement is None for entry in entries):
+                steps.settle()  # whose window knows nothing of those that join
             steps.make_room(entries)
 
         # The last step led to where the weights are now: what it brings in (Eq. 6 and 7), in the same pass if it can.
