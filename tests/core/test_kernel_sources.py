@@ -35,7 +35,7 @@ def kernel_values(dtype, config, gradient, before, importance, anchor, theta):
     """One step of one parameter in C, with everything in it: what it makes of these numbers."""
     model = nn.ParameterDict({"p": nn.Parameter(torch.zeros_like(before))})
     config = config.replace(backend="fused", delta_t=1)
-    rwalk = RWalk(model, torch.optim.SGD(model.parameters(), lr=0.0), config, attach=False)
+    rwalk = RWalk(model, torch.optim.SGD(model.parameters(), lr=0.3), config, attach=False)
     for task in range(2):
         model["p"].grad = torch.ones_like(before)
         rwalk.before_step()
@@ -78,10 +78,4 @@ def test_each_equation_in_c_is_the_one_in_python(dtype):
     torch.testing.assert_close(score, scored, rtol=10 * BOUNDS[dtype], atol=BOUNDS[dtype])
     torch.testing.assert_close(pulled, gradient + F.penalty_gradient(importance, before, anchor, 0.7), **near)
     _, proximal, _, _ = kernel_values(dtype, config.replace(penalty="proximal"), *given)
-    torch.testing.assert_close(proximal, F.proximal_step(importance, theta, anchor, 0.7, 0.0), **near)
-
-
-def test_the_comparison_can_fail():
-    source = program(SUPPORTED[0])
-    for equation in ("(1.0 - alpha)", "change + gradient * decrease", "factor + damping", "2.0 * strength"):
-        assert equation in source
+    torch.testing.assert_close(proximal, F.proximal_step(importance, theta, anchor, 0.7, 0.3), **near)
