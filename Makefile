@@ -7,7 +7,7 @@ PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test asan check peers test-peers bench bench-check beside-avalanche clean
+.PHONY: install demo test asan check peers test-peers bench bench-check beside-avalanche gpu-check clean
 
 install: $(STAMP)
 
@@ -68,6 +68,11 @@ bench: peers install
 beside-avalanche: peers
 	$(PEERS)/bin/python -m benchmarks.beside_avalanche --runs runs/beside-avalanche \
 	  --json benchmarks/results/beside_avalanche.json
+
+# On a machine with a CUDA GPU: its own torch and Triton, nothing installed, no network; less than eight minutes.
+gpu-check:
+	PYTHONPATH=src:. $(PYTHON) -m benchmarks.gpu --json benchmarks/results/gpu.json
+	PYTHONPATH=src:. $(PYTHON) -m benchmarks.gpu_page
 
 bench-check: peers
 	$(PEERS)/bin/python -m benchmarks.check

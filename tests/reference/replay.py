@@ -15,7 +15,7 @@ Outcome = dict[str, list[Tensor]]
 
 def record(outcome: Outcome, kind: str, values: dict[str, Tensor]) -> None:
     """Add one flat float64 tensor of all values, in the names' order."""
-    flat = [values[name].detach().double().flatten() for name in sorted(values)]
+    flat = [values[name].detach().cpu().double().flatten() for name in sorted(values)]
     outcome.setdefault(kind, []).append(torch.cat(flat) if flat else torch.zeros(0, dtype=torch.float64))
 
 
@@ -84,7 +84,7 @@ def train(
         for step in range(steps):
             for index, p in enumerate(listed):
                 drawn = torch.randn(p.shape, generator=random, dtype=torch.float64).mul(scale or 1.0)
-                p.grad = None if absent(step, index) else lay_out(drawn.to(p.dtype))
+                p.grad = None if absent(step, index) else lay_out(drawn.to(p))
             rwalk.before_step(grad_scale=scale)
             record(outcome, "gradient", gradients(model))
             for p in listed:

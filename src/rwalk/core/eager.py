@@ -75,8 +75,21 @@ class Eager:
         sums = [_distance(tile, config, _moved(tile, config, weights)).sum() for tile in tiles(cohort)]
         return torch.stack(sums).sum() if sums else torch.zeros(())
 
-    def pull(self, cohort: Cohort, config: RWalkConfig, rates: Sequence[float | Tensor]) -> None:
-        """Take the penalty's proximal step on the weights; ``rates`` are the parameters' learning rates."""
+    def pull(
+        self, cohort: Cohort, config: RWalkConfig, rates: Sequence[float | Tensor], void: Tensor | None = None
+    ) -> None:
+        """Take the penalty's proximal step on the weights.
+
+        Args:
+            cohort: Whose.
+            config: For the strength.
+            rates: The parameters' learning rates.
+            void: One element; if it is not 0, nothing moves. It is not waited for.
+        """
+        if void is not None:
+            goes = void.reshape(()) == 0
+            there = {id(rate): rate * goes for rate in rates}
+            rates = [there[id(rate)] for rate in rates]
         weights = cohort.weights()
         for tile in tiles(cohort):
             pulled, importance, anchor = room(tile), tile.load("importance"), tile.flat("anchor")

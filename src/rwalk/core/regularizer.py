@@ -125,6 +125,13 @@ class RWalk:
                 steps.settle()  # whose window knows nothing of those that join
             steps.make_room(entries)
 
+        penalised = bool(steps.tasks and config.ewc_lambda) and config.penalty == "gradient"
+        if penalised:
+            self._check_strength()
+        how = {"weights": not held, "scale": grad_scale, "penalised": penalised}
+        if tracker.is_elsewhere and self._step_ahead(entries, gradients, **how):
+            return
+
         # The last step led to where the weights are now: what it brings in (Eq. 6 and 7), in the same pass if it can.
         due = {} if held else steps.take_up()
         cohorts = tracker.cohorts(entries)
@@ -135,11 +142,8 @@ class RWalk:
             steps.open_window()
 
         # This step is pending from now on: its gradient and weights are kept, and the penalty's gradient joins (Eq. 8).
-        penalised = bool(steps.tasks and config.ewc_lambda) and config.penalty == "gradient"
-        if penalised:
-            self._check_strength()
         pending, voids = Pending(entries), []
-        keepings = _keepings(cohorts, entries, gradients, weights=not held, scale=grad_scale, penalised=penalised)
+        keepings = _keepings(cohorts, entries, gradients, **how)
         for cohort, keeping in zip(cohorts, keepings, strict=True):
             try:
                 voids.append(backend_of(cohort.bucket, config.backend).step(cohort, config, due.get(cohort), keeping))
@@ -147,9 +151,7 @@ class RWalk:
                 steps.bring_in(due)
                 raise
             due.pop(cohort, None)
-        for keeping in keepings if penalised else ():
-            for original, copy in keeping.staged:
-                original.copy_(copy)
+        _unstage(keepings)
         pending.doubt(voids, cohorts)
         steps.pending, steps.begun = pending, True
 
@@ -158,6 +160,8 @@ class RWalk:
         raises = config.nonfinite == "raise" and not scaled  # a GradScaler skips such steps by itself
         if pending.is_void or (raises and not pending.counts()):
             self._refuse_gradient(entries, gradients, raises=raises)
+        elif tracker.is_elsewhere:
+            steps.let_device_count(cohorts, penalised=penalised)
 
     @torch.no_grad()
     def after_step(self, *, skipped: bool | Tensor = False) -> None:
@@ -176,7 +180,11 @@ class RWalk:
         steps.begun = False
         if steps.pending is None:
             return
-        steps.pending.doubt([skipped])
+        if isinstance(skipped, Tensor) and steps.ahead.hears(skipped):
+            steps.ahead.doubt(skipped)
+        elif skipped is not False:
+            steps.ahead.end(steps)
+            steps.pending.doubt([skipped])
         if steps.pending.is_void:
             steps.drop("was skipped by the optimizer, or raised")
         elif steps.tasks and self._tracker.config.penalty == "proximal" and self._tracker.config.ewc_lambda:
@@ -270,14 +278,19 @@ class RWalk:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps seen so far, of those that count, as far as is known of the last one."""
-        taken = self._steps.pending is not None and not self._steps.begun
-        return self._steps.steps + int(taken)
+        """Optimizer steps seen so far, of those that count, as far as is known of the last one.
+
+        Where a GPU counts them, this waits for it; so do the other counters.
+        """
+        self._steps.look()
+        pending = self._steps.pending
+        return self._steps.steps + int(pending is not None and not pending.is_void and not self._steps.begun)
 
     @property
     def task_steps(self) -> int:
         """Those of this task."""
-        return self._steps.task_steps + self.steps - self._steps.steps
+        taken = self.steps - self._steps.steps
+        return self._steps.task_steps + taken
 
     @property
     def window_steps(self) -> int:
@@ -289,7 +302,9 @@ class RWalk:
     @property
     def skipped(self) -> int:
         """Steps that this object has seen and that do not count: skipped, raised, or without a finite gradient."""
-        return self._steps.skipped
+        self._steps.look()
+        pending = self._steps.pending
+        return self._steps.skipped + int(pending is not None and pending.is_void and not self._steps.begun)
 
     @property
     def config(self) -> RWalkConfig:
@@ -534,14 +549,27 @@ class RWalk:
 
     # --- its parts ----------------------------------------------------------------------------------------------------
 
+    def _step_ahead(self, entries: list[Tracked], gradients: list[Tensor], **how: Any) -> bool:
+        """The same as in ``before_step``, decided by the device; whether it can."""
+        steps = self._steps
+        if steps.ahead.leads and how["weights"]:
+            cohorts = self._tracker.cohorts(entries)
+            keepings = _keepings(cohorts, entries, gradients, **how)
+            if steps.ahead.can_go_on(cohorts, self.config, keepings):
+                steps.ahead.step(keepings)
+                steps.pending, steps.begun = Pending(entries), True
+                _unstage(keepings)
+                return True
+        steps.refuse_capture()
+        steps.ahead.end(steps)
+        return False
+
     def _pull(self, entries: list[Tracked], skipped: bool | Tensor) -> None:
         """Take the penalty's proximal step, with each group's learning rate."""
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        if isinstance(skipped, Tensor) and skipped.device.type != "cpu":  # nothing, if it was
-            rates = [rate * (skipped.reshape(()) == 0) for rate in rates]
+        rates, void = [group["lr"] for group in self.optimizer.param_groups], self._steps.void(skipped)
         for cohort in self._tracker.cohorts(entries):
             backend = backend_of(cohort.bucket, self.config.backend)
-            backend.pull(cohort, self.config, [rates[entry.group or 0] for entry in cohort.entries])
+            backend.pull(cohort, self.config, [rates[entry.group or 0] for entry in cohort.entries], void)
 
     def _refuse_gradient(self, entries: list[Tracked], gradients: list[Tensor], *, raises: bool) -> None:
         bad = [entry.name for entry, found in zip(entries, gradients, strict=True) if not bool(found.isfinite().all())]
@@ -630,6 +658,13 @@ def _keepings(cohorts: list[Cohort], entries: list[Tracked], gradients: list[Ten
         Keeping([of[e] for e in cohort.entries], staged=() if index else staged, **how)
         for index, cohort in enumerate(cohorts)
     ]
+
+
+def _unstage(keepings: list[Keeping]) -> None:
+    """Bring penalised copies of gradients back to where the optimizer reads them."""
+    for keeping in keepings:
+        for original, copy in keeping.staged if keeping.penalised else ():
+            original.copy_(copy)
 
 
 def _check_config(config: object) -> None:

@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from rwalk.core.ahead import Ahead, can_lead
 from rwalk.core.native import backend_of
+from rwalk.core.native.argument import is_capturing
 from rwalk.core.sharding import begin_worst, over_processes, weights_in_sums
 from rwalk.core.state import Cohort, Settling, Tracked, arithmetic
 from rwalk.core.tracking import Tracker
+from rwalk.errors import RWalkError
 
 __all__ = ["Pending", "Steps"]
 
@@ -38,6 +41,7 @@ class Pending:
         self.entries = entries
         self.grown = [entry for entry in entries if entry.fresh is not None]
         self.is_void = False  # as far as is known
+        self.voids: list[Tensor] = []  # what a device has to say, 1 if it does not count
         self._answers: list[Callable[[], bool]] = []
 
     def doubt(self, voids: Iterable[bool | Tensor], cohorts: Sequence[Cohort] = ()) -> None:
@@ -61,7 +65,12 @@ class Pending:
                 return
             work.wait()
             late = [worst != 0]
+        self.voids += late
         self._answers.extend(map(_arriving, late))
+
+    def decide(self, is_void: bool) -> None:
+        """The device has told whether it counts."""
+        self.is_void, self.voids, self._answers = is_void, [], []
 
     def counts(self) -> bool:
         """Whether the step counts, waiting for the answers."""
@@ -109,20 +118,78 @@ class Steps:
         self.tasks = self.steps = self.task_steps = self.window_steps = self.skipped = 0
         self.pending: Pending | None = None
         self.begun = self.window_is_open = False
+        self.ahead = Ahead()
         self._told: set[str] = set()
 
     def settle(self) -> None:
         """Bring the pending step into the state, the weights being where it led."""
         if self.begun:
             return
+        self.ahead.end(self)
         if self.pending is not None:
             self.make_room()
             self.bring_in(self.take_up())
         self.window_is_open = self.window_steps > 0
+        self.ahead.resume(self)
 
     def make_room(self, joining: Sequence[Tracked] = ()) -> None:
         """Match the state with the parameters' present shapes, devices and dtypes."""
-        self._tracker.make_room(joining, before=self._start_grown)
+        self._tracker.make_room(joining, before=self._before_other_layout)
+
+    def look(self) -> None:
+        """Wait for what devices have to say of the last step, and of others if they count by themselves."""
+        if self.ahead.leads:
+            self.ahead.look(self)
+        elif self.pending is not None and not self.begun:
+            self.pending.counts()
+
+    def refuse_capture(self) -> None:
+        """A step that the host has to decide cannot be captured.
+
+        Raises:
+            RWalkError: A CUDA graph is being captured.
+        """
+        if any(is_capturing(bucket.device) for bucket in self._tracker.buckets):
+            raise RWalkError(
+                "this step cannot be captured in a CUDA graph: RWalk's device counts steps by itself only once every "
+                "parameter's Fisher has had its first updates, without damping_scale='relative' and "
+                "nonfinite='raise', with fused kernels and whole parameters on one device. Take three steps more "
+                "before the capture, or leave the optimizer's step out of it"
+            )
+
+    def void(self, skipped: bool | Tensor) -> Tensor | None:
+        """What devices have to say of whether the pending step counts: not 0 if it does not; None if nothing."""
+        if self.ahead.leads:
+            return self.ahead.void
+        voids = [] if self.pending is None else list(self.pending.voids)
+        if isinstance(skipped, Tensor) and not voids:
+            voids.append(skipped.reshape(()) != 0)
+        return torch.stack(voids).any() if voids else None
+
+    def let_device_count(self, cohorts: list[Cohort], *, penalised: bool) -> None:
+        """From this step on, which has begun, if it can."""
+        config, pending = self._tracker.config, self.pending
+        if pending is not None and not pending.grown and can_lead(cohorts, config):
+            self.ahead.begin(self, cohorts, config, penalised=penalised)
+
+    def take_over(
+        self, counted: dict[str, int], members: list[Tracked], *, pending: bool, is_void: bool, is_open: bool
+    ) -> None:
+        """Go on from what a device has counted."""
+        if counted["skipped"] > self.skipped:
+            self._tell_skipped(NOT_FINITE)
+        vars(self).update(counted)
+        self.window_is_open = is_open
+        if not pending:
+            self.pending = None
+            return
+        if self.pending is None:  # replayed
+            self.pending = Pending(members)
+        self.pending.decide(is_void)
+
+    def resident(self, but: Sequence[Tracked] = ()) -> list[Cohort]:
+        """All parameters that have state, but for some."""
+        return self._tracker.resident(but)
 
     def take_up(self) -> dict[Cohort, Settling]:
         """Count the pending step, if it counts, and close its window where it does not close with it.
@@ -201,6 +268,11 @@ class Steps:
 
     def drop_window(self) -> None:
         """Forget what the open window has gathered; and the pending step, unless it has only begun."""
+        self.ahead.end(self)
+        self._drop_window()
+        self.ahead.resume(self)
+
+    def _drop_window(self) -> None:
         for bucket in self._tracker.buckets:
             for quantity in bucket.flat.keys() & {"loss_change", "displacement"}:
                 bucket.flat[quantity].zero_()
@@ -219,16 +291,22 @@ class Steps:
         """The pending step does not count; ``why`` is told once."""
         self.pending = None
         self.skipped += 1
-        if why is not None and "skipped" not in self._told:
+        if why is not None:
+            self._tell_skipped(why)
+
+    def _tell_skipped(self, why: str) -> None:
+        if "skipped" not in self._told:
             self._told.add("skipped")
             log.warning("a step %s: it leaves no trace in RWalk's state (RWalk.skipped counts such steps)", why)
 
     def drop_for_other_weights(self) -> None:
         """The weights were replaced: no step has led there."""
+        self.ahead.end(self)
         if self.pending is None and not self.window_steps:
             return
         self.pending = None
-        self.drop_window()
+        self._drop_window()
+        self.ahead.resume(self)
         if "replaced" not in self._told:
             self._told.add("replaced")
             log.info("weights were replaced (load_state_dict): RWalk drops its last step and the open window")
@@ -237,12 +315,14 @@ class Steps:
         """Another task has ended."""
         self.tasks += 1
         self.task_steps = 0
+        self.ahead.outdate()
         if self._tracker.config.unfinished != "carry":
             self.drop_window()
         self._tracker.forget_cohorts()
 
     def start_over(self, counters: dict[str, int]) -> None:
         """Go on from a state that was loaded."""
+        self.ahead.outdate()
         vars(self).update(counters)
         self.pending, self.begun, self.window_is_open = None, False, self.window_steps > 0
 
@@ -266,6 +346,11 @@ class Steps:
         if steady:
             cohort.prepared["rates"] = (alpha, rates)
         return rates
+
+    def _before_other_layout(self) -> None:
+        self.ahead.end(self)
+        self.ahead.outdate()
+        self._start_grown()
 
     def _start_grown(self) -> None:
         """Elements that joined by growth have had their first gradient, g: their average starts from g², and stays."""

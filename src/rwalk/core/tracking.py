@@ -45,6 +45,11 @@ def canonical_name(name: str) -> str:
     return ".".join(part for part in parts if part not in WRAPPERS[1:])
 
 
+def is_accelerator(device: torch.device) -> bool:
+    """Whether what runs there goes on beside the host."""
+    return device.type != "cpu"
+
+
 def selected_parameters(model: nn.Module, config: RWalkConfig) -> dict[str, nn.Parameter]:
     """The model's parameters that ``include`` and ``exclude`` leave, by canonical name.
 
@@ -88,6 +93,7 @@ class Tracker:
         entries: The parameters that the optimizer moves or that have state, in the model's order.
         moved: Those of them that the optimizer moves now.
         buckets: Their state.
+        is_elsewhere: Whether some of it is on another device than the CPU.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, config: RWalkConfig) -> None:
@@ -98,6 +104,7 @@ class Tracker:
         self._signature: list[list[int]] = []
         self._checked = False
         self._cohorts: tuple[list[Tracked], list[Cohort]] = ([], [])
+        self.is_elsewhere = False
         self.match()
         if not self.moved:
             raise RWalkError(
@@ -212,7 +219,7 @@ class Tracker:
             plain = type(gradient) is Tensor and type(parameter) in ORDINARY
             if not plain or (gradient.shape, gradient.device, gradient.dtype) != seen:
                 gradient = _fitting(entry, gradient)
-            elif gradient.layout is not torch.strided or gradient.is_complex():
+            elif entry.placement is None or gradient.layout is not torch.strided:
                 _check_gradient(entry.name, parameter, gradient)
             entries.append(entry)
             gradients.append(gradient)
@@ -283,6 +290,7 @@ class Tracker:
         needed = {e: e.placement for bucket in self.buckets for e in bucket.starts if e.placement is not None}
         self.buckets = arrange(self.buckets, {**needed, **placements}, compact=self.config.state_dtype == "bfloat16")
         self._cohorts = ([], [])
+        self.is_elsewhere = any(is_accelerator(bucket.device) for bucket in self.buckets)
         remembered = ["window_start"] if self.config.window == "start" else []
         remembered += ["anchor"] if any("anchor" in bucket.flat for bucket in self.buckets) else []
         for entry, placement in placements.items():
@@ -341,7 +349,7 @@ class Tracker:
     def replace_state(self, other: Tracker) -> None:
         """Go on with what another tracker of the same model and optimizer holds."""
         self.entries, self.moved, self.buckets = other.entries, other.moved, other.buckets
-        self._cohorts, self._checked = ([], []), False
+        self._cohorts, self._checked, self.is_elsewhere = ([], []), False, other.is_elsewhere
 
     def _check_source(self, name: str, parameter: Tensor) -> None:
         if self.config.fisher_source == "loader" and is_sharded(parameter):

@@ -6,7 +6,7 @@ import logging
 
 from rwalk.core.config import BackendName
 from rwalk.core.eager import Eager
-from rwalk.core.native.fused import Fused, why_not
+from rwalk.core.native import device, fused
 from rwalk.core.state import Bucket
 from rwalk.errors import RWalkError
 
@@ -14,7 +14,8 @@ __all__ = ["backend_of"]
 
 log = logging.getLogger(__name__)
 
-EAGER, FUSED = Eager(), Fused()
+EAGER, FUSED, TRITON = Eager(), fused.Fused(), device.DeviceFused()
+BACKENDS: dict[str, Eager] = {backend.name: backend for backend in (EAGER, FUSED, TRITON)}
 _told: set[str] = set()
 
 
@@ -26,15 +27,22 @@ def backend_of(bucket: Bucket, choice: BackendName) -> Eager:
     """
     if bucket.backend is None:
         bucket.backend = _choose(bucket, choice).name
-    return FUSED if bucket.backend == "fused" else EAGER
+    return BACKENDS[bucket.backend]
+
+
+def compiled_for(bucket: Bucket) -> tuple[Eager, str | None]:
+    """The compiled code for a bucket's device; and why it cannot serve, if it cannot."""
+    if bucket.device.type == "cpu":
+        return FUSED, fused.why_not(bucket)
+    return TRITON, device.why_not(bucket)
 
 
 def _choose(bucket: Bucket, choice: BackendName) -> Eager:
     if choice == "eager":
         return EAGER
-    reason = why_not(bucket)
+    compiled, reason = compiled_for(bucket)
     if reason is None:
-        return FUSED
+        return compiled
     if choice == "fused":
         raise RWalkError(f"backend='fused': {reason}; take backend='auto' or 'eager'")
     if reason not in _told:

@@ -20,7 +20,7 @@ from rwalk.core.sharding import local
 from rwalk.core.state import Bucket, Cohort, Keeping, Settling
 from rwalk.errors import RWalkError
 
-__all__ = ["Call", "Fused", "library", "program", "types_of", "why_not"]
+__all__ = ["WINDOWS", "Call", "Fused", "addresses", "library", "program", "quantities_of", "types_of", "why_not"]
 
 Types = tuple[torch.dtype, torch.dtype, torch.dtype]
 
@@ -33,6 +33,7 @@ SUPPORTED: tuple[Types, ...] = (
     (torch.bfloat16, torch.float32, torch.bfloat16),
 )
 C_TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16"}
+#: How a window's displacement is known, as the kernels count it.
 WINDOWS = {"start": 0, "displaced": 1, "step": 2}
 #: Elements from which more than one thread pays.
 PARALLEL = 1 << 14
@@ -90,8 +91,6 @@ def library(types: Types) -> tuple[ctypes.CDLL | None, str | None]:
 
 def why_not(bucket: Bucket) -> str | None:
     """Why the fused kernels cannot serve a bucket, in one line; None if they can."""
-    if bucket.device.type != "cpu":
-        return f"the parameters are on {bucket.device.type}, the fused kernels are for the CPU"
     if type(bucket.require("fisher")[0]) is not Tensor:
         return "the state is not in real memory (a fake tensor)"
     if types_of(bucket) not in SUPPORTED:
@@ -114,8 +113,12 @@ class Fused(Eager):
                 return super().step(cohort, config, settling, keeping)
         return _argument(cohort, config).step(config, settling, keeping)
 
-    def pull(self, cohort: Cohort, config: RWalkConfig, rates: Sequence[float | Tensor]) -> None:
+    def pull(
+        self, cohort: Cohort, config: RWalkConfig, rates: Sequence[float | Tensor], void: Tensor | None = None
+    ) -> None:
         """As ``Eager.pull``."""
+        if void is not None and bool(void):
+            return
         argument = _argument(cohort, config)
         weights = argument.pull(config, [float(rate) for rate in rates])
         increment_version(weights)
@@ -145,7 +148,7 @@ class Argument:
             raise RWalkError("the fused kernels are not there any more")
         self.config, self._cohort, bucket = config, cohort, cohort.bucket
         self._step, self._pull = kernels.rwalk_step, kernels.rwalk_pull
-        quantities = self._quantities = _quantities(config)
+        quantities = self._quantities = quantities_of(config)
         bucket.require(*(name for name in quantities if name not in ("", "importance", "anchor")))
         count = self._count = len(cohort.sizes)
         # addresses of the parameters, of their gradients and of the quantities, one after the other
@@ -221,7 +224,7 @@ class Argument:
         self._rates = rates
 
 
-def _quantities(config: RWalkConfig) -> tuple[str, ...]:
+def quantities_of(config: RWalkConfig) -> tuple[str, ...]:
     """The quantity behind each of the kernels' pointers, in the order of ``step.c``; empty where none is needed."""
     return (
         *("gradient", "before", "importance", "anchor", "fisher"),
