@@ -37,7 +37,10 @@ def measure(quick: bool, tests: bool = True, sizes: str = "", workers: str = "6"
     chosen = sizes.split(",") if sizes else list(SIZES)[: 3 if quick else None]
     for name in chosen:
         progress(name)
-        _elements(result, name, bandwidth, quick)
+        try:
+            _elements(result, name, bandwidth, quick)
+        except RuntimeError as error:  # a card of less memory
+            result.note(f"{name} is not measured: {str(error).splitlines()[0]}")
         gc.collect()
         torch.cuda.empty_cache()
     progress("language model")
