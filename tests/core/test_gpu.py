@@ -11,6 +11,7 @@ from rwalk import RWalk, RWalkConfig, RWalkError
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
     pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS:UserWarning"),
     pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream:UserWarning"),
 ]
 CONFIG = RWalkConfig(ewc_lambda=0.5, ewc_alpha=0.3, delta_t=3, damping=1e-3)
@@ -269,7 +270,7 @@ def test_fsdp2_on_one_gpu_is_the_plain_training(tmp_path):
 
 def test_the_template_trains_on_the_gpu():
     from rwalk import RWalkPlugin
-    from rwalk.streams import Data, TensorData, dataset_incremental
+    from rwalk.streams import Data, TensorData, domain_incremental
     from rwalk.training import SupervisedTemplate
 
     model = network()
@@ -278,7 +279,7 @@ def test_the_template_trains_on_the_gpu():
         model=model, optimizer=OPTIMIZERS["sgd"](model.parameters()), device="cuda", plugins=[plugin], train_mb_size=16
     )
     sets = [TensorData(*(torch.cat(part).cpu() for part in zip(*data(20, task), strict=True))) for task in range(2)]
-    benchmark = dataset_incremental("random", [Data(str(task), samples, samples) for task, samples in enumerate(sets)])
+    benchmark = domain_incremental("random", [Data(str(task), samples, samples) for task, samples in enumerate(sets)])
     for experience in benchmark.train_stream:
         strategy.train(experience)
         strategy.eval(benchmark.test_stream)
