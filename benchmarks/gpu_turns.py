@@ -108,6 +108,9 @@ def language_model(precision: str, *, rounds: int, batch: int = 32, length: int 
             times[name].append(_timed(step, 10))
     counts = {name: _counted(step) for name, step in made.items()}
     return {
+        "ratios": {
+            n: statistics.median(t / b for t, b in zip(found, times["bare"], strict=True)) for n, found in times.items()
+        },
         "times": {name: _summary(found) for name, found in times.items()},
         "counts": {n: {key: value - counts["bare"][key] for key, value in c.items()} for n, c in counts.items()},
         "parameters": parameters,

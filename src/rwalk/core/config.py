@@ -81,14 +81,14 @@ class RWalkConfig:
         penalty_factor: What :math:`\lambda` is multiplied by; some codes have one half.
         include: Glob patterns (``"encoder.*"``) of the parameter names to protect. Empty means all.
         exclude: Glob patterns of names to leave alone; wins over ``include``.
-        backend: ``"fused"``: one pass over memory for a step, in C compiled at the first step (a few
-            seconds, once a machine); for parameters on the CPU. ``"eager"``: torch's own operations, on any device.
+        backend: ``"fused"``: one pass over memory for a step; on the CPU in C, compiled at the first step (a few
+            seconds, once a machine), on GPUs in Triton. ``"eager"``: torch's own operations, on any device.
             ``"auto"``: fused where that works, else eager, with the reason logged once.
         state_dtype: ``"bfloat16"`` (or ``torch.bfloat16``) keeps all that tolerates it in half the memory: Fisher,
             scores, loss change and importances, but not the weights of past moments. ``"float32"``: nothing.
         nonfinite: A step whose gradient is not finite, or has a square that is not, leaves no trace in the state. With
             ``"skip"`` that is all (``RWalk.skipped`` counts it, the log tells once); ``"raise"`` stops before the
-            optimizer steps, which on an accelerator waits for the device.
+            optimizer steps, which on a GPU waits for the device at each step.
 
     Raises:
         TypeError: A setting has the wrong type.

@@ -328,7 +328,7 @@ class RWalk:
 
     @property
     def backend(self) -> str:
-        """What runs the equations now: ``"fused"`` or ``"eager"``; both, joined by ``"+"``, where parameters differ.
+        """What runs the equations now: ``"fused"`` (in C), ``"triton"``, ``"eager"``; several are joined by ``"+"``.
 
         Raises:
             RWalkError: The fused kernels were asked for and cannot be had.
