@@ -137,9 +137,18 @@ class NaiveRWalk:
         scores = {name: [max(s, 0.0) for s in values] for name, values in self.old_score.items()}
         scaled_fisher, scaled_score = self.scaled(self.fisher), self.scaled(scores)
         for name in self.fisher:
+            past, anchors = self.importance.get(name), self.anchor.get(name)
             self.importance[name], self.anchor[name] = [], list(theta[name])
-            for f, s in zip(scaled_fisher[name], scaled_score[name], strict=True):
-                self.importance[name].append({"both": f + s, "fisher": f, "score": s}[self.config.terms])
+            for i, (f, s) in enumerate(zip(scaled_fisher[name], scaled_score[name], strict=True)):
+                new = {"both": f + s, "fisher": f, "score": s}[self.config.terms]
+                old = 0.0 if past is None else self.config.decay * past[i]
+                if self.config.combine == "max":
+                    new = max(new, old)
+                elif self.config.combine == "sum" and old + new > 0.0:
+                    if anchors is not None:
+                        self.anchor[name][i] = (old * anchors[i] + new * theta[name][i]) / (old + new)
+                    new += old
+                self.importance[name].append(new)
         if self.config.fisher_boundary == "reset":
             self.fisher, self.updates = zeros_like(self.fisher), dict.fromkeys(self.updates, 0)
         self.tasks, self.task_steps, self.trained = self.tasks + 1, 0, set()

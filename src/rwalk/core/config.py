@@ -27,6 +27,7 @@ Rectify = Literal["window", "task", "penalty"]
 ScoreAverage = Literal["mean", "mean_from_zero", "sum", "accumulate"]
 Scaling = Literal["max", "minmax", "none"]
 Terms = Literal["both", "fisher", "score"]
+Combine = Literal["replace", "sum", "max"]
 BackendName = Literal["auto", "eager", "fused"]
 StateDtype = Literal["float32", "bfloat16"]
 Nonfinite = Literal["skip", "raise"]
@@ -76,6 +77,11 @@ class RWalkConfig:
         scaling: How Fisher and score are brought to [0, 1] before they are added: ``"max"`` divides by the maximum
             over all parameters, ``"minmax"`` subtracts the minimum first, ``"none"`` leaves them.
         terms: What the penalty weighs by: ``"both"`` Fisher and score, or one of them.
+        combine: How importances of a task join those of past ones. ``"replace"``, as published: the running Fisher is
+            what remembers, and forgets at the rate ``ewc_alpha``. ``"sum"``: they add up, and each weight's anchor is
+            the mean of its anchors weighted by importance, which is the sum of all tasks' penalties. ``"max"``: the
+            larger one counts, from where the weights are now.
+        decay: What importances of past tasks are multiplied by before, with ``"sum"`` and ``"max"``.
         penalty: ``"gradient"`` adds the penalty's gradient to ``.grad`` before the optimizer steps. ``"proximal"``
             applies the penalty implicitly after the step; stable at any ``ewc_lambda``.
         penalty_factor: What :math:`\lambda` is multiplied by; some codes have one half.
@@ -125,6 +131,8 @@ class RWalkConfig:
     score_average: ScoreAverage = "mean"
     scaling: Scaling = "max"
     terms: Terms = "both"
+    combine: Combine = "replace"
+    decay: float = 1.0
     penalty: PenaltyMode = "gradient"
     penalty_factor: float = 1.0
     include: tuple[str, ...] = ()
@@ -145,6 +153,7 @@ class RWalkConfig:
         _check_count("fisher_every", self.fisher_every, "step from one update of the Fisher to the next")
         for name in ("distance_factor", "penalty_factor"):
             _check_number(name, getattr(self, name), math.ulp(0.0), math.inf, "a finite number > 0")
+        _check_number("decay", self.decay, 0.0, 1.0, "a number in [0, 1]")
         if self.damping is not None and self.damping != "machine":
             _check_number("damping", self.damping, math.ulp(0.0), math.inf, "a finite number > 0, 'machine' or None")
         if not isinstance(self.alpha_warmup, bool):
@@ -297,6 +306,7 @@ _CHOICES: dict[str, Any] = {
     "score_average": ScoreAverage,
     "scaling": Scaling,
     "terms": Terms,
+    "combine": Combine,
     "penalty": PenaltyMode,
     "backend": BackendName,
     "state_dtype": StateDtype,

@@ -17,7 +17,7 @@ from rwalk.core.sharding import local, over_processes, over_replicas, replicated
 from rwalk.core.state import Bucket, Cohort, arithmetic
 from rwalk.errors import RWalkError
 
-__all__ = ["estimate_fisher", "freeze", "merge_fisher"]
+__all__ = ["estimate_fisher", "freeze", "merge_fisher", "take_fisher"]
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +51,14 @@ def freeze(buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, 
         if high <= 0:
             log.warning("consolidate(): the %s of every weight is zero and adds nothing to the penalty", name)
     for bucket in buckets:
+        past = bucket.flat.get("importance") if config.combine != "replace" else None
+        past = None if past is None else past.to(bucket.dtype) * config.decay
         _build_importance(bucket, config, extents)
-    for cohort in residents:
-        cohort.gather("anchor", [local(entry.parameter) for entry in cohort.entries])
+        weights = [local(entry.parameter) for entry in bucket.starts]
+        if past is None:
+            Cohort(bucket, list(bucket.starts)).gather("anchor", weights)
+        else:
+            _join(bucket, past, weights, config)
     if config.fisher_boundary == "reset":
         for bucket in buckets:
             bucket.require("fisher")[0].zero_()
@@ -72,6 +77,15 @@ def merge_fisher(cohorts: Iterable[Cohort], estimate: dict[str, Tensor], config:
                 fisher[entry.fresh] = found[entry.fresh]
             entry.fresh = None
             entry.updates += 1
+
+
+def take_fisher(cohorts: Iterable[Cohort], estimate: dict[str, Tensor]) -> None:
+    """Put a Fisher of single samples in place of the running one, which goes on from it."""
+    for cohort in cohorts:
+        for entry, fisher in zip(cohort.entries, cohort.views("fisher"), strict=True):
+            if entry.name in estimate:
+                fisher.copy_(estimate[entry.name])
+                entry.updates, entry.fresh = max(entry.updates, 1), None
 
 
 def estimate_fisher(
@@ -147,6 +161,22 @@ def _build_importance(bucket: Bucket, config: RWalkConfig, extents: dict[str, tu
             value = bucket.require(name)[0][stretch].to(bucket.dtype).clamp(min=0.0)
             total.add_(F.scale(value, low.to(value), high.to(value), config.scaling))
         importance[stretch].copy_(total)
+
+
+def _join(bucket: Bucket, past: Tensor, weights: Sequence[Tensor], config: RWalkConfig) -> None:
+    """Importances of past tasks join this one's; with a sum each anchor moves by this task's share in it."""
+    importance, _ = bucket.require("importance", "anchor")
+    new = importance.to(bucket.dtype)
+    if config.combine == "max":
+        importance.copy_(torch.maximum(past, new))
+        share = torch.ones_like(past)
+    else:
+        total = past + new
+        share = torch.where(total > 0, new / total, 1.0)
+        importance.copy_(total)
+    for entry, present in zip(bucket.starts, weights, strict=True):
+        start, anchor = bucket.starts[entry], bucket.view(entry, "anchor")
+        anchor.lerp_(present.to(anchor), share[start : start + anchor.numel()].view(anchor.shape))
 
 
 def _stretches(bucket: Bucket) -> Iterator[slice]:

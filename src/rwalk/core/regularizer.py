@@ -13,10 +13,13 @@ from torch.optim import SGD, Optimizer
 
 from rwalk.core import equations as F
 from rwalk.core import files
-from rwalk.core.config import RWalkConfig
-from rwalk.core.consolidate import estimate_fisher, freeze, merge_fisher
+from rwalk.core.config import Combine, RWalkConfig
+from rwalk.core.consolidate import estimate_fisher, freeze, merge_fisher, take_fisher
 from rwalk.core.hooks import OptimizerHooks, base_optimizer, release, watch_loading
+from rwalk.core.likelihood import Kind as Likelihood
+from rwalk.core.likelihood import Labels
 from rwalk.core.native import backend_of
+from rwalk.core.samples import LogProb, Protection, protection_of
 from rwalk.core.sharding import is_sharded, join, local, over_processes, weights_in_sums, writes_files
 from rwalk.core.state import Cohort, Keeping, Tracked
 from rwalk.core.steps import Pending, Steps
@@ -260,6 +263,72 @@ class RWalk:
         freeze(tracker.buckets, residents, config, steps.tasks)
         steps.end_task()
         self._check_strength(anew=True)
+
+    @torch.no_grad()
+    def protect(
+        self,
+        batches: Iterable[Any],
+        *,
+        labels: Labels = "sampled",
+        likelihood: Likelihood | None = None,
+        class_dim: int | None = None,
+        log_prob: LogProb | None = None,
+        max_samples: int | None = None,
+        combine: Combine = "sum",
+        seed: int = 0,
+    ) -> Protection:
+        r"""Protect the model as it stands, by its Fisher on a few hundred samples; nobody need have watched it learn.
+
+        It ends a task as ``consolidate`` does, but with the Fisher
+
+        .. math:: \hat F = \frac1N \sum_i \big(\nabla \log p(y_i \mid x_i)\big)^2
+
+        of single samples in place of the running one. Scores of steps that were taken in this task join it. Works
+        before any step, between tasks, and at their end. The model is in evaluation mode meanwhile; its mode, buffers
+        and ``.grad`` stay as they are.
+
+        Args:
+            batches: Tensors x, pairs (x, y), or dictionaries of the model's arguments (``labels`` among them or not).
+            labels: ``"sampled"``: drawn from the model, the Fisher proper; needs no labels. ``"data"``: the batches'
+                own, the empirical Fisher. ``"argmax"``: the most likely ones.
+            likelihood: What the outputs are: ``"categorical"`` (scores of classes, also at each position of a
+                sequence), ``"bernoulli"`` (one logit a label), ``"gaussian"`` (means, variance 1). None tells it from
+                outputs, labels and the model's own loss, and refuses what cannot be told.
+            class_dim: Which dimension of the outputs goes over classes, where that cannot be told.
+            log_prob: Maps (model, batch, generator) to one log-probability a sample, shape (B,), for anything else.
+            max_samples: Stop after so many.
+            combine: As in ``RWalkConfig``; what was protected before is kept unless it is ``"replace"``.
+            seed: Of the labels that are drawn.
+
+        Returns:
+            How many samples, as what, and how their gradients were found.
+
+        Raises:
+            RWalkError: What the outputs are cannot be told, there are no samples, a gradient is not finite, parameters
+                are sharded over processes, or it is called between ``before_step`` and ``after_step``. Nothing has
+                changed then.
+            ValueError: ``labels``, ``combine`` or ``max_samples`` is out of range.
+        """
+        steps, tracker, config = self._steps, self._tracker, self.config.replace(combine=combine)
+        self._refuse_within_step("protect")
+        tracker.check()
+        estimate, done = protection_of(
+            self.model, tracker.moved, batches, labels=labels, likelihood=likelihood, class_dim=class_dim,
+            log_prob=log_prob, max_samples=max_samples, seed=seed,
+        )  # fmt: skip
+        steps.settle()
+        steps.make_room(tracker.moved)
+        residents = tracker.resident()
+        if steps.window_steps and config.unfinished == "flush":
+            steps.close_window(residents)
+        take_fisher(residents, estimate)
+        walked = steps.steps > 0
+        freeze(tracker.buckets, residents, config if walked else config.replace(terms="fisher"), steps.tasks)
+        for entry in tracker.moved:
+            entry.last_task = steps.tasks
+        steps.end_task()
+        self._check_strength(anew=True)
+        return done
 
     @torch.no_grad()
     def drop_window(self) -> None:

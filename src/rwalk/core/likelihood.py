@@ -1,0 +1,239 @@
+"""What a model says of data, as log-probabilities of samples: whose gradients make the Fisher.
+
+A sample's log-probability is the sum over all that it says: over the tokens of a sequence that count, the outputs of a
+regression, the labels of a multi-label problem.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rwalk.errors import RWalkError
+
+__all__ = ["Kind", "Labels", "Likelihood", "call", "outputs_of", "split", "tell"]
+
+Kind = Literal["categorical", "bernoulli", "gaussian"]
+Labels = Literal["sampled", "data", "argmax"]
+IGNORED = -100  # the label of positions that do not count, as in torch's cross-entropy
+TARGETS = ("labels", "label")
+WAYS_OUT = (
+    "say what the outputs are with likelihood='categorical', 'bernoulli' or 'gaussian' (and class_dim), or give "
+    "log_prob(model, batch, rng), which returns one log-probability a sample"
+)
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How outputs are read as a distribution over labels.
+
+    Attributes:
+        kind: ``"categorical"``: scores of classes (softmax). ``"bernoulli"``: one logit a label (sigmoid).
+            ``"gaussian"``: means, with variance 1.
+        class_dim: Which dimension of the outputs goes over classes.
+        shift: Scores at one position speak of the label at the next one, as causal language models' do.
+        soft: Labels are probabilities of classes.
+    """
+
+    kind: Kind
+    class_dim: int = -1
+    shift: bool = False
+    soft: bool = False
+
+    def draw(self, outputs: Tensor, how: Labels, rng: torch.Generator) -> Tensor:
+        """Labels from the model's own distribution, or its most likely ones.
+
+        Args:
+            outputs: Shape (B, ...).
+            how: ``"sampled"`` or ``"argmax"``.
+            rng: On the CPU.
+
+        Raises:
+            RWalkError: The most likely label of a Gaussian is its mean, where the gradient vanishes.
+        """
+        if self.kind == "categorical":
+            scores = outputs.movedim(self.class_dim, -1)
+            if how == "argmax":
+                return scores.argmax(-1)
+            chances = scores.detach().float().softmax(-1).cpu()
+            drawn = torch.multinomial(chances.flatten(0, -2), 1, generator=rng)
+            return drawn.view(scores.shape[:-1]).to(outputs.device)
+        if self.kind == "bernoulli":
+            if how == "argmax":
+                return (outputs > 0).to(outputs.dtype)
+            return torch.bernoulli(outputs.detach().float().sigmoid().cpu(), generator=rng).to(outputs)
+        if how == "argmax":
+            raise RWalkError(
+                "labels='argmax' of a regression is its own output, where every gradient is zero: take 'sampled'"
+            )
+        return outputs.detach() + torch.randn(outputs.shape, generator=rng).to(outputs)
+
+    def log_prob(self, outputs: Tensor, labels: Tensor, counted: Tensor | None) -> Tensor:
+        """One log-probability a sample, up to a constant.
+
+        Args:
+            outputs: Shape (B, ...).
+            labels: What the outputs speak of, position by position.
+            counted: Which positions count (bool, in the labels' shape); all of them if None.
+
+        Returns:
+            Shape (B,).
+        """
+        if self.kind == "categorical":
+            scores = functional.log_softmax(outputs.movedim(self.class_dim, -1), -1)
+            if self.soft:
+                found = (scores * labels.movedim(self.class_dim, -1)).sum(-1)
+            else:
+                found = scores.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        elif self.kind == "bernoulli":
+            found = -functional.binary_cross_entropy_with_logits(outputs, labels.to(outputs), reduction="none")
+        else:
+            found = -0.5 * (outputs - labels.to(outputs)).square()
+        if counted is not None:
+            found = found * counted
+        return found.flatten(1).sum(1) if found.dim() > 1 else found
+
+    def positions(
+        self, outputs: Tensor, batch: Any, target: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Outputs, the data's labels for them, and which positions count, all brought to where they belong together."""
+        counted: Tensor | None = None
+        if self.kind == "categorical" and not self.soft:
+            if target is not None:
+                if self.shift:
+                    outputs, target = outputs[:, :-1], target[:, 1:]
+                counted = target != IGNORED
+            elif isinstance(batch, Mapping) and outputs.dim() == 3:
+                mask = batch.get("attention_mask")
+                counted = mask.bool() if isinstance(mask, Tensor) and mask.shape == outputs.shape[:2] else None
+        return outputs, target, counted
+
+
+def split(batch: Any) -> tuple[Any, Tensor | None]:
+    """What the model is called with, and the data's labels if the batch has any.
+
+    Args:
+        batch: A tensor x, a sequence ``(x, y, ...)``, or a mapping whose labels are called ``labels`` or ``label``.
+
+    Raises:
+        RWalkError: It is something else.
+    """
+    if isinstance(batch, Tensor):
+        return batch, None
+    if isinstance(batch, Mapping):
+        target = next((batch[name] for name in TARGETS if name in batch), None)
+        return {name: value for name, value in batch.items() if name not in TARGETS}, target
+    if isinstance(batch, (list, tuple)) and batch:
+        target = batch[1] if len(batch) > 1 else None
+        if target is None or isinstance(target, Tensor):
+            return batch[0], target
+    raise RWalkError(
+        f"a batch is a {type(batch).__name__}: expected a tensor x, a pair (x, y) or a dictionary with the model's "
+        "arguments and 'labels'; give log_prob(model, batch, rng) for anything else"
+    )
+
+
+def call(model: Any, inputs: Any) -> Any:
+    """The model on its inputs: a mapping holds its arguments by name."""
+    return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+
+
+def outputs_of(found: Any) -> Tensor:
+    """The tensor in what a model returns: itself, its ``logits``, or the first of several.
+
+    Raises:
+        RWalkError: There is none.
+    """
+    logits = found.get("logits") if isinstance(found, Mapping) else getattr(found, "logits", None)
+    first = found[0] if isinstance(found, (list, tuple)) and found else found
+    chosen = logits if isinstance(logits, Tensor) else first
+    if not isinstance(chosen, Tensor) or not chosen.is_floating_point() or chosen.dim() < 1:
+        raise RWalkError(f"the model returns a {type(found).__name__} without scores: {WAYS_OUT}")
+    return chosen
+
+
+def tell(
+    outputs: Tensor, target: Tensor | None, *, kind: Kind | None, class_dim: int | None, loss: float | None
+) -> Likelihood:
+    """What the outputs are, from their shape, the labels' shape and dtype, and the model's own loss.
+
+    Args:
+        outputs: Shape (B, ...).
+        target: The data's labels.
+        kind: What the user says they are.
+        class_dim: What the user says of it.
+        loss: What the model itself computed from the labels; tells whether it shifts them.
+
+    Raises:
+        RWalkError: It cannot be told.
+    """
+    if outputs.dim() == 1:
+        outputs = outputs.unsqueeze(1)
+    if kind in ("bernoulli", "gaussian"):
+        return Likelihood(kind)
+    if target is None:
+        return _without_labels(outputs, kind, class_dim)
+    if target.is_floating_point():
+        return _of_numbers(outputs, target, kind, class_dim)
+    dims = [dim for dim in range(1, outputs.dim()) if _without(outputs.shape, dim) == tuple(target.shape)]
+    if class_dim is not None:
+        dims = [class_dim % outputs.dim()]
+    if len(dims) != 1:
+        shapes = f"outputs of shape {tuple(outputs.shape)} and labels of shape {tuple(target.shape)}"
+        raise RWalkError(f"{shapes}: which dimension goes over classes cannot be told; {WAYS_OUT}")
+    found = Likelihood("categorical", dims[0])
+    return found if loss is None else _as_the_model_does(found, outputs, target, loss)
+
+
+def _without_labels(outputs: Tensor, kind: Kind | None, class_dim: int | None) -> Likelihood:
+    if outputs.dim() == 2 and outputs.shape[1] > 1:
+        return Likelihood("categorical", 1)
+    if class_dim is not None:
+        return Likelihood("categorical", class_dim % outputs.dim())
+    if outputs.dim() == 3 and kind == "categorical":
+        return Likelihood("categorical", 2)
+    raise RWalkError(f"outputs of shape {tuple(outputs.shape)} without labels could be anything: {WAYS_OUT}")
+
+
+def _of_numbers(outputs: Tensor, target: Tensor, kind: Kind | None, class_dim: int | None) -> Likelihood:
+    if target.shape != outputs.shape and target.numel() != outputs.numel():
+        shapes = f"outputs of shape {tuple(outputs.shape)} and labels of shape {tuple(target.shape)}"
+        raise RWalkError(f"{shapes} do not belong together; {WAYS_OUT}")
+    if kind == "categorical":
+        return Likelihood("categorical", 1 if class_dim is None else class_dim, soft=True)
+    low, high = target.aminmax()
+    binary = bool(((target == 0) | (target == 1)).all())
+    wide = outputs.dim() > 1 and outputs.shape[1] > 1
+    adds_up = wide and bool(low >= 0) and bool(high <= 1) and torch.allclose(target.sum(1), target.new_ones(()))
+    if adds_up and len(target) > 1:
+        raise RWalkError(
+            f"labels of shape {tuple(target.shape)} add up to 1 in every sample: they may be probabilities of classes "
+            f"or marks of independent labels; {WAYS_OUT}"
+        )
+    return Likelihood("bernoulli" if binary else "gaussian")
+
+
+def _as_the_model_does(found: Likelihood, outputs: Tensor, target: Tensor, loss: float) -> Likelihood:
+    """The model's own loss tells whether its scores speak of the label at their own position or of the next one."""
+    candidates = [found]
+    if outputs.dim() == 3 and found.class_dim == 2:
+        candidates.append(Likelihood("categorical", 2, shift=True))
+    for candidate in candidates:
+        scores, labels, counted = candidate.positions(outputs, {}, target)
+        assert labels is not None
+        mean = -float(candidate.log_prob(scores, labels, counted).sum()) / max(int((labels != IGNORED).sum()), 1)
+        if math.isclose(mean, loss, rel_tol=1e-3, abs_tol=1e-5):
+            return candidate
+    raise RWalkError(
+        f"the model's own loss, {loss:.6g}, is no cross-entropy of its logits and labels that rwalk knows; {WAYS_OUT}"
+    )
+
+
+def _without(shape: torch.Size, dim: int) -> tuple[int, ...]:
+    return (*shape[:dim], *shape[dim + 1 :])

@@ -1,0 +1,378 @@
+"""Squared gradients of single samples, summed: the Fisher of a model that nobody watched."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.utils import _pytree as pytree
+
+from rwalk.core.closed_form import squares_of_samples, unknown_layers
+from rwalk.core.likelihood import WAYS_OUT, Kind, Labels, Likelihood, call, outputs_of, split, tell
+from rwalk.core.sharding import is_sharded, over_replicas, replicated
+from rwalk.core.state import Tracked, arithmetic
+from rwalk.errors import RWalkError
+
+__all__ = ["LogProb", "Protection", "fisher_of_samples", "protection_of"]
+
+log = logging.getLogger(__name__)
+
+LogProb = Callable[[nn.Module, Any, torch.Generator], Tensor]
+Method = Literal["closed form", "vmap", "one at a time"]
+Question = tuple[Callable[..., Tensor], Any]
+Way = Callable[[Question, Any, int], dict[str, Tensor]]
+#: Elements of all single samples' gradients together that may lie in memory at once.
+ROOM = 1 << 26
+
+
+def protection_of(
+    model: nn.Module, entries: Iterable[Tracked], batches: Iterable[Any], **options: Any
+) -> tuple[dict[str, Tensor], Protection]:
+    """``fisher_of_samples`` of what an RWalk follows, by its names; over all processes that share a DDP model.
+
+    Raises:
+        RWalkError: As there; parameters are sharded, or a gradient is not finite.
+        ValueError: An option is out of range.
+    """
+    for name, value, choices in (("labels", options["labels"], Labels), ("likelihood", options["likelihood"], Kind)):
+        if value not in get_args(choices) and not (name == "likelihood" and value is None):
+            raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(choices)))}")
+    limit = options["max_samples"]
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise ValueError(f"max_samples={limit!r}: expected a whole number of samples ≥ 1, or None")
+    wrapper = replicated(model)
+    bare = model if wrapper is None else wrapper.module
+    bare = getattr(bare, "_orig_mod", bare)
+    names = {id(parameter): name for name, parameter in bare.named_parameters()}
+    listed = list(entries)
+    for entry in listed:
+        if is_sharded(entry.parameter):
+            raise RWalkError(
+                f"protect() needs whole parameters, and {entry.name} is sharded over processes: protect the model "
+                "before it is sharded, save() the state and load() it into the sharded one"
+            )
+    chosen = {names[id(entry.parameter)]: entry.parameter for entry in listed}
+    found, done = fisher_of_samples(bare, chosen, batches, **options)
+    sums = [value.mul_(done.samples) for value in found.values()]
+    samples = over_replicas(wrapper, sums, done.samples)
+    renamed = {entry.name: found[names[id(entry.parameter)]].div_(samples) for entry in listed}
+    for name, value in renamed.items():
+        if not bool(value.isfinite().all()):
+            raise RWalkError(f"the gradient of {name!r} is not finite on these samples: nothing was protected")
+    return renamed, done
+
+
+@dataclass(frozen=True)
+class Protection:
+    """What ``RWalk.protect`` did.
+
+    Attributes:
+        samples: How many.
+        likelihood: As what the outputs were taken: a ``Kind``, or ``"log_prob"``.
+        labels: Whose labels.
+        method: How single samples' gradients were found: in ``"closed form"``, by ``"vmap"``, or ``"one at a time"``.
+    """
+
+    samples: int
+    likelihood: str
+    labels: str
+    method: str
+
+    def __str__(self) -> str:
+        """In a line."""
+        return f"{self.samples} samples, {self.likelihood}, labels {self.labels!r}, gradients by {self.method}"
+
+
+def fisher_of_samples(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    batches: Iterable[Any],
+    *,
+    labels: Labels = "sampled",
+    likelihood: Kind | None = None,
+    class_dim: int | None = None,
+    log_prob: LogProb | None = None,
+    max_samples: int | None = None,
+    seed: int = 0,
+) -> tuple[dict[str, Tensor], Protection]:
+    r"""Diagonal Fisher of a model as it stands, from the gradients of single samples.
+
+    .. math:: \hat F = \frac1N \sum_i \big(\nabla \log p(y_i \mid x_i)\big)^2
+
+    The model is in evaluation mode meanwhile (a batch's statistics would couple its samples); modes, buffers and
+    ``.grad`` stay as they are.
+
+    Args:
+        model: The model.
+        parameters: Whose Fisher, by the model's own names.
+        batches: Tensors x, pairs (x, y) or dictionaries.
+        labels: ``"sampled"``: drawn from the model, the Fisher proper. ``"data"``: the batches' own, the empirical
+            Fisher. ``"argmax"``: the most likely ones.
+        likelihood: What the outputs are; told from outputs and labels if None.
+        class_dim: Which dimension of the outputs goes over classes, where that cannot be told.
+        log_prob: Maps model, batch and a generator to one log-probability a sample, shape (B,), instead of all this.
+        max_samples: Stop after so many.
+        seed: Of what is drawn.
+
+    Returns:
+        A tensor per name, in the parameter's shape; and what was done.
+
+    Raises:
+        RWalkError: There are no samples, or what the model says of them cannot be told.
+    """
+    learning = {name: p for name, p in parameters.items() if p.requires_grad}
+    total = {name: torch.zeros_like(p, dtype=arithmetic(p.dtype)) for name, p in parameters.items()}
+    if not learning:
+        raise RWalkError("every parameter is frozen (requires_grad=False): there is nothing to protect")
+    rng, device = torch.Generator().manual_seed(seed), next(iter(learning.values())).device
+    teller = _Teller(model, labels, likelihood, class_dim, log_prob, rng)
+    squares, count = _Squares(model, learning, total, rng), 0
+    with _as_it_stands(model):
+        for given in batches:
+            batch = _first(_moved(given, device), None if max_samples is None else max_samples - count)
+            size = _size(batch)
+            if size:
+                squares.add(teller.question(batch), batch, size)
+                count += size
+            if max_samples is not None and count >= max_samples:
+                break
+    if not count:
+        raise RWalkError("there are no samples to protect: the batches are empty, or there are none")
+    found = {name: value.div_(count) for name, value in total.items()}
+    return found, Protection(count, teller.name, labels if log_prob is None else "log_prob's", str(squares.method))
+
+
+class _Teller:
+    """Turns a batch into what is differentiated: a function of the model and a sample."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        labels: Labels,
+        kind: Kind | None,
+        class_dim: int | None,
+        log_prob: LogProb | None,
+        rng: torch.Generator,
+    ) -> None:
+        self._model, self._labels, self._kind, self._class_dim = model, labels, kind, class_dim
+        self._log_prob, self._rng = log_prob, rng
+        self._told: Likelihood | None = None
+
+    @property
+    def name(self) -> str:
+        """As what outputs are taken."""
+        return "log_prob" if self._told is None else self._told.kind
+
+    def question(self, batch: Any) -> Question:
+        """A function of (model, a batch, what is fixed of it) that returns log-probabilities; and what is fixed."""
+        if self._log_prob is not None:
+            asked, rng = self._log_prob, self._rng
+            return lambda model, some, _: asked(model, some, rng), ()
+        inputs, target = split(batch)
+        with torch.no_grad():
+            outputs = outputs_of(call(self._model, inputs))
+        if self._labels == "data" and target is None:
+            raise RWalkError("labels='data' needs batches with labels, pairs (x, y) or dictionaries with 'labels'")
+        if self._told is None:
+            with torch.no_grad():
+                loss = _own_loss(self._model, batch)
+            self._told = tell(outputs, target, kind=self._kind, class_dim=self._class_dim, loss=loss)
+            log.info("protect(): outputs of shape (B, %s) are %s", ", ".join(map(str, outputs.shape[1:])), self._told)
+        likelihood = self._told
+        if likelihood.kind != "categorical" and target is not None:
+            target = target.view_as(outputs)
+        scores, own, counted = likelihood.positions(outputs, batch, target)
+        fixed = own if self._labels == "data" else likelihood.draw(scores, self._labels, self._rng)
+        shift = likelihood.shift and own is not None
+
+        def log_probs(model: nn.Module, some: Any, given: tuple[Tensor, Tensor | None]) -> Tensor:
+            found = outputs_of(call(model, split(some)[0]))
+            return likelihood.log_prob(found[:, :-1] if shift else found, *given)
+
+        return log_probs, (fixed, counted)
+
+
+class _Squares:
+    """Adds up the squared gradients of single samples, in the fastest way that gives the right ones.
+
+    What is right is one sample at a time. The other ways are compared with it on the first two samples.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        learning: Mapping[str, nn.Parameter],
+        total: dict[str, Tensor],
+        rng: torch.Generator,
+    ) -> None:
+        self._model, self._learning, self._total, self._rng = model, learning, total, rng
+        self.method: Method | None = None
+        self._ways: dict[Method, Way] = {
+            "closed form": self._in_closed_form,
+            "vmap": self._together,
+            "one at a time": self._alone,
+        }
+
+    def add(self, question: Question, batch: Any, size: int) -> None:
+        """Add a batch's samples."""
+        if self.method is None:
+            self.method = self._choose(question, batch, size)
+        for name, found in self._ways[self.method](question, batch, size).items():
+            self._total[name] += found.to(self._total[name].dtype)
+
+    def _choose(self, question: Question, batch: Any, size: int) -> Method:
+        unknown = unknown_layers(self._model, self._learning)
+        if size < 2:
+            return "one at a time"
+        state, some = self._rng.get_state(), min(size, 2)
+        two, function, fixed = _slice(batch, 0, some), question[0], _slice(question[1], 0, some)
+        expected = self._alone((function, fixed), two, some)
+        for method in ("closed form", "vmap"):
+            if method == "closed form" and unknown:
+                log.info("protect(): no closed form for %s", ", ".join(unknown[:3]))
+                continue
+            self._rng.set_state(state)
+            try:
+                found = self._ways[method]((function, fixed), two, some)
+            except Exception as error:  # whatever a model's code does that this way cannot
+                log.info("protect(): not by %s (%s)", method, (str(error).splitlines() or [""])[0][:200])
+                continue
+            finally:
+                self._rng.set_state(state)
+            if _alike(found, expected):
+                return method
+            log.info("protect(): not by %s, whose gradients are others", method)
+        return "one at a time"
+
+    def _in_closed_form(self, question: Question, batch: Any, size: int) -> dict[str, Tensor]:
+        function, fixed = question
+
+        def log_probs() -> Tensor:
+            found = function(self._model, batch, fixed)
+            _check(found, size)
+            return found
+
+        return squares_of_samples(self._model, self._learning, log_probs)
+
+    def _alone(self, question: Question, batch: Any, size: int) -> dict[str, Tensor]:
+        function, fixed = question
+        total: dict[str, Tensor] = {}
+        for index in range(size):
+            one, given = _slice(batch, index, index + 1), _slice(fixed, index, index + 1)
+            with torch.enable_grad():
+                found = function(self._model, one, given)
+                _check(found, 1)
+                gradients = torch.autograd.grad(found.sum(), list(self._learning.values()), allow_unused=True)
+            for name, gradient in zip(self._learning, gradients, strict=True):
+                if gradient is not None:
+                    total[name] = gradient.square().add_(total.get(name, 0.0))
+        return total
+
+    def _together(self, question: Question, batch: Any, size: int) -> dict[str, Tensor]:
+        function, fixed = question
+        weights, total = {name: p.detach() for name, p in self._learning.items()}, dict[str, Tensor]()
+        step = max(1, ROOM // sum(p.numel() for p in self._learning.values()))
+        for begin in range(0, size, step):
+            some, given = (_slice(tree, begin, begin + step) for tree in (batch, fixed))
+
+            def of_one(weights: dict[str, Tensor], one: list[Tensor], kept: list[Tensor]) -> Tensor:
+                sample = _rebuilt(some, [tensor.unsqueeze(0) for tensor in one])  # noqa: B023
+                rest = _rebuilt(given, [tensor.unsqueeze(0) for tensor in kept])  # noqa: B023
+                found = function(_Called(self._model, weights), sample, rest)
+                _check(found, 1)
+                return found.sum()
+
+            mapped = vmap(grad(of_one), in_dims=(None, 0, 0), randomness="different")
+            for name, gradients in mapped(weights, _tensors(some), _tensors(given)).items():
+                total[name] = gradients.detach().square().sum(0) + total.get(name, 0.0)
+        return total
+
+
+class _Called:
+    """The model with other weights."""
+
+    def __init__(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        self._model, self._weights = model, weights
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return functional_call(self._model, dict(self._weights), args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+@contextmanager
+def _as_it_stands(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode, with modes and buffers put back."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+
+
+def _own_loss(model: nn.Module, batch: Any) -> float | None:
+    """What a model computes itself from labels that are among its arguments."""
+    if not isinstance(batch, Mapping) or "labels" not in batch:
+        return None
+    try:
+        loss = getattr(call(model, batch), "loss", None)
+    except TypeError:  # it takes no labels
+        return None
+    return None if not isinstance(loss, Tensor) or loss.numel() != 1 else float(loss)
+
+
+def _alike(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
+    zero = torch.zeros(())
+    for name in found.keys() | expected.keys():
+        mine, right = found.get(name, zero), expected.get(name, zero)
+        if not float((mine - right).abs().max()) <= 1e-4 * float(right.abs().max()) + 1e-30:
+            return False
+    return True
+
+
+def _check(found: Tensor, size: int) -> None:
+    if not isinstance(found, Tensor) or found.shape != (size,):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise RWalkError(f"log_prob returned {shape} for {size} sample(s): expected a tensor of shape ({size},)")
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.dim()]
+
+
+def _rebuilt(tree: Any, tensors: list[Tensor]) -> Any:
+    left = iter(tensors)
+    return pytree.tree_map(lambda leaf: next(left) if isinstance(leaf, Tensor) and leaf.dim() else leaf, tree)
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    plain = dict(batch) if isinstance(batch, Mapping) else batch
+    return pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, plain)
+
+
+def _size(batch: Any) -> int:
+    sizes = {len(tensor) for tensor in _tensors(batch)}
+    if len(sizes) != 1:
+        raise RWalkError(f"a batch's tensors have {sorted(sizes)} samples: expected one number; {WAYS_OUT}")
+    return sizes.pop()
+
+
+def _slice(tree: Any, begin: int, end: int) -> Any:
+    return pytree.tree_map(lambda leaf: leaf[begin:end] if isinstance(leaf, Tensor) and leaf.dim() else leaf, tree)
+
+
+def _first(batch: Any, limit: int | None) -> Any:
+    return batch if limit is None else _slice(batch, 0, max(limit, 0))
