@@ -16,8 +16,8 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from rwalk.experiments.spec import RunSpec
 from rwalk.streams import Benchmark, Experience, Stream, TensorData, benchmark, labels_of, with_validation
-from rwalk.streams.hub import DATA_DIR
 from rwalk.streams.in_memory import as_tensor_data
+from rwalk.streams.repositories import DATA_DIR
 
 __all__ = ["ends", "evaluated", "fingerprint", "so_far", "stream_of"]
 

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rwalk.streams.class_groups import class_groups
-from rwalk.streams.class_incremental import class_stream
+from rwalk.streams.class_incremental import class_groups, class_stream
 from rwalk.streams.data import labels_of
 from rwalk.streams.experience import Benchmark, Stream
-from rwalk.streams.in_memory import as_tensor_data
-from rwalk.streams.selecting import class_numbers, select
+from rwalk.streams.in_memory import as_tensor_data, select
+from rwalk.streams.splits import class_numbers
 
 __all__ = ["blurry", "deal"]
 

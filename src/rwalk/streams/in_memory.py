@@ -1,4 +1,4 @@
-"""Datasets in memory, read a batch at a time instead of sample by sample."""
+"""Datasets in memory, read a batch at a time instead of sample by sample, and parts of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from rwalk.streams.data import TensorData
 
-__all__ = ["BatchReader", "as_tensor_data"]
+__all__ = ["BatchReader", "as_tensor_data", "join", "select"]
 
 
 def as_tensor_data(dataset: Dataset[Any], task_label: int = 0) -> TensorData | None:
@@ -68,6 +68,33 @@ class BatchReader(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def collate(batch: list[Tensor]) -> list[Tensor]:
         """Nothing is left to do."""
         return batch
+
+
+def select(dataset: Dataset[Any], positions: Tensor) -> Dataset[Any]:
+    """The samples at these positions.
+
+    Args:
+        dataset: Any dataset.
+        positions: Shape (M,), int64, from 0.
+
+    Returns:
+        A copy of them in memory where ``dataset`` is a ``TensorData``; else torch's ``Subset``, which copies nothing.
+    """
+    if isinstance(dataset, TensorData):
+        return dataset.subset(positions.to(dataset.targets.device))
+    if type(dataset) is Subset:
+        within = torch.as_tensor(dataset.indices, dtype=torch.int64)[positions]
+        return Subset(dataset.dataset, within.tolist())
+    return Subset(dataset, positions.tolist())
+
+
+def join(parts: list[Dataset[Any]]) -> Dataset[Any]:
+    """Several datasets as one, in memory where they are and look alike."""
+    if len(parts) == 1:
+        return parts[0]
+    whole: ConcatDataset[Any] = ConcatDataset(parts)
+    data = as_tensor_data(whole)
+    return whole if data is None else data
 
 
 def _labelled(tensors: tuple[Tensor, ...], task_label: int) -> TensorData | None:

@@ -1,13 +1,16 @@
-"""A labelled dataset in its two parts, the unit that scenarios are made of."""
+"""A labelled dataset in its two parts, the unit that scenarios are made of: how it is divided and numbered."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rwalk.streams.data import TensorData
-from rwalk.streams.selecting import class_numbers
+import torch
+from torch import Tensor
 
-__all__ = ["Data"]
+from rwalk.streams.data import TensorData
+
+__all__ = ["Data", "check_fraction", "class_numbers", "hold_out", "numbered_from_zero", "parts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,3 +55,115 @@ class Data:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input."""
         return tuple(self.train[0][0].shape)
+
+
+def numbered_from_zero(name: str, train: TensorData, test: TensorData, class_names: Sequence[str] = ()) -> Data:
+    """Training and test data whose classes are 0, 1, … in ascending order of their labels.
+
+    Args:
+        name: What the data is called.
+        train: Training data.
+        test: Test data.
+        class_names: Name of each *label*; classes that have labels beyond them are named by their label.
+
+    Raises:
+        ValueError: A class has samples in one of the two only.
+
+    Example:
+        >>> part = TensorData(torch.zeros(3, 1), torch.tensor([7, 3, 7]))
+        >>> data = numbered_from_zero("toy", part, part)
+        >>> data.train.targets.tolist(), data.class_names
+        ([1, 0, 1], ('3', '7'))
+    """
+    classes = class_numbers(name, train.targets, test.targets)
+    names = [class_names[label] if label < len(class_names) else str(label) for label in classes]
+    if classes == list(range(len(classes))):
+        return Data(name, train, test, tuple(names) if class_names else ())
+    known = torch.tensor(classes)
+
+    def numbered(part: TensorData) -> TensorData:
+        return TensorData(part.x, torch.searchsorted(known, part.targets), part.task_labels, transform=part.transform)
+
+    return Data(name, numbered(train), numbered(test), tuple(names))
+
+
+def parts(found: Sequence[TensorData], test_fraction: float | None) -> tuple[TensorData, TensorData]:
+    """Training and test data: both as found, or the second held out of the first.
+
+    Args:
+        found: One or two datasets.
+        test_fraction: Share to hold out of a single one; always the same samples.
+    """
+    if test_fraction is None:
+        train, test = found
+        return train, test
+    kept, held = hold_out(found[0].targets, test_fraction, seed=0)
+    return found[0].subset(kept), found[0].subset(held)
+
+
+def class_numbers(name: str, train: Tensor, test: Tensor) -> list[int]:
+    """The classes of a dataset, ascending.
+
+    Args:
+        name: Name of the dataset or benchmark, for the message.
+        train: Labels of the training data, shape (N,), int64.
+        test: Labels of the test data, shape (M,), int64.
+
+    Raises:
+        ValueError: A class has samples in one of the two only.
+    """
+    classes, tested = train.unique().tolist(), test.unique().tolist()
+    for label in sorted(set(classes) ^ set(tested)):
+        missing = "training" if label in tested else "test"
+        raise ValueError(
+            f"class {label} of {name} is missing from the {missing} data: each class needs samples in both "
+            f"(training has {len(classes)} classes, test {len(tested)})"
+        )
+    return [int(label) for label in classes]
+
+
+def hold_out(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide samples in two, each class in the same proportion.
+
+    Of a class with n samples, ``fraction`` · n rounded to the nearest whole number are held out, at least one and at
+    most n − 1.
+
+    Args:
+        targets: Class labels, shape (N,), int64.
+        fraction: Share held out, between 0 and 1.
+        seed: Draws which samples are held out.
+
+    Returns:
+        Positions kept and positions held out, each ascending, int64; together they are 0 … N − 1.
+
+    Raises:
+        ValueError: ``fraction`` is out of range, or a class has a single sample.
+
+    Example:
+        >>> kept, held = hold_out(torch.tensor([0] * 8 + [1] * 4), 0.25, seed=0)
+        >>> len(kept), len(held), int((held < 8).sum())
+        (9, 3, 2)
+    """
+    check_fraction(fraction)
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+    by_class = order[targets.cpu()[order].argsort(stable=True)]
+    classes, counts = targets.cpu().unique(return_counts=True)
+    held = []
+    for label, members in zip(classes.tolist(), by_class.split(counts.tolist()), strict=True):
+        if len(members) == 1:
+            raise ValueError(f"class {label} has one sample: nothing can be held out of it")
+        share = int(fraction * len(members) + 0.5)
+        held.append(members[: min(max(share, 1), len(members) - 1)])
+    mask = torch.zeros(len(targets), dtype=torch.bool)
+    mask[torch.cat(held)] = True
+    return (~mask).nonzero().flatten(), mask.nonzero().flatten()
+
+
+def check_fraction(fraction: float) -> None:
+    """Refuse a share that is none.
+
+    Raises:
+        ValueError: It is not between 0 and 1, both excluded.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"fraction={fraction!r}: expected a share between 0 and 1, such as 0.1")

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from rwalk.streams.data import TensorData, labels_of
 from rwalk.streams.experience import Benchmark, Stream
-from rwalk.streams.selecting import join, select
-from rwalk.streams.stratified import check_fraction, hold_out
+from rwalk.streams.in_memory import join, select
+from rwalk.streams.splits import check_fraction, hold_out
 
 __all__ = ["with_validation"]
 
