@@ -8,7 +8,7 @@ from rich.console import Console
 
 from rwalk.cli import demo as demonstration
 from rwalk.experiments import read_result, run_all
-from rwalk.experiments.statistics import mean_and_deviation
+from rwalk.experiments.summary import mean_and_deviation
 
 
 @pytest.fixture
