@@ -57,7 +57,7 @@ def so_far(data: Benchmark, end: int) -> Experience:
     past = data.train_stream[:end]
     classes = sorted({label for experience in past for label in experience.classes_in_this_experience})
     together = _joined([experience.dataset for experience in past])
-    return replace(past[-1], dataset=together, classes_in_this_experience=tuple(classes))
+    return replace(past[-1], dataset=together, classes=tuple(classes))
 
 
 @lru_cache(maxsize=4)

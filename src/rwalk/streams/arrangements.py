@@ -21,16 +21,7 @@ SMALL_EXPERIENCES = 100  # of a task-free stream, if nothing is said
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What can be chosen about a stream; see ``rwalk.streams.benchmark``.
-
-    Attributes:
-        usual: Into how many experiences the classes of the dataset are usually split.
-        n_experiences: How many experiences.
-        seed: Draws what is left to chance.
-        task_labels: Whether each experience is a task of its own.
-        class_order: The classes in the order in which they arrive.
-        sizes: Number of classes in each experience.
-    """
+    """What can be chosen about a stream: arguments of ``rwalk.streams.benchmark``, and the usual number."""
 
     usual: int = 5
     n_experiences: int | None = None

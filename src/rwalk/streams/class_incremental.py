@@ -67,12 +67,7 @@ def class_stream(
 ) -> Stream:
     """One experience for each group of classes, with all their samples.
 
-    Args:
-        which: Name of the stream.
-        dataset: The samples.
-        groups: Classes of each experience.
-        labels: Class labels of ``dataset``, shape (N,), int64.
-        task_labels: Number the experiences as tasks; else they keep the task labels of the data, and are task 0.
+    With ``task_labels`` they are numbered as tasks; else they keep the task labels of the data, and are task 0.
     """
     data = as_tensor_data(dataset)
     source = dataset if data is None else data

@@ -16,7 +16,7 @@ __all__ = ["BatchReader", "as_tensor_data", "join", "select"]
 def as_tensor_data(dataset: Dataset[Any], task_label: int = 0) -> TensorData | None:
     """The samples of a dataset as a ``TensorData``, if they are tensors in memory already.
 
-    That is a ``TensorData``, torch's ``TensorDataset`` of ``(x, y)`` or ``(x, y, task label)`` with class labels, and
+    That is a ``TensorData``, torch's ``TensorDataset`` of ``(x, y)`` or ``(x, y, task label)``, and
     any ``Subset`` or ``ConcatDataset`` of these. Classes derived from torch's may read samples in another way and are
     no such data. Subsets and concatenations are copied.
 
@@ -99,7 +99,7 @@ def join(parts: list[Dataset[Any]]) -> Dataset[Any]:
 
 def _labelled(tensors: tuple[Tensor, ...], task_label: int) -> TensorData | None:
     x, *labels = tensors
-    if len(labels) not in (1, 2) or any(part.is_floating_point() or part.dim() != 1 for part in labels):
+    if len(labels) not in (1, 2) or any(part.is_floating_point() or part.dim() != 1 for part in labels[1:]):
         return None
     try:
         return TensorData(x, labels[0], labels[1] if len(labels) == 2 else task_label)

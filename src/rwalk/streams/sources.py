@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rwalk.streams.data import TensorData
+from rwalk.streams.data import TensorData, labels_of
 from rwalk.streams.in_memory import as_tensor_data
 from rwalk.streams.repositories import KNOWN, load_digits, load_folder, load_repository
 from rwalk.streams.splits import Data, numbered_from_zero, parts
@@ -165,7 +165,9 @@ def read_into_memory(what: str, source: Any) -> TensorData:
     if isinstance(source, tuple | list) and len(source) == 2:
         x, y = (_tensor(what, role, values) for role, values in zip(("inputs", "labels"), source, strict=True))
         try:
-            return as_inputs(x, y)
+            data = as_inputs(x, y)
+            labels_of(data)
+            return data
         except ValueError as error:
             raise ValueError(f"{what}: {error}") from error
     raise TypeError(f"{what} is of type {type(source).__name__}: expected a torch Dataset or a pair of arrays (x, y)")
@@ -184,6 +186,7 @@ def _dataset(what: str, source: Dataset[Any]) -> TensorData:
         data = as_tensor_data(source)
         if data is None:
             data = TensorData.from_samples([_sample(source, i) for i in range(len(source))])  # type: ignore[arg-type]
+        labels_of(data)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{what} cannot be read into memory ({error}): expected samples (x, y) with tensors x of one shape and "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rwalk.streams.data import TensorData
+from rwalk.streams.data import TensorData, labels_of
 
 __all__ = ["Data", "check_fraction", "class_numbers", "hold_out", "numbered_from_zero", "parts"]
 
@@ -41,7 +41,7 @@ class Data:
 
     def __post_init__(self) -> None:
         """Check that the two parts fit."""
-        class_numbers(self.name, self.train.targets, self.test.targets)
+        class_numbers(self.name, labels_of(self.train), labels_of(self.test))
         shapes = [tuple(part[0][0].shape) for part in (self.train, self.test)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"inputs of {self.name} have shape {shapes[0]} in training and {shapes[1]} in test data")
@@ -75,7 +75,7 @@ def numbered_from_zero(name: str, train: TensorData, test: TensorData, class_nam
         >>> data.train.targets.tolist(), data.class_names
         ([1, 0, 1], ('3', '7'))
     """
-    classes = class_numbers(name, train.targets, test.targets)
+    classes = class_numbers(name, labels_of(train), labels_of(test))
     names = [class_names[label] if label < len(class_names) else str(label) for label in classes]
     if classes == list(range(len(classes))):
         return Data(name, train, test, tuple(names) if class_names else ())
@@ -97,7 +97,7 @@ def parts(found: Sequence[TensorData], test_fraction: float | None) -> tuple[Ten
     if test_fraction is None:
         train, test = found
         return train, test
-    kept, held = hold_out(found[0].targets, test_fraction, seed=0)
+    kept, held = hold_out(labels_of(found[0]), test_fraction, seed=0)
     return found[0].subset(kept), found[0].subset(held)
 
 

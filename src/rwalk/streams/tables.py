@@ -43,18 +43,7 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How a dataset is read.
-
-    Attributes:
-        input_column: The column of inputs; found by its type if None.
-        label_column: The column of labels; found by its type if None.
-        train_split: The split to train on.
-        test_split: The split to test on; ``test``, or else the validation split, if None.
-        test_fraction: Hold this share of the training split out as test data instead.
-        image_size: Height and width that images are resized to; as they are if None.
-        text_length: Words kept of each text.
-        vocabulary: Number of token ids that words are hashed to.
-    """
+    """How a dataset is read; the attributes are arguments of ``load_data``."""
 
     input_column: str | None = None
     label_column: str | None = None
@@ -68,11 +57,6 @@ class Reading:
 
 def read_tables(name: str, tables: Mapping[str, Any], reading: Reading) -> Data:
     """Read the splits of a Hugging Face dataset into memory.
-
-    Args:
-        name: What the dataset is called, for messages too.
-        tables: A ``datasets.DatasetDict``.
-        reading: Which columns and splits, and how.
 
     Raises:
         DataUnavailableError: A split is missing.
@@ -157,12 +141,6 @@ def find_columns(
     Inputs are the one column of images, else the one of arrays, else the one of text. Labels are the one column of
     class labels, else the one of whole numbers.
 
-    Args:
-        name: Name of the dataset, for messages.
-        features: The features of a Hugging Face dataset.
-        input_column: The column of inputs, where that is not enough.
-        label_column: The column of labels, where that is not enough.
-
     Raises:
         ValueError: A column that there is not, none that fits, or several; names all columns, and the option to give.
     """
@@ -218,17 +196,7 @@ def _listed(names: Any) -> str:
 def decode_inputs(
     table: Any, column: str, *, image_size: tuple[int, int] | None, length: int, vocabulary: int
 ) -> Tensor:
-    """A column of images, arrays or text as one tensor.
-
-    Args:
-        table: A ``datasets.Dataset``.
-        column: The column of inputs.
-        image_size: Height and width that images are resized to; None takes them as they are.
-        length: Words kept of each text.
-        vocabulary: Number of token ids.
-
-    Returns:
-        Images (N, C, H, W), uint8; arrays (N, ...) in their own type; token ids (N, L), int64.
+    """A column as one tensor: images (N, C, H, W), uint8; arrays (N, ...) in their own type; token ids (N, L), int64.
 
     Raises:
         ValueError: Images or arrays that differ in size, an image mode that has no 8 bits a channel, or a column that
@@ -248,15 +216,12 @@ def decode_inputs(
 
 
 def decode_images(table: Any, column: str, size: tuple[int, int] | None = None) -> Tensor:
-    """All images of a column, grey if all of them are.
+    """All images of a column, grey if all of them are: (N, C, H, W) with C = 1 or 3 (red, green, blue), uint8.
 
     Args:
         table: A ``datasets.Dataset``.
         column: The column of images.
         size: Height and width that they are resized to (bilinear); None takes them as they are.
-
-    Returns:
-        Shape (N, C, H, W) with C = 1 (grey) or 3 (red, green, blue), uint8.
 
     Raises:
         ValueError: Images that differ in size, or that have no 8 bits a channel.
