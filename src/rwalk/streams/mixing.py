@@ -41,7 +41,10 @@ class MixedLoader:
         if len(old) == 0:
             raise ValueError("nothing is remembered: expected at least 1 sample to mix in")
         self.new, self.old, self.old_batch_size = new, old, old_batch_size
-        loader: Any = getattr(new, "base_dataloader", new)  # Accelerate wraps the one that collates
+        loader: Any = new
+        while isinstance(loader, MixedLoader):
+            loader = loader.new
+        loader = getattr(loader, "base_dataloader", loader)  # Accelerate wraps the one that collates
         self._within = isinstance(getattr(loader, "collate_fn", None), Collate)
         if self._within:
             loader.collate_fn = _Joined(loader.collate_fn, [old[at] for at in range(len(old))], self._draw())
