@@ -114,14 +114,14 @@ class ExemplarMemory:
         self, dataset: Any, labels: Tensor | None, task_label: int, probe: Probe | None
     ) -> dict[int | None, Ranking]:
         arrived = [None] if labels is None or not self.sampler.by_class else labels.unique().tolist()
-        groups = list(dict.fromkeys([*self._rankings, *arrived]))
+        groups, nothing = list(dict.fromkeys([*self._rankings, *arrived])), Ranking()
         rankings: dict[int | None, Ranking] = {}
         for place, group in enumerate(groups):
-            ranking, budget = self._rankings.get(group, Ranking()), self._share(place, len(groups))
-            members = [*range(len(dataset))]
-            if labels is not None and group is not None:
-                members = (labels == group).nonzero().flatten().tolist()
-            if members:
+            ranking, budget = self._rankings.get(group, nothing), self._share(place, len(groups))
+            if group in arrived:
+                members = [*range(len(dataset))]
+                if labels is not None and group is not None:
+                    members = (labels == group).nonzero().flatten().tolist()
                 ranking = ranking.joined_by(
                     dataset, members, budget, self.sampler, label=group, task_label=task_label, probe=probe
                 )

@@ -43,6 +43,8 @@ class Ranking:
 
     def first(self, count: int) -> Ranking:
         """The most important ones."""
+        if len(self.samples) <= count:
+            return self
         return Ranking(self.samples[:count], self.keys[:count])
 
     def joined_by(

@@ -92,16 +92,13 @@ def blurry(
 def deal(
     labels: Tensor, groups: Sequence[Sequence[int]], blurs: dict[int, float], generator: torch.Generator
 ) -> Tensor:
-    """In which experience each sample arrives.
+    """In which experience each sample arrives, shape (N,), int64.
 
     Args:
         labels: Class labels, shape (N,), int64.
         groups: Major classes of each experience.
         blurs: Share of each class that arrives in other experiences than its own.
         generator: Draws which samples go where.
-
-    Returns:
-        Numbers of experiences, shape (N,), int64.
     """
     arrivals = torch.empty_like(labels)
     for index, group in enumerate(groups):

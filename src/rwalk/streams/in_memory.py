@@ -71,15 +71,7 @@ class BatchReader(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 def select(dataset: Dataset[Any], positions: Tensor) -> Dataset[Any]:
-    """The samples at these positions.
-
-    Args:
-        dataset: Any dataset.
-        positions: Shape (M,), int64, from 0.
-
-    Returns:
-        A copy of them in memory where ``dataset`` is a ``TensorData``; else torch's ``Subset``, which copies nothing.
-    """
+    """The samples at these positions, shape (M,): a copy in memory of a ``TensorData``; else a ``Subset`` of it."""
     if isinstance(dataset, TensorData):
         return dataset.subset(positions.to(dataset.targets.device))
     if type(dataset) is Subset:

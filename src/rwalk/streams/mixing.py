@@ -40,12 +40,13 @@ class MixedLoader:
             raise ValueError(f"old_batch_size={old_batch_size!r}: expected at least 1")
         if len(old) == 0:
             raise ValueError("nothing is remembered: expected at least 1 sample to mix in")
-        self.new, self.old, self.old_batch_size = new, old, old_batch_size
+        self.new, self.old_batch_size = new, old_batch_size
         loader: Any = new
         while isinstance(loader, MixedLoader):
             loader = loader.new
         loader = getattr(loader, "base_dataloader", loader)  # Accelerate wraps the one that collates
         self._within = isinstance(getattr(loader, "collate_fn", None), Collate)
+        self.old = old if self._within or isinstance(old, TensorData) else stacked(old)
         if self._within:
             loader.collate_fn = _Joined(loader.collate_fn, [old[at] for at in range(len(old))], self._draw())
 
@@ -58,9 +59,9 @@ class MixedLoader:
         if self._within:
             yield from self.new
             return
-        old, draw = self.old if isinstance(self.old, TensorData) else stacked(self.old), self._draw()
+        draw = self._draw()
         for batch in self.new:
-            yield joined(batch, old, draw())
+            yield joined(batch, self.old, draw())
 
     def _draw(self) -> Callable[[], Tensor]:
         size = self.old_batch_size

@@ -78,13 +78,8 @@ def load_digits() -> Data:
 def load_repository(repository: str, folder: str, config: str | None = None) -> Any:
     """All splits of a dataset: from ``$RWALK_DATA_DIR/folder`` if that is set, else from the hub or its cache.
 
-    Args:
-        repository: Its name on the hub, ``owner/name``.
-        folder: Where it lies under ``RWALK_DATA_DIR``, with the files of the repository.
-        config: Which of its configurations, for a repository that has several.
-
-    Returns:
-        A ``datasets.DatasetDict``.
+    ``repository`` is its name on the hub, ``folder`` where it lies under ``RWALK_DATA_DIR``, ``config`` which of its
+    configurations, where it has several.
 
     Raises:
         MissingExtraError: ``datasets`` is not installed.
@@ -105,10 +100,8 @@ def load_repository(repository: str, folder: str, config: str | None = None) -> 
 def load_folder(folder: Path, config: str | None = None) -> Any:
     """All splits of a dataset in a local folder.
 
-    Args:
-        folder: Holds files in the hub's layout (parquet, csv or json, named by split), images in
-            ``split/class/``, or what ``save_to_disk`` wrote.
-        config: Which of its configurations, where it has several.
+    It holds files in the hub's layout (parquet, csv or json, named by split), images in ``split/class/``, or what
+    ``save_to_disk`` wrote.
 
     Raises:
         MissingExtraError: ``datasets`` is not installed.

@@ -147,12 +147,9 @@ def _named(source: str, name: str, config: str | None, reading: Reading) -> Data
 
 
 def read_into_memory(what: str, source: Any) -> TensorData:
-    """The samples of a torch dataset, or of a pair of arrays.
+    """The samples of a torch dataset, read once, or of a pair ``(x, y)`` of tensors, arrays or lists.
 
-    Args:
-        what: What the samples are, for messages, such as ``"the test data of cats"``.
-        source: A torch ``Dataset`` of ``(x, y)`` or ``(x, y, task label)``, read once from beginning to end; or a pair
-            ``(x, y)`` of tensors, NumPy arrays or lists. A ``TensorData`` is taken as it is.
+    ``what`` they are is for messages, such as ``"the test data of cats"``. A ``TensorData`` is taken as it is.
 
     Raises:
         TypeError: Something else.

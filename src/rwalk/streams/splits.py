@@ -88,12 +88,7 @@ def numbered_from_zero(name: str, train: TensorData, test: TensorData, class_nam
 
 
 def parts(found: Sequence[TensorData], test_fraction: float | None) -> tuple[TensorData, TensorData]:
-    """Training and test data: both as found, or the second held out of the first.
-
-    Args:
-        found: One or two datasets.
-        test_fraction: Share to hold out of a single one; always the same samples.
-    """
+    """Training and test data: both as found, or a share held out of the one there is, always the same samples."""
     if test_fraction is None:
         train, test = found
         return train, test
@@ -102,12 +97,7 @@ def parts(found: Sequence[TensorData], test_fraction: float | None) -> tuple[Ten
 
 
 def class_numbers(name: str, train: Tensor, test: Tensor) -> list[int]:
-    """The classes of a dataset, ascending.
-
-    Args:
-        name: Name of the dataset or benchmark, for the message.
-        train: Labels of the training data, shape (N,), int64.
-        test: Labels of the test data, shape (M,), int64.
+    """The classes of a dataset by its labels in training and test data, ascending.
 
     Raises:
         ValueError: A class has samples in one of the two only.

@@ -252,16 +252,11 @@ def decode_images(table: Any, column: str, size: tuple[int, int] | None = None) 
 
 
 def as_inputs(x: Tensor, y: Tensor, task_labels: int | Tensor = 0) -> TensorData:
-    """Labelled inputs as networks take them.
+    """Labelled inputs (N, ...) as networks take them.
 
     Bytes become numbers from 0 to 1. Grey images and flat vectors do so at once; of three channels or more the bytes
     are kept, a quarter of the memory, and each batch is converted as it is taken. float64 becomes float32; other types
     stay.
-
-    Args:
-        x: Inputs, shape (N, ...).
-        y: Class labels, shape (N,).
-        task_labels: One for all, or one per sample, shape (N,).
     """
     if x.dtype is torch.float64:
         x = x.float()
