@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from rwalk.streams import MixedLoader, TensorData, data_loader
-from rwalk.streams.collating import Collate, collate, concatenated, on_device
+from rwalk.streams.collating import Collate, collate, concatenated
 
 
 class Made(Dataset):
@@ -178,12 +178,6 @@ def test_batches_of_one_structure_are_joined_and_others_refused():
     assert (found["a"][1], found["b"].tolist()) == (["x", "y", "z"], [0, 1, 1])
     with pytest.raises(ValueError, match=r"differ in shape .*: let collate_fn bring all batches to one shape"):
         concatenated([torch.zeros(1, 2)], [torch.zeros(1, 3)])
-
-
-def test_all_tensors_of_a_batch_are_moved():
-    found = on_device([{"a": (torch.zeros(1), "x")}, torch.zeros(1)], "meta")
-    assert found[0]["a"][0].device.type == found[1].device.type == "meta"
-    assert found[0]["a"][1] == "x"
 
 
 def test_loaders_are_pickled():

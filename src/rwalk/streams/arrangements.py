@@ -43,15 +43,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """A scenario.
+    """A scenario: what makes a benchmark of datasets (one, unless ``several``), and a line about it for a listing.
 
-    Attributes:
-        build: Makes a benchmark of datasets (one, unless ``several``).
-        line: Says what it makes of the dataset ``{title}``, for a listing.
-        kinds: Kinds of data that it makes sense for.
-        ignores: Options that do not fit it. A seed always does: runs pass it along, and where nothing is drawn it
-            changes nothing.
-        several: Whether it takes a list of datasets.
+    ``ignores`` are options that do not fit it. A seed always does: runs pass it along, and where nothing is drawn it
+    changes nothing.
     """
 
     build: Callable[[str, list[Data], Options], Benchmark]

@@ -92,13 +92,9 @@ def blurry(
 def deal(
     labels: Tensor, groups: Sequence[Sequence[int]], blurs: dict[int, float], generator: torch.Generator
 ) -> Tensor:
-    """In which experience each sample arrives, shape (N,), int64.
+    """In which experience each sample arrives, shape (N,): those of ``groups`` are of their major classes.
 
-    Args:
-        labels: Class labels, shape (N,), int64.
-        groups: Major classes of each experience.
-        blurs: Share of each class that arrives in other experiences than its own.
-        generator: Draws which samples go where.
+    ``blurs`` are the shares of each class that arrive elsewhere.
     """
     arrivals = torch.empty_like(labels)
     for index, group in enumerate(groups):

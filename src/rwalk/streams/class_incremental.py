@@ -88,18 +88,10 @@ def class_groups(
     class_order: Sequence[int] | None = None,
     seed: int | None = None,
 ) -> list[list[int]]:
-    """Deal classes out to experiences.
+    """Deal classes out to experiences: the classes of each, in order of arrival.
 
-    Args:
-        name: Name of the benchmark, for messages.
-        classes: All classes, ascending.
-        n_experiences: How many groups; classes are dealt out in order, as evenly as they divide, larger groups first.
-        sizes: Number of classes in each group instead.
-        class_order: Every class once, in the order in which they arrive. None: ascending, or drawn by ``seed``.
-        seed: Draws the class order when none is given.
-
-    Returns:
-        The classes of each experience, in order of arrival.
+    ``name`` is the benchmark's, for messages, ``classes`` are all of them, ascending; the rest is as in
+    ``class_incremental``. Where they do not divide evenly, larger groups come first.
 
     Raises:
         ValueError: Neither a number of groups nor sizes, both but at odds, more groups than classes, sizes that do not

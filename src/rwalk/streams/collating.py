@@ -11,7 +11,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate
 
 from rwalk.streams.data import LABEL_COLUMNS
 
-__all__ = ["TASK_LABELS", "Collate", "collate", "collate_fn_of", "concatenated", "on_device"]
+__all__ = ["TASK_LABELS", "Collate", "collate", "collate_fn_of", "concatenated"]
 
 TASK_LABELS = "task_labels"  # of batches that are mappings, one for each sample
 
@@ -90,11 +90,7 @@ class Collate:
 
 
 def concatenated(first: Any, second: Any) -> Any:
-    """Two batches of one structure as one, on the first one's device.
-
-    Raises:
-        ValueError: They differ in shape.
-    """
+    """Two batches of one structure as one, on the first one's device; a ``ValueError`` if they differ in shape."""
     if isinstance(first, Mapping):
         return {key: concatenated(value, second[key]) for key, value in first.items()}
     if not isinstance(first, Tensor):
@@ -106,12 +102,3 @@ def concatenated(first: Any, second: Any) -> Any:
         raise ValueError(
             f"new and remembered samples differ in shape ({error}): let collate_fn bring all batches to one shape"
         ) from error
-
-
-def on_device(batch: Any, device: torch.device | str) -> Any:
-    """A batch with all its tensors on a device."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {key: on_device(value, device) for key, value in batch.items()}
-    return type(batch)(on_device(value, device) for value in batch) if isinstance(batch, tuple | list) else batch

@@ -78,11 +78,7 @@ class TensorData(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return [x if self.transform is None else self.transform(x), self.targets[index], self.task_labels[index]]
 
     def inputs(self, positions: Tensor) -> Tensor:
-        """Inputs of several samples at once, as ``batch`` gives them, but faster.
-
-        Args:
-            positions: Shape (B,), int64, from 0.
-        """
+        """Inputs at positions (B,), int64, as ``batch`` gives them, but faster."""
         # On a CPU index_select copies whole rows, where indexing goes element by element. It would lose the memory
         # format of images in channels_last, which indexing keeps.
         x = self.x.index_select(0, positions) if self.x.is_contiguous() else self.x[positions]

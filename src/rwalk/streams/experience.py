@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -155,10 +155,6 @@ class Stream(Sequence[Experience]):
     def __len__(self) -> int:
         """Number of experiences."""
         return len(self._experiences)
-
-    def __iter__(self) -> Iterator[Experience]:
-        """Experiences in order."""
-        return iter(self._experiences)
 
     def __repr__(self) -> str:
         return f"Stream({self.name!r}, {len(self)} experiences)"

@@ -20,12 +20,7 @@ def as_tensor_data(dataset: Dataset[Any], task_label: int = 0) -> TensorData | N
     any ``Subset`` or ``ConcatDataset`` of these. Classes derived from torch's may read samples in another way and are
     no such data. Subsets and concatenations are copied.
 
-    Args:
-        dataset: Any dataset.
-        task_label: For samples that carry none.
-
-    Returns:
-        The data, or None where samples have to be read one by one.
+    Otherwise it is None. Samples that carry no task label get the one given.
 
     Example:
         >>> pairs = TensorDataset(torch.eye(3), torch.tensor([0, 1, 0]))
@@ -47,11 +42,7 @@ def as_tensor_data(dataset: Dataset[Any], task_label: int = 0) -> TensorData | N
 
 
 class BatchReader(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """A ``TensorData`` for a ``DataLoader``, which then asks for whole batches; goes with ``collate``.
-
-    Args:
-        data: The samples.
-    """
+    """A ``TensorData`` for a ``DataLoader``, which then asks for whole batches; goes with ``collate``."""
 
     def __init__(self, data: TensorData) -> None:
         self.data = data
@@ -90,11 +81,11 @@ def join(parts: list[Dataset[Any]]) -> Dataset[Any]:
 
 
 def _labelled(tensors: tuple[Tensor, ...], task_label: int) -> TensorData | None:
-    x, *labels = tensors
-    if len(labels) not in (1, 2) or any(part.is_floating_point() or part.dim() != 1 for part in labels[1:]):
+    x, *rest = tensors
+    if len(rest) not in (1, 2) or any(part.is_floating_point() for part in rest[1:]):
         return None
     try:
-        return TensorData(x, labels[0], labels[1] if len(labels) == 2 else task_label)
+        return TensorData(x, *rest) if len(rest) == 2 else TensorData(x, rest[0], task_label)
     except ValueError:
         return None
 

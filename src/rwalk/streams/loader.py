@@ -23,11 +23,9 @@ class Batches(Protocol):
 
     def __iter__(self) -> Iterator[Any]:
         """Batches ``[x, y, task label]``, or mappings."""
-        ...
 
     def __len__(self) -> int:
         """How many batches."""
-        ...
 
 
 class TensorLoader:

@@ -69,12 +69,7 @@ class MixedLoader:
 
 
 class InTurn:
-    """Positions in a random order, and when all have been taken, in another one.
-
-    Args:
-        positions: Shape (N,), int64.
-        count: How many are taken if nothing is said.
-    """
+    """Positions, so many at a time, in a random order, and when all have been taken, in another one."""
 
     def __init__(self, positions: Tensor, count: int = 1) -> None:
         self.positions, self.count, self.waiting = positions, count, positions[:0]
@@ -122,7 +117,7 @@ def _as_given(sample: Any, like: Any) -> Any:
 
 
 def stacked(samples: Sequence[Any]) -> TensorData | Sequence[Any]:
-    """Samples ``(x, y, task label)`` in memory, if all are tensors of one shape; else as they are."""
+    """Samples ``(x, y, task label)`` in memory, if they are tensors of one shape; else as they are."""
     try:
         return TensorData.from_samples(samples)
     except (TypeError, ValueError, RuntimeError):

@@ -23,16 +23,9 @@ DATA_DIR = "RWALK_DATA_DIR"
 
 @dataclass(frozen=True)
 class Known:
-    """A dataset of the catalog.
+    """A dataset of the catalog, usually split into ``n_experiences``; ``repository`` is its name on the hub.
 
-    Attributes:
-        title: What people call it.
-        n_classes: Number of classes.
-        n_experiences: Into how many experiences its classes are usually split.
-        kind: ``images``, ``vectors`` or ``text``.
-        repository: Its name on the Hugging Face hub; None for data that comes with a package.
-        label_column: The column of labels, where the repository has several.
-        test_split: The split that is tested on.
+    ``kind`` is ``images``, ``vectors`` or ``text``; ``label_column`` is named where the repository has several.
     """
 
     title: str

@@ -60,11 +60,7 @@ class Data:
 def numbered_from_zero(name: str, train: TensorData, test: TensorData, class_names: Sequence[str] = ()) -> Data:
     """Training and test data whose classes are 0, 1, … in ascending order of their labels.
 
-    Args:
-        name: What the data is called.
-        train: Training data.
-        test: Test data.
-        class_names: Name of each *label*; classes that have labels beyond them are named by their label.
+    ``class_names`` are those of the labels; classes that have labels beyond them are named by their label.
 
     Raises:
         ValueError: A class has samples in one of the two only.
@@ -124,7 +120,7 @@ def hold_out(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tenso
         seed: Draws which samples are held out.
 
     Returns:
-        Positions kept and positions held out, each ascending, int64; together they are 0 … N − 1.
+        Positions kept and held out, each ascending; together 0 … N − 1.
 
     Raises:
         ValueError: ``fraction`` is out of range, or a class has a single sample.
@@ -150,10 +146,6 @@ def hold_out(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tenso
 
 
 def check_fraction(fraction: float) -> None:
-    """Refuse a share that is none.
-
-    Raises:
-        ValueError: It is not between 0 and 1, both excluded.
-    """
+    """Refuse, with a ``ValueError``, a share that is not between 0 and 1."""
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"fraction={fraction!r}: expected a share between 0 and 1, such as 0.1")

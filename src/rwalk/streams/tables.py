@@ -15,19 +15,7 @@ from rwalk.errors import DataUnavailableError
 from rwalk.streams.data import TensorData
 from rwalk.streams.splits import Data, numbered_from_zero, parts
 
-__all__ = [
-    "LENGTH",
-    "VOCABULARY",
-    "Reading",
-    "as_inputs",
-    "decode_images",
-    "decode_inputs",
-    "find_columns",
-    "hash_tokens",
-    "kind_of",
-    "read_tables",
-    "to_unit",
-]
+__all__ = ["LENGTH", "VOCABULARY", "Reading", "as_inputs", "find_columns", "hash_tokens", "read_tables"]
 
 TEST_SPLITS = ("test", "validation", "valid", "val", "dev")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -124,15 +112,6 @@ def _numbers(feature: Any, raw: list[list[Any]]) -> tuple[list[str], list[Tensor
     return names, [torch.tensor([number[value] for value in values]) for values in raw]
 
 
-def _inputs(what: str, table: Any, column: str, reading: Reading) -> Tensor:
-    try:
-        return decode_inputs(
-            table, column, image_size=reading.image_size, length=reading.text_length, vocabulary=reading.vocabulary
-        )
-    except ValueError as error:
-        raise ValueError(f"{what}: {error}") from error
-
-
 def find_columns(
     name: str, features: Mapping[str, Any], input_column: str | None = None, label_column: str | None = None
 ) -> tuple[str, str]:
@@ -193,35 +172,28 @@ def _listed(names: Any) -> str:
     return ", ".join(repr(name) for name in names)
 
 
-def decode_inputs(
-    table: Any, column: str, *, image_size: tuple[int, int] | None, length: int, vocabulary: int
-) -> Tensor:
-    """A column as one tensor: images (N, C, H, W), uint8; arrays (N, ...) in their own type; token ids (N, L), int64.
-
-    Raises:
-        ValueError: Images or arrays that differ in size, an image mode that has no 8 bits a channel, or a column that
-            holds something else.
-    """
+def _inputs(what: str, table: Any, column: str, reading: Reading) -> Tensor:
+    """A column as images (N, C, H, W), uint8, arrays (N, ...) in their own type, or token ids (N, L), int64."""
     kind = kind_of(table.features[column])
-    if kind == "images":
-        return decode_images(table, column, image_size)
-    if kind == "text":
-        return hash_tokens(table[column][:], length, vocabulary)
-    if kind == "arrays":
+    try:
+        if kind == "images":
+            return decode_images(table, column, reading.image_size)
+        if kind == "text":
+            return hash_tokens(table[column][:], reading.text_length, reading.vocabulary)
+        if kind != "arrays":
+            raise ValueError(f"column {column!r} holds {kind}: expected images, arrays or text")
         values = table.with_format("numpy")[column][:]
         if values.dtype == object:
             raise ValueError(f"arrays in column {column!r} differ in shape: expected one shape for all")
         return torch.from_numpy(values)
-    raise ValueError(f"column {column!r} holds {kind}: expected images, arrays or text")
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
 
 
 def decode_images(table: Any, column: str, size: tuple[int, int] | None = None) -> Tensor:
     """All images of a column, grey if all of them are: (N, C, H, W) with C = 1 or 3 (red, green, blue), uint8.
 
-    Args:
-        table: A ``datasets.Dataset``.
-        column: The column of images.
-        size: Height and width that they are resized to (bilinear); None takes them as they are.
+    They are resized to ``size``, height and width (bilinear), if it is given.
 
     Raises:
         ValueError: Images that differ in size, or that have no 8 bits a channel.
@@ -273,7 +245,7 @@ def to_unit(x: Tensor) -> Tensor:
 
 
 def hash_tokens(texts: Iterable[str], length: int = LENGTH, vocabulary: int = VOCABULARY) -> Tensor:
-    """Words by their hash, the same on every machine.
+    """Words by their hash, the same on every machine: token ids from 0 to V − 1, shape (N, L), int64.
 
     A word is a run of letters, digits and underscores, in lower case. Its id is 1 + CRC-32(UTF-8) mod (vocabulary − 1),
     so that different words may share one; 0 fills up short texts (``padding_idx=0`` of an embedding).
@@ -282,9 +254,6 @@ def hash_tokens(texts: Iterable[str], length: int = LENGTH, vocabulary: int = VO
         texts: N texts.
         length: Words kept of each text, L; the rest is cut off.
         vocabulary: Number of different ids, V.
-
-    Returns:
-        Token ids from 0 to V − 1, shape (N, L), int64.
 
     Raises:
         ValueError: ``length`` below 1, ``vocabulary`` below 2, or an entry that is no text.

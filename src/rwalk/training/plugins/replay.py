@@ -15,7 +15,7 @@ from rwalk.replay import ExemplarMemory, Probe, Sampler, balanced_shares
 from rwalk.replay.ranking import class_of
 from rwalk.replay.shares import InShares
 from rwalk.streams import MixedLoader, NoClassLabelsError, data_loader, labels_of, task_label_of
-from rwalk.streams.collating import TASK_LABELS, collate_fn_of, on_device
+from rwalk.streams.collating import TASK_LABELS, collate_fn_of
 from rwalk.streams.loader import Batches
 from rwalk.streams.mixing import InTurn, joined, stacked
 from rwalk.training.events import BasePlugin
@@ -189,8 +189,16 @@ def _taken(batch: Any, index: int) -> Any:
 
 def _forward(strategy: Any, batch: Any) -> Any:
     """The strategy's own forward pass on a batch: it knows about heads and devices."""
-    before, strategy.mbatch = strategy.mbatch, on_device(batch, strategy.device)
+    before, strategy.mbatch = strategy.mbatch, _on_device(batch, strategy.device)
     try:
         return strategy.forward()
     finally:
         strategy.mbatch = before
+
+
+def _on_device(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: _on_device(value, device) for key, value in batch.items()}
+    return type(batch)(_on_device(value, device) for value in batch) if isinstance(batch, tuple | list) else batch
