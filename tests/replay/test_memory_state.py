@@ -60,6 +60,13 @@ def test_a_memory_with_a_seed_leaves_torchs_generator_as_it_was_also_after_an_er
     assert kept(memory) != sorted(kept(memory))
 
 
+def test_a_memory_with_a_seed_draws_something_new_each_time():
+    memory = ExemplarMemory(total=40, sampler="reservoir", seed=1)
+    for start in (0, 20):
+        memory.update(*numbered([0] * 20, start=start))
+    assert len(memory.state_dict()["keys"][None].unique()) == 40
+
+
 def test_a_memory_without_a_seed_draws_from_torchs_generator():
     found = []
     for seed in (0, 0, 1):

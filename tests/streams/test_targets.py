@@ -107,7 +107,13 @@ def test_labels_of_a_hugging_face_dataset_are_read_as_a_column(monkeypatch):
     datasets = pytest.importorskip("datasets")
     table = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [2, 0, 1]})
     assert labels_of(table.with_format("torch")).tolist() == [2, 0, 1]
-    monkeypatch.setattr(datasets.Dataset, "__getitems__", lambda *_: pytest.fail("read row by row"))
+    real = datasets.Dataset.__getitem__
+
+    def columns_only(self, key):
+        assert isinstance(key, str), "read row by row"
+        return real(self, key)
+
+    monkeypatch.setattr(datasets.Dataset, "__getitem__", columns_only)
     assert labels_of(table).tolist() == [2, 0, 1]
     assert Stream("train", [table, Subset(table, [1, 2])])[1].classes_in_this_experience == (0, 1)
     assert Stream("train", [datasets.Dataset.from_dict({"x": [0.5]})])[0].classes is None
