@@ -14,9 +14,8 @@ from torch.optim import Optimizer
 
 from benchmarks.beside_avalanche.passes import ReplayInPasses
 from benchmarks.peers import avalanche_naive, why_not
-from rwalk.experiments.building import OPTIMIZERS, build_learner, build_plugins, build_strategy
 from rwalk.experiments.data import evaluated, stream_of
-from rwalk.experiments.runner import on_threads
+from rwalk.experiments.runner import OPTIMIZERS, build_learner, build_plugins, build_strategy, on_threads
 from rwalk.experiments.spec import RunSpec
 from rwalk.integrations.avalanche import to_avalanche
 from rwalk.metrics import AccuracyMatrix

@@ -17,8 +17,7 @@ from benchmarks.command import progress
 from benchmarks.machine import describe_versions
 from rwalk.experiments import Outcome, RunResult, RunSpec, read_result, write_result
 from rwalk.experiments.data import stream_of
-from rwalk.experiments.results import Reference
-from rwalk.experiments.store import RESULT
+from rwalk.experiments.results import RESULT, Reference
 
 __all__ = ["carry_out"]
 

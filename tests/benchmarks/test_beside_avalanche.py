@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import json
 import sys
 
 import pytest
@@ -10,13 +9,12 @@ import torch
 from benchmarks.beside_avalanche import command, study
 from benchmarks.beside_avalanche.learning import accuracies, beginning, by_rwalk, by_rwalk_in_passes
 from benchmarks.beside_avalanche.page import main as print_section
-from benchmarks.beside_avalanche.page import section
 from benchmarks.beside_avalanche.passes import PassesLoader, ReplayInPasses
 from benchmarks.beside_avalanche.protocols import AVALANCHE, PROTOCOLS, RESTRICTED, RWALK, Contender, contenders
 from benchmarks.beside_avalanche.remembered import asked_for
 from benchmarks.beside_avalanche.remembered import differences as differences_of
 from benchmarks.beside_avalanche.runs import carry_out
-from benchmarks.beside_avalanche.study import Plan, Study, choose, with_lambda
+from benchmarks.beside_avalanche.study import Plan, choose, with_lambda
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -342,58 +340,6 @@ def test_nothing_is_chosen_from_nothing():
 def test_a_plan_of_nothing_is_refused(plan, message):
     with pytest.raises(ValueError, match=message):
         Plan(**{"grid": (1.0,), "seeds": (0,), "tuning_seeds": (0,), **plan})
-
-
-def test_the_command_reads_its_options_writes_everything_and_its_page_shows_it(monkeypatch, tmp_path, capsys):
-    seen = []
-
-    def stub(protocol, spec, plan):
-        seen.append((protocol, spec, plan))
-        sides = {RWALK: {1.0: 0.6, 3.0: 0.7}, AVALANCHE: {1.0: 0.5, 3.0: 0.4}}
-        with monkeypatch.context() as patched:
-            sides = {name: _learns(held_out=values, test=values) for name, values in sides.items()}
-            found = _studied(patched, sides, spec, grid=plan.grid, seeds=plan.seeds, tuning_seeds=(0,))
-        return Study(protocol, found.chosen, found.tuning, found.rows, ["remembered samples differ"], reused=4)
-
-    monkeypatch.setattr(command, "study", stub)
-    monkeypatch.setattr(command, "why_not", lambda peer: None)
-    target, kept = tmp_path / "beside.json", tmp_path / "runs"
-    options = [
-        "--runs",
-        str(kept),
-        "--grid",
-        "3",
-        "1",
-        "--seeds",
-        "2",
-        "--set",
-        "benchmark=split-digits",
-        "--set",
-        "epochs=7",
-    ]
-    command.main([*options, "--json", str(target)])
-    assert [protocol for protocol, _, _ in seen] == list(PROTOCOLS)
-    for _, spec, plan in seen:
-        assert (spec.benchmark, spec.epochs) == ("split-digits", 7)
-        assert plan == Plan((1.0, 3.0), seeds=(0, 1), tuning_seeds=(0, 1), jobs=2, folder=kept)
-    report = json.loads(target.read_text(encoding="utf-8"))
-    assert [stored["protocol"] for stored in report["studies"]] == ["single-head", "multi-head"]
-    assert report["ratios"]["single-head.rwalk.accuracy_gained"] == pytest.approx(0.2)
-    assert capsys.readouterr().out.count("+20.0 [") == 2
-    report["versions"]["avalanche-lib"] = "0.6.0"
-    text = section(report)
-    line = "| rwalk | 3 | 70.5 ± 0.7 | – | 0.295 ± 0.007 | 70.5 ± 0.7 | +20.0 [+20.0, +20.0] | – | -0.200 ["
-    assert text.count(line) == 2
-    assert "| Avalanche | 1 | 50.5 ± 0.7 | – | 0.495 ± 0.007 | 50.5 ± 0.7 | – | – | – |" in text
-    assert "`python -m benchmarks.beside_avalanche --set benchmark=split-digits --set epochs=7`" in text
-    assert "Avalanche 0.6.0" in text
-    assert "2 seeds, from 1, 3" in text
-    assert " minutes (8 runs were finished before), " in text
-    assert "epochs 7" in text
-    assert "- single-head: remembered samples differ" in text
-    monkeypatch.setattr(sys, "argv", ["page", str(target)])
-    assert print_section() == 0
-    assert capsys.readouterr().out.startswith("## Beside Avalanche")
 
 
 def test_what_is_wrong_with_the_command_line_is_told_in_one_line_and_nothing_is_written(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from rwalk.cli import demo as demonstration
 from rwalk.experiments import read_result, run_all
-from rwalk.experiments.statistics import mean_and_deviation
+from rwalk.experiments.summary import mean_and_deviation
 
 
 @pytest.fixture
@@ -46,12 +46,12 @@ def test_every_method_is_compared_over_the_seeds_and_every_run_kept(short, tmp_p
 
 def test_runs_kept_earlier_are_not_replaced_unasked(short, tmp_path):
     console = Console(file=io.StringIO())
-    demonstration.demo(console, 2, tmp_path)
+    demonstration.demo(console, 1, tmp_path)
     first = read_result(tmp_path / "replay" / "seed-0")["seconds"]
     with pytest.raises(FileExistsError, match="holds another run"):
-        demonstration.demo(console, 2, tmp_path)
+        demonstration.demo(console, 1, tmp_path)
     assert read_result(tmp_path / "replay" / "seed-0")["seconds"] == first
-    demonstration.demo(console, 2, tmp_path, overwrite=True)
+    demonstration.demo(console, 1, tmp_path, overwrite=True)
 
 
 def test_it_compares_fine_tuning_rwalk_and_both_with_replay_on_embedded_data():

@@ -45,7 +45,9 @@ FAILING = ["--set", "model=experiments.networks:failing", "--set", "model_option
 @pytest.fixture
 def shell(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("rwalk.experiments.references.reference_folder", lambda: tmp_path / "cache")
-    return open_shell(tmp_path, monkeypatch, capsys)
+    opened = open_shell(tmp_path, monkeypatch, capsys)
+    monkeypatch.setattr(studies, "console", Console(width=80))
+    return opened
 
 
 @pytest.fixture
@@ -64,12 +66,22 @@ def refused(result, message, *, holds=()):
     assert sorted(str(path) for path in Path().iterdir()) == sorted(holds)
 
 
+def fits_a_terminal(out, stored):
+    """No line is longer than 80 columns, nothing is cut off, and figures are in one piece."""
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    for row in stored["rows"]:
+        for metric in ("average_accuracy", "forgetting"):
+            assert f"{100 * row['mean'][metric]:.1f} ± {100 * row['deviation'][metric]:.1f}" in out
+
+
 def test_methods_are_compared_over_seeds_with_and_without_exemplars(shell):
     result = shell("compare", *DIGITS, "--methods", "fine-tuning, rwalk", "--exemplars", "0,2", "--seeds", "2",
                    "--out", "out", *SHORT)  # fmt: skip
     status, out, err = result
     assert (status, err) == (0, "")
     stored = json.loads(Path("out/comparison.json").read_text())
+    fits_a_terminal(out, stored)
     assert stored["against"] == "rwalk-S"
     rows = {row["label"]: row for row in stored["rows"]}
     assert list(rows) == ["fine-tuning", "rwalk", "fine-tuning-S", "rwalk-S"]
@@ -128,6 +140,7 @@ def test_the_best_of_a_grid_is_named_and_the_others_are_compared_with_it(shell):
     stored = json.loads(Path("out/tuning.json").read_text())
     means = {row["label"]: row["mean"]["learning_accuracy"] for row in stored["rows"]}
     assert len(means) == 4
+    fits_a_terminal(out, stored)
     assert stored["metric"] == "learning_accuracy"
     assert means[stored["best"]] == max(means.values())
     assert f"best: {stored['best']}" in out
@@ -149,6 +162,7 @@ def test_tables_are_listed_and_reproduced(shell, table):
     status, out, err = shell("reproduce", "small", "--out", "results", "--jobs", "1")
     assert (status, err) == (0, "")
     stored = json.loads(Path("results/small.json").read_text())
+    fits_a_terminal(out, stored)
     assert (stored["seeds"], stored["quick"], stored["reused"]) == ([0, 1], False, 0)
     ours = stored["rows"][0]
     difference = ours["mean"]["average_accuracy"] - 0.8
@@ -200,25 +214,6 @@ def test_what_cannot_be_is_refused_in_one_line_before_any_run(shell, options, me
     Path("plan.yaml").write_text(COMPARISON)
     monkeypatch.setattr("rwalk.experiments.pool.run", lambda *_, **__: pytest.fail("trained for nothing"))
     refused(shell(*options), message, holds=["plan.yaml"])
-
-
-@pytest.mark.parametrize("command", ["compare", "tune", "reproduce"])
-def test_tables_fit_a_terminal_of_80_columns(shell, table, monkeypatch, command):
-    monkeypatch.setattr(studies, "console", Console(width=80))
-    options = {
-        "compare": [*DIGITS, "--methods", "fine-tuning,rwalk", "--exemplars", "0,2", "--seeds", "2", *SHORT],
-        "tune": [*DIGITS, "--method", "rwalk", "--grid", "rwalk.ewc_lambda=0.5,1e4", *SHORT],
-        "reproduce": ["small", "--jobs", "1"],
-    }
-    status, out, _ = shell(command, *options[command], "--out", "out")
-    assert status == 0
-    assert max(map(len, out.splitlines())) <= 80
-    assert "…" not in out
-    stored = json.loads(next(path for path in Path("out").glob("*.json")).read_text())
-    for row in stored["rows"]:
-        for metric in ("average_accuracy", "forgetting"):
-            spread = f"{100 * row['mean'][metric]:.1f} ± {100 * row['deviation'][metric]:.1f}"
-            assert spread in out  # in one piece
 
 
 def test_interrupted_work_goes_on_where_it_stopped(shell, monkeypatch):

@@ -7,7 +7,7 @@ from scipy import stats
 
 from rwalk.experiments import RunResult, RunSpec, load_comparison, summarise
 from rwalk.experiments.comparison import build_comparison
-from rwalk.experiments.plane import draw_plane
+from rwalk.experiments.page import draw_plane
 from rwalk.experiments.pool import Outcome
 from rwalk.metrics import AccuracyMatrix
 

@@ -30,10 +30,26 @@ def options_of(method):
     return {"samples": 20} if method == "mas" else {}
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("heads", HEADS)
-@pytest.mark.parametrize("exemplars", [0, 2])
-def test_every_method_learns_under_every_head_with_and_without_exemplars(method, heads, exemplars):
+# Each method that does something of its own under every head, with and without exemplars in turn, so that any two of
+# the three meet; those that differ in settings of the core alone under one head each.
+OF_THEIR_OWN = ("fine-tuning", "rwalk", "lwf", "mas", "joint", "cumulative")
+PRESETS = [name for name in METHODS if name not in OF_THEIR_OWN]
+PROTOCOLS = [
+    *((method, head, 2 * ((i + j) % 2)) for i, method in enumerate(OF_THEIR_OWN) for j, head in enumerate(HEADS)),
+    *((method, HEADS[i % 4], 2 * (i // 4 % 2)) for i, method in enumerate(PRESETS)),
+]
+
+
+def test_methods_that_differ_in_the_cores_settings_alone_have_the_plugins_of_rwalk():
+    def kinds(name):
+        return [type(plugin) for plugin in METHODS[name].plugins(small(name).rwalk_config, {})]
+
+    assert PRESETS
+    assert all(kinds(name) == kinds("rwalk") for name in PRESETS)
+
+
+@pytest.mark.parametrize(("method", "heads", "exemplars"), PROTOCOLS)
+def test_every_method_learns_in_every_protocol(method, heads, exemplars):
     spec = small(
         method, heads=heads, task_labels=heads == "multi", exemplars=exemplars, options=options_of(method), lr=0.01
     )

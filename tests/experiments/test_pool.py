@@ -7,7 +7,7 @@ import pytest
 
 from experiments.small import small
 from rwalk.experiments import read_result, run, run_all
-from rwalk.experiments.store import RESULT
+from rwalk.experiments.results import RESULT
 
 FAILING = "experiments.networks:failing"
 DYING = "experiments.networks:dying"

@@ -7,7 +7,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from experiments.small import small
 from rwalk.experiments import RunSpec, reference_for, run
 from rwalk.experiments import data as experiments_data
-from rwalk.experiments.data import ends, so_far, stream_of
+from rwalk.experiments.data import evaluated, so_far, stream_of
 from rwalk.streams import Stream, TensorData, class_incremental
 from rwalk.training import BasePlugin
 
@@ -72,7 +72,7 @@ def test_a_task_free_stream_has_upper_bounds_and_references(tmp_path, monkeypatc
 @pytest.mark.parametrize("benchmark", ["split-digits", "permuted-digits", "blurry-digits"])
 def test_where_experiences_correspond_each_one_is_a_task(benchmark):
     data = stream_of(RunSpec(benchmark=benchmark, method="joint"))
-    assert ends(data) == list(range(1, len(data.train_stream) + 1))
+    assert evaluated(data).milestones == tuple(range(1, len(data.train_stream) + 1))
 
 
 @pytest.mark.parametrize("benchmark", ["split-digits", "permuted-digits", "online-digits"])

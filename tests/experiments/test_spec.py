@@ -5,8 +5,8 @@ from pydantic import ValidationError
 
 from rwalk import RWalkConfig
 from rwalk.experiments import METHODS, RunSpec, load_spec
-from rwalk.experiments.defaults import DEFAULTS
 from rwalk.experiments.loading import build_spec
+from rwalk.experiments.spec import DEFAULTS
 from rwalk.streams import benchmarks
 
 DIGITS = {"benchmark": "split-digits", "method": "rwalk"}

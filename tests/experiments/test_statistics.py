@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rwalk.experiments.statistics import mean_and_deviation, paired_difference
+from rwalk.experiments.summary import mean_and_deviation, paired_difference
 
 accuracies = st.floats(0.0, 1.0, allow_subnormal=False)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rwalk.experiments import read_result, write_result
-from rwalk.experiments.store import RESULT, check_folder
+from rwalk.experiments.results import RESULT, check_folder
 
 RUN = {"accuracy_matrix": [[0.5]], "seconds": 1.0, "name": "Δ"}
 

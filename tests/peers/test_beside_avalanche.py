@@ -12,8 +12,8 @@ from benchmarks.beside_avalanche.passes import ReplayInPasses
 from benchmarks.beside_avalanche.protocols import AVALANCHE, PROTOCOLS, RESTRICTED, RWALK
 from benchmarks.peers import avalanche_naive
 
-from rwalk.experiments.building import build_strategy
 from rwalk.experiments.data import stream_of
+from rwalk.experiments.runner import build_strategy
 from rwalk.integrations.avalanche import to_avalanche
 from rwalk.models import ModelCall
 from rwalk.training import ReplayPlugin

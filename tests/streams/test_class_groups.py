@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rwalk.streams import class_incremental
-from rwalk.streams.class_groups import class_groups
+from rwalk.streams.class_incremental import class_groups
 from streams.toys import numbered, told
 
 

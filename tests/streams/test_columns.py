@@ -3,7 +3,7 @@
 import pytest
 from datasets import Array2D, ClassLabel, Features, Image, List, Value
 
-from rwalk.streams.columns import find_columns
+from rwalk.streams.tables import find_columns
 
 LABEL = ClassLabel(num_classes=3)
 NUMBERS = List(Value("float32"), length=4)

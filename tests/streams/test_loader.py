@@ -127,8 +127,12 @@ def test_a_dataloader_with_workers_of_its_own_gives_the_same_batches():
 
 
 def test_another_way_to_collate_is_given_samples():
-    (batch,) = data_loader(numbered(2), 2, shuffle=False, collate_fn=list)
-    assert [(x.item(), y.item(), task.item()) for x, y, task in batch] == [(0.0, 100, 200), (1.0, 101, 201)]
+    def columns(samples):
+        assert isinstance(samples, list)
+        return tuple(zip(*samples, strict=True))
+
+    (batch,) = data_loader(numbered(2), 2, shuffle=False, collate_fn=columns)
+    assert [[part.item() for part in column] for column in batch] == [[0.0, 1.0], [100, 101], [200, 201]]
 
 
 def test_torchs_own_datasets_of_tensors_are_batched_in_memory_too():

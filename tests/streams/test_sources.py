@@ -11,7 +11,7 @@ from torch.utils.data import Subset, TensorDataset
 
 from rwalk import DataUnavailableError
 from rwalk.streams import TensorData, TensorLoader, load_data
-from rwalk.streams.text import hash_tokens
+from rwalk.streams.tables import hash_tokens
 from streams.hub_layout import LAYOUTS, SHAPES, small_copy, write
 
 
@@ -186,7 +186,7 @@ def test_grey_and_colour_images_together_are_all_colour():
 
 
 def test_grey_and_colour_images_in_different_chunks_are_all_colour(monkeypatch):
-    monkeypatch.setattr("rwalk.streams.decoding.CHUNK", 2)
+    monkeypatch.setattr("rwalk.streams.tables.CHUNK", 2)
     test_grey_and_colour_images_together_are_all_colour()
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rwalk.models.text import text_mlp
-from rwalk.streams.text import VOCABULARY, hash_tokens
+from rwalk.streams.tables import VOCABULARY, hash_tokens
 
 
 def naive(text, length, vocabulary):

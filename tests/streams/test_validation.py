@@ -20,7 +20,7 @@ from rwalk.streams import (
     permuted,
     with_validation,
 )
-from rwalk.streams.stratified import hold_out
+from rwalk.streams.splits import hold_out
 from streams.toys import Lazy, numbered, told
 
 COUNTS = st.dictionaries(st.integers(0, 9), st.integers(2, 25), min_size=1, max_size=6)

@@ -14,8 +14,7 @@ from rwalk.cli import display, options
 from rwalk.cli.studies import studies
 from rwalk.experiments import METHODS, RunSpec, load_spec, read_result, reference_for, run, write_result
 from rwalk.experiments.loading import merged
-from rwalk.experiments.results import Reference
-from rwalk.experiments.store import check_folder
+from rwalk.experiments.results import Reference, check_folder
 from rwalk.streams import benchmarks
 
 __all__ = ["app"]

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from rwalk.cli.display import percent
 from rwalk.experiments import RunResult, RunSpec, run_all, write_result
-from rwalk.experiments.statistics import mean_and_deviation
-from rwalk.experiments.store import check_folder
+from rwalk.experiments.results import check_folder
+from rwalk.experiments.summary import mean_and_deviation
 
 __all__ = ["SEEDS", "demo"]
 

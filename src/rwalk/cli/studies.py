@@ -17,10 +17,9 @@ from rwalk.cli import tables as tables_
 from rwalk.experiments import Comparison, Outcome, RunSpec, load_comparison, run_all, summarise
 from rwalk.experiments.comparison import build_comparison
 from rwalk.experiments.loading import merged
-from rwalk.experiments.page import reproduction_page
-from rwalk.experiments.plane import draw_plane
+from rwalk.experiments.page import draw_plane, reproduction_page
 from rwalk.experiments.reproduce import load_table, report, tables
-from rwalk.experiments.store import check_folder, write_json
+from rwalk.experiments.results import check_folder, write_json
 from rwalk.experiments.summary import Row
 from rwalk.experiments.tune import BETTER, best, candidates, check_metric
 

@@ -8,8 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rwalk.experiments.statistics import Difference
-from rwalk.experiments.summary import METRICS, Row
+from rwalk.experiments.summary import METRICS, Difference, Row
 
 __all__ = ["comparison", "reproduction"]
 

@@ -5,10 +5,9 @@ from rwalk.experiments.loading import load_spec
 from rwalk.experiments.methods import METHODS, Method
 from rwalk.experiments.pool import Outcome, run_all
 from rwalk.experiments.references import last_reference, reference_for
-from rwalk.experiments.results import RunResult
+from rwalk.experiments.results import RunResult, read_result, write_result
 from rwalk.experiments.runner import run
 from rwalk.experiments.spec import RunSpec
-from rwalk.experiments.store import read_result, write_result
 from rwalk.experiments.summary import summarise
 
 __all__ = [

@@ -16,10 +16,10 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from rwalk.experiments.spec import RunSpec
 from rwalk.streams import Benchmark, Experience, Stream, TensorData, benchmark, labels_of, with_validation
-from rwalk.streams.hub import DATA_DIR
 from rwalk.streams.in_memory import as_tensor_data
+from rwalk.streams.repositories import DATA_DIR
 
-__all__ = ["ends", "evaluated", "fingerprint", "so_far", "stream_of"]
+__all__ = ["evaluated", "fingerprint", "so_far", "stream_of"]
 
 
 def stream_of(spec: RunSpec) -> Benchmark:
@@ -52,31 +52,12 @@ def evaluated(data: Benchmark) -> Stream:
     return data.test_stream if data.valid_stream is None else data.valid_stream
 
 
-def ends(data: Benchmark) -> list[int]:
-    """After how many training experiences each task of the accuracy matrix has been learned.
-
-    In most streams test experience j tests what training experience j teaches. In a task-free stream, whose small
-    experiences are more than the groups of classes that are tested, a group is learned when its last sample has come.
-
-    Example:
-        >>> ends(benchmark("split-digits"))
-        [1, 2, 3, 4, 5]
-        >>> ends(benchmark("online-digits", n_experiences=50))[-1]
-        50
-    """
-    train, judged = data.train_stream, evaluated(data)
-    if len(train) == len(judged):
-        return list(range(1, len(train) + 1))
-    last = {label: index for index, arriving in enumerate(train, 1) for label in arriving.classes_in_this_experience}
-    return [max(last[label] for label in group.classes_in_this_experience) for group in judged]
-
-
 def so_far(data: Benchmark, end: int) -> Experience:
     """The last of the first ``end`` training experiences, with the data of all of them."""
     past = data.train_stream[:end]
     classes = sorted({label for experience in past for label in experience.classes_in_this_experience})
     together = _joined([experience.dataset for experience in past])
-    return replace(past[-1], dataset=together, classes_in_this_experience=tuple(classes))
+    return replace(past[-1], dataset=together, classes=tuple(classes))
 
 
 @lru_cache(maxsize=4)

@@ -14,10 +14,9 @@ from typing import cast
 from joblib import Parallel, delayed, effective_n_jobs
 
 from rwalk.experiments.references import last_reference, reference_spec
-from rwalk.experiments.results import SCHEMA_VERSION, RunResult
+from rwalk.experiments.results import RESULT, SCHEMA_VERSION, RunResult, read_result, write_result
 from rwalk.experiments.runner import run
 from rwalk.experiments.spec import RunSpec
-from rwalk.experiments.store import RESULT, read_result, write_result
 
 __all__ = ["Outcome", "run_all"]
 

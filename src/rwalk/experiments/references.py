@@ -12,12 +12,10 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from rwalk.experiments.building import build_strategy, check_device
-from rwalk.experiments.data import ends, evaluated, fingerprint, so_far, stream_of
-from rwalk.experiments.results import Reference, versions
-from rwalk.experiments.runner import accuracies, on_threads
+from rwalk.experiments.data import evaluated, fingerprint, so_far, stream_of
+from rwalk.experiments.results import Reference, versions, write_json
+from rwalk.experiments.runner import accuracies, build_strategy, check_device, on_threads
 from rwalk.experiments.spec import RunSpec
-from rwalk.experiments.store import write_json
 from rwalk.models.registry import find_builder
 
 __all__ = ["Reference", "last_reference", "reference_folder", "reference_for", "reference_key", "reference_spec"]
@@ -30,7 +28,7 @@ SEED = 0
 def reference_for(spec: RunSpec, *, folder: Path | None = None) -> Reference:
     """Accuracy :math:`a^*_k` on each task k of a model trained jointly on tasks 1..k.
 
-    A task is an experience; in a task-free stream, a group of classes that is tested (see ``data.ends``).
+    A task is an experience; in a task-free stream, a group of classes that is tested (see ``Stream``).
 
     Args:
         spec: Any run on the stream. Method, exemplars and (unless it draws the stream) seed make no difference, so that
@@ -122,6 +120,6 @@ def _trained(shared: RunSpec, k: int) -> float:
     with on_threads(shared.threads):
         torch.manual_seed(SEED)
         strategy = build_strategy(shared, data, [])
-        strategy.train(so_far(data, ends(data)[k - 1]))
+        strategy.train(so_far(data, evaluated(data).milestones[k - 1]))
         (accuracy,) = accuracies(strategy, evaluated(data)[k - 1 : k])
     return accuracy

@@ -13,6 +13,7 @@ from rwalk.replay.samplers import (
     Uniform,
 )
 from rwalk.replay.selection import entropy, mean_of_features, plane_distance, reservoir, uniform
+from rwalk.replay.shares import balanced_shares
 
 __all__ = [
     "SAMPLERS",
@@ -26,6 +27,7 @@ __all__ = [
     "Reservoir",
     "Sampler",
     "Uniform",
+    "balanced_shares",
     "entropy",
     "mean_of_features",
     "plane_distance",

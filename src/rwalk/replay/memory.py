@@ -1,16 +1,19 @@
-"""Exemplars of past classes, within a budget."""
+"""Exemplars of what is past, within a budget."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from rwalk.replay.probe import Probe
-from rwalk.replay.ranking import Ranking, Sample
+from rwalk.replay.ranking import Ranking, Sample, class_of
 from rwalk.replay.sampler import Sampler
 from rwalk.replay.samplers import as_sampler
 
@@ -20,13 +23,17 @@ log = logging.getLogger(__name__)
 
 
 class ExemplarMemory:
-    """Keeps a few samples of every class seen.
+    """Keeps a few samples of every class seen, or (``sampler="reservoir"``) of any supervised data.
+
+    It holds the samples themselves, so that neither it nor its ``state_dict`` needs the datasets they came from.
 
     Args:
         per_class: Exemplars of each class. Give this or ``total``.
         total: Exemplars altogether, shared out evenly over the classes seen; classes give up exemplars as others join,
             the least important ones first. With ``sampler="reservoir"`` nothing is shared out.
         sampler: Which samples are kept: one of ``SAMPLERS`` by name, or a ``Sampler``.
+        seed: Choices are drawn from a random generator of its own, begun here and part of its state. None: from torch's
+            global one, whose state belongs into the checkpoint of the whole training.
 
     Raises:
         ValueError: Both budgets given or neither, one below 1, no such sampler, or a reservoir over all classes with
@@ -47,7 +54,12 @@ class ExemplarMemory:
     """
 
     def __init__(
-        self, *, per_class: int | None = None, total: int | None = None, sampler: str | Sampler = "uniform"
+        self,
+        *,
+        per_class: int | None = None,
+        total: int | None = None,
+        sampler: str | Sampler = "uniform",
+        seed: int | None = None,
     ) -> None:
         if (per_class is None) == (total is None):
             raise ValueError(f"per_class={per_class!r}, total={total!r}: expected exactly one of the two budgets")
@@ -62,43 +74,73 @@ class ExemplarMemory:
             )
         self._rankings: dict[int | None, Ranking] = {}  # by class; under None where classes are not told apart
         self._small: set[int] = set()
+        self._random = None if seed is None else torch.Generator().manual_seed(seed).get_state()
 
     def update(
-        self, dataset: Dataset[Any], labels: Tensor, task_label: int = 0, *, model: nn.Module | Probe | None = None
+        self,
+        dataset: Dataset[Any],
+        labels: Tensor | None,
+        task_label: int = 0,
+        *,
+        model: nn.Module | Probe | None = None,
     ) -> None:
-        """Take exemplars of the classes in ``dataset`` and bring every class within its budget.
+        """Take exemplars of a dataset and bring every class within its budget.
 
         A class that is kept already and comes again is ranked anew, old exemplars and new samples together; with
         ``uniform`` each of these is equally likely, with the reservoirs each sample that ever came. A class that does
         not come again keeps its ranking, also when the model has changed since.
 
         Args:
-            dataset: Samples ``(x, y)`` or ``(x, y, task label)``.
-            labels: Their class labels, shape (N,).
+            dataset: Samples ``(x, y)`` or ``(x, y, task label)``, or mappings; x and y may be nested.
+            labels: Their class labels, shape (N,); None if they have none, or the sampler does not choose by class.
             task_label: For samples that carry none.
             model: For samplers that look at one; a ``Probe`` says how. It is left as it was.
 
         Raises:
-            ValueError: The sampler needs a model, the model does not fit it (see ``Probe``), or its features are not
-                finite. The memory is then as it was.
+            ValueError: The sampler needs class labels or a model that are not given, the model does not fit it (see
+                ``Probe``), or its features are not finite. The memory is then as it was.
             TypeError: A layer gives something else than a tensor.
         """
         if self.sampler.needs_model and model is None:
             raise ValueError(f"sampler {self.sampler.name!r} looks at the model: give update(..., model=model)")
+        if labels is None:
+            self.sampler.refuse_without_classes()
         probe = Probe(model) if isinstance(model, nn.Module) else model
-        arrived = labels.unique().tolist() if self.sampler.by_class else [None]
-        groups = list(dict.fromkeys([*self._rankings, *arrived]))
+        with self._drawing():
+            self._rankings = self._updated(dataset, labels, task_label, probe)
+        self._tell_of_small_classes()
+
+    def _updated(
+        self, dataset: Any, labels: Tensor | None, task_label: int, probe: Probe | None
+    ) -> dict[int | None, Ranking]:
+        arrived = [None] if labels is None or not self.sampler.by_class else labels.unique().tolist()
+        groups, nothing = list(dict.fromkeys([*self._rankings, *arrived])), Ranking()
         rankings: dict[int | None, Ranking] = {}
         for place, group in enumerate(groups):
-            ranking, budget = self._rankings.get(group, Ranking()), self._share(place, len(groups))
-            members = [*range(len(labels))] if group is None else (labels == group).nonzero().flatten().tolist()
-            if members:
+            ranking, budget = self._rankings.get(group, nothing), self._share(place, len(groups))
+            if group in arrived:
+                members = [*range(len(dataset))]
+                if labels is not None and group is not None:
+                    members = (labels == group).nonzero().flatten().tolist()
                 ranking = ranking.joined_by(
                     dataset, members, budget, self.sampler, label=group, task_label=task_label, probe=probe
                 )
             rankings[group] = ranking.first(budget)
-        self._rankings = rankings
-        self._tell_of_small_classes()
+        return rankings
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Inside, torch's global generator is this memory's own, if it has one: a user's sampler draws from it too."""
+        if self._random is None:
+            yield
+            return
+        outside = torch.get_rng_state()
+        torch.set_rng_state(self._random)
+        try:
+            yield
+        finally:
+            self._random = torch.get_rng_state()
+            torch.set_rng_state(outside)
 
     def budget(self, label: int) -> int:
         """How many exemplars a class may have now; the first classes seen get what does not divide evenly."""
@@ -107,14 +149,18 @@ class ExemplarMemory:
 
     @property
     def counts(self) -> dict[int, int]:
-        """Exemplars kept, by class."""
+        """Exemplars kept, by class; those without a class are not counted."""
         if self.sampler.by_class:
             return {int(label or 0): len(kept.samples) for label, kept in self._rankings.items()}
-        return dict(sorted(Counter(int(y) for _, y, _ in self.samples).items()))
+        labels = Counter(class_of(sample) for sample in self.samples)
+        return {label: count for label, count in sorted(labels.items(), key=str) if label is not None}
 
     @property
     def samples(self) -> list[Sample]:
-        """All exemplars as ``(x, y, task label)``, each class's in the order of its ranking."""
+        """All exemplars as ``(x, y, task label)``, each class's in the order of its ranking.
+
+        Of rows that are mappings, x is the row and y its ``labels`` or ``label``.
+        """
         return [sample for kept in self._rankings.values() for sample in kept.samples]
 
     def __len__(self) -> int:
@@ -122,11 +168,16 @@ class ExemplarMemory:
         return sum(len(kept.samples) for kept in self._rankings.values())
 
     def state_dict(self) -> dict[str, Any]:
-        """Budgets, sampler, and exemplars in the order of their ranking."""
+        """Budgets, sampler, random generator, and the exemplars in the order of their ranking.
+
+        ``torch.load(..., weights_only=True)`` reads it where samples are made of tensors, numbers and text.
+        """
         return {
             "per_class": self.per_class,
             "total": self.total,
             "sampler": self.sampler.name,
+            "sampler_state": self.sampler.state_dict(),
+            "random": None if self._random is None else self._random.clone(),
             "samples": {group: list(kept.samples) for group, kept in self._rankings.items()},
             "keys": {group: kept.keys.clone() for group, kept in self._rankings.items() if len(kept.keys)},
         }
@@ -135,7 +186,7 @@ class ExemplarMemory:
         """Go on from a ``state_dict``.
 
         Raises:
-            ValueError: It was made under another budget or by another sampler.
+            ValueError: It was made under another budget or by another sampler, or only one of the two has a seed.
         """
         if (state["per_class"], state["total"]) != (self.per_class, self.total):
             raise ValueError(
@@ -145,6 +196,14 @@ class ExemplarMemory:
         sampler, keys = state.get("sampler", "uniform"), state.get("keys", {})
         if sampler != self.sampler.name:
             raise ValueError(f"the saved memory was chosen by {sampler!r}; this one has sampler={self.sampler.name!r}")
+        random = state.get("random")
+        if (random is None) != (self._random is None):
+            raise ValueError(
+                f"the saved memory has {'no ' if random is None else 'a '}random generator of its own: give "
+                f"{'no' if random is None else 'a'} seed= to the one that goes on from it"
+            )
+        self.sampler.load_state_dict(state.get("sampler_state", {}))
+        self._random = None if random is None else random.clone()
         rankings = {
             group: Ranking(list(samples), keys[group].clone()) if group in keys else Ranking(list(samples))
             for group, samples in state["samples"].items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -107,7 +107,7 @@ class Probe:
     def _rows(self, data: Sequence[Any], take: Callable[[Any], Any], name: str) -> Tensor:
         with undisturbed(self.model):
             batches = chain.from_iterable(self.loader(part, self.batch_size) for part in data)
-            rows = [_checked(take(batch), len(batch[1]), name) for batch in batches]
+            rows = [_checked(take(batch), _samples(batch), name) for batch in batches]
         if len(shapes := {part.shape[1:] for part in rows}) > 1:
             raise ValueError(
                 f"{name} gives rows of shapes {sorted(map(tuple, shapes))}: expected as many features of each sample"
@@ -117,6 +117,13 @@ class Probe:
     def _forward(self, batch: Any) -> Any:
         anchor = next(chain(self.model.parameters(), self.model.buffers()), batch[0])
         return self.model(batch[0].to(anchor.device))
+
+
+def _samples(batch: Any) -> int:
+    """Samples in a batch: task labels, which come last, are one each; so are targets, if they are no structure."""
+    if isinstance(batch, Mapping):
+        return len(next(value for value in batch.values() if isinstance(value, Tensor)))
+    return len(batch[-1])
 
 
 def _copied(output: Any) -> Any:

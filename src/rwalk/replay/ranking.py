@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +14,18 @@ from torch.utils.data import Dataset, Subset
 from rwalk.replay.probe import Probe
 from rwalk.replay.sampler import Candidates, Sampler
 
-__all__ = ["Ranking", "Sample"]
+__all__ = ["Ranking", "Sample", "class_of"]
 
 Sample = tuple[Any, Any, Any]
+LABEL_COLUMNS = ("labels", "label")  # where the target of a row that is a mapping stands
+
+
+def class_of(sample: Sample) -> int | None:
+    """The class of a kept sample; None if its target is no whole number."""
+    try:
+        return operator.index(sample[1])
+    except TypeError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,8 @@ class Ranking:
     """Exemplars of a class, or of the whole stream.
 
     Attributes:
-        samples: ``(x, y, task label)``, the most important first.
+        samples: ``(x, y, task label)``, of rows that are mappings ``(row, target, task label)``, the most important
+            first.
         keys: Of samplers that are ``keyed``, one for each sample, float64; else empty.
     """
 
@@ -32,6 +43,8 @@ class Ranking:
 
     def first(self, count: int) -> Ranking:
         """The most important ones."""
+        if len(self.samples) <= count:
+            return self
         return Ranking(self.samples[:count], self.keys[:count])
 
     def joined_by(
@@ -62,7 +75,7 @@ class Ranking:
         old = len(self.samples)
         drawn = torch.rand(len(members) if sampler.keyed else 0, dtype=torch.float64)
         keys = torch.cat([self.keys, drawn])
-        data = [part for part in (_Kept(self.samples), Subset(dataset, members)) if len(part)]
+        data = [part for part in (_Kept(self.samples, dataset), Subset(dataset, members)) if len(part)]
         candidates = Candidates(old + len(members), data, label, keys, probe)
         positions = sampler.choose(candidates, budget).tolist()
         if len(positions) > budget or len(set(positions)) < len(positions) or not _within(positions, candidates.count):
@@ -75,17 +88,18 @@ class Ranking:
 
 
 class _Kept(Dataset[Sample]):
-    """Exemplars as a dataset whose labels are plain numbers, whatever they were stored as."""
+    """Exemplars as a dataset whose samples look like those of another, and have plain numbers as class labels."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = samples
+    def __init__(self, samples: Sequence[Sample], like: Dataset[Any]) -> None:
+        self.samples, self.like = samples, like
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Any:
         x, y, task = self.samples[index]
-        return x, int(y), int(task)
+        label, like = class_of(self.samples[index]), self.like[0]
+        return (x, y if label is None else label, int(task))[: len(like)] if isinstance(like, tuple | list) else x
 
 
 def _within(positions: Sequence[int], count: int) -> bool:
@@ -93,10 +107,18 @@ def _within(positions: Sequence[int], count: int) -> bool:
 
 
 def _read(dataset: Dataset[Any], position: int, task_label: int) -> Sample:
-    x, y, *rest = dataset[position]
-    return _own(x), _own(y), _own(rest[0]) if rest else task_label
+    sample = _own(dataset[position])
+    if isinstance(sample, tuple | list):
+        x, y, *rest = sample
+        return x, y, rest[0] if rest else task_label
+    row = sample if isinstance(sample, Mapping) else {}
+    return sample, next((row[name] for name in LABEL_COLUMNS if name in row), None), row.get("task_labels", task_label)
 
 
 def _own(value: Any) -> Any:
     """A sample is often a view of a whole dataset, which it would keep in memory and take along into every file."""
+    if isinstance(value, Mapping):
+        return {key: _own(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(map(_own, value))
     return value.clone() if isinstance(value, Tensor) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -80,6 +80,31 @@ class Sampler(ABC):
     by_class: ClassVar[bool] = True
     keyed: ClassVar[bool] = False
     needs_model: ClassVar[bool] = False
+
+    def refuse_without_classes(self) -> None:
+        """Say that this sampler cannot choose among samples without class labels, if it chooses class by class.
+
+        Raises:
+            ValueError: It does.
+        """
+        if self.by_class:
+            raise ValueError(
+                f"sampler {self.name!r} chooses class by class, and there are no class labels (whole numbers, one for "
+                "each sample): take sampler='reservoir', with a budget for all samples together"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has to remember from one choice to the next; nothing, unless a subclass says otherwise."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a ``state_dict``; a subclass that has one overrides both.
+
+        Raises:
+            ValueError: There is a state, and this sampler knows of none.
+        """
+        if state:
+            raise ValueError(f"sampler {self.name!r} cannot go on from {sorted(state)}: it has no load_state_dict")
 
     @abstractmethod
     def choose(self, candidates: Candidates, budget: int) -> Tensor:

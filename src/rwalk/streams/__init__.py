@@ -3,10 +3,11 @@
 from rwalk.streams.blurry import blurry
 from rwalk.streams.catalog import benchmark, benchmarks, check_benchmark
 from rwalk.streams.class_incremental import class_incremental
-from rwalk.streams.data import TensorData, labels_of
+from rwalk.streams.data import NoClassLabelsError, TensorData, labels_of
 from rwalk.streams.domains import dataset_incremental, domain_incremental, permuted
 from rwalk.streams.experience import Benchmark, Experience, Stream, task_label_of, taught_after
-from rwalk.streams.loader import MixedLoader, TensorLoader, data_loader
+from rwalk.streams.loader import TensorLoader, data_loader
+from rwalk.streams.mixing import MixedLoader
 from rwalk.streams.online import online
 from rwalk.streams.rotated import rotated
 from rwalk.streams.sources import load_data
@@ -18,6 +19,7 @@ __all__ = [
     "Data",
     "Experience",
     "MixedLoader",
+    "NoClassLabelsError",
     "Stream",
     "TensorData",
     "TensorLoader",

@@ -21,16 +21,7 @@ SMALL_EXPERIENCES = 100  # of a task-free stream, if nothing is said
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What can be chosen about a stream; see ``rwalk.streams.benchmark``.
-
-    Attributes:
-        usual: Into how many experiences the classes of the dataset are usually split.
-        n_experiences: How many experiences.
-        seed: Draws what is left to chance.
-        task_labels: Whether each experience is a task of its own.
-        class_order: The classes in the order in which they arrive.
-        sizes: Number of classes in each experience.
-    """
+    """What can be chosen about a stream: arguments of ``rwalk.streams.benchmark``, and the usual number."""
 
     usual: int = 5
     n_experiences: int | None = None
@@ -44,18 +35,18 @@ class Options:
         """How many groups of classes: as asked for, the usual number, or what ``sizes`` says."""
         return self.usual if self.n_experiences is None and self.sizes is None else self.n_experiences
 
+    @property
+    def domains(self) -> int:
+        """How many permutations or angles."""
+        return DOMAINS if self.n_experiences is None else self.n_experiences
+
 
 @dataclass(frozen=True)
 class Arrangement:
-    """A scenario.
+    """A scenario: what makes a benchmark of datasets (one, unless ``several``), and a line about it for a listing.
 
-    Attributes:
-        build: Makes a benchmark of datasets (one, unless ``several``).
-        line: Says what it makes of the dataset ``{title}``, for a listing.
-        kinds: Kinds of data that it makes sense for.
-        ignores: Options that do not fit it. A seed always does: runs pass it along, and where nothing is drawn it
-            changes nothing.
-        several: Whether it takes a list of datasets.
+    ``ignores`` are options that do not fit it. A seed always does: runs pass it along, and where nothing is drawn it
+    changes nothing.
     """
 
     build: Callable[[str, list[Data], Options], Benchmark]
@@ -66,27 +57,24 @@ class Arrangement:
 
 
 def _split(name: str, data: list[Data], options: Options) -> Benchmark:
+    return _by_class(name, data[0], options, options.groups, options.task_labels)
+
+
+def _by_class(name: str, data: Data, options: Options, groups: int | None, tasks: bool) -> Benchmark:
+    sizes, order, seed = options.sizes, options.class_order, options.seed
     return class_incremental(
-        name,
-        data[0].train,
-        data[0].test,
-        options.groups,
-        sizes=options.sizes,
-        class_order=options.class_order,
-        seed=options.seed,
-        task_labels=options.task_labels,
+        name, data.train, data.test, groups, sizes=sizes, class_order=order, seed=seed, task_labels=tasks
     )
 
 
 def _permuted(name: str, data: list[Data], options: Options) -> Benchmark:
-    count = DOMAINS if options.n_experiences is None else options.n_experiences
     seed, tasks = options.seed or 0, options.task_labels
-    return permuted(name, data[0].train, data[0].test, count, seed=seed, task_labels=tasks)
+    return permuted(name, data[0].train, data[0].test, options.domains, seed=seed, task_labels=tasks)
 
 
 def _rotated(name: str, data: list[Data], options: Options) -> Benchmark:
-    count = DOMAINS if options.n_experiences is None else options.n_experiences
-    return rotated(name, data[0].train, data[0].test, count, seed=options.seed, task_labels=options.task_labels)
+    seed, tasks = options.seed, options.task_labels
+    return rotated(name, data[0].train, data[0].test, options.domains, seed=seed, task_labels=tasks)
 
 
 def _blurry(name: str, data: list[Data], options: Options) -> Benchmark:
@@ -95,14 +83,10 @@ def _blurry(name: str, data: list[Data], options: Options) -> Benchmark:
 
 
 def _online(name: str, data: list[Data], options: Options) -> Benchmark:
-    groups = options.usual if options.sizes is None else None
-    order, seed = options.class_order, options.seed
-    split = class_incremental(
-        name, data[0].train, data[0].test, groups, sizes=options.sizes, class_order=order, seed=seed
-    )
+    split = _by_class(name, data[0], options, options.usual if options.sizes is None else None, False)
     usual = min(SMALL_EXPERIENCES, len(data[0].train))
     count = usual if options.n_experiences is None else options.n_experiences
-    return online(split, n_experiences=count, seed=seed or 0, name=name)
+    return online(split, n_experiences=count, seed=options.seed or 0, name=name)
 
 
 def _domains(name: str, data: list[Data], options: Options) -> Benchmark:

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rwalk.streams.class_groups import class_groups
-from rwalk.streams.class_incremental import class_stream
+from rwalk.streams.class_incremental import class_groups, class_stream
 from rwalk.streams.data import labels_of
 from rwalk.streams.experience import Benchmark, Stream
-from rwalk.streams.in_memory import as_tensor_data
-from rwalk.streams.selecting import class_numbers, select
+from rwalk.streams.in_memory import as_tensor_data, select
+from rwalk.streams.splits import class_numbers
 
 __all__ = ["blurry", "deal"]
 
@@ -93,16 +92,9 @@ def blurry(
 def deal(
     labels: Tensor, groups: Sequence[Sequence[int]], blurs: dict[int, float], generator: torch.Generator
 ) -> Tensor:
-    """In which experience each sample arrives.
+    """In which experience each sample arrives, shape (N,): those of ``groups`` are of their major classes.
 
-    Args:
-        labels: Class labels, shape (N,), int64.
-        groups: Major classes of each experience.
-        blurs: Share of each class that arrives in other experiences than its own.
-        generator: Draws which samples go where.
-
-    Returns:
-        Numbers of experiences, shape (N,), int64.
+    ``blurs`` are the shares of each class that arrive elsewhere.
     """
     arrivals = torch.empty_like(labels)
     for index, group in enumerate(groups):

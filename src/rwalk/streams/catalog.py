@@ -10,8 +10,7 @@ from urllib.parse import parse_qsl
 
 from rwalk.streams.arrangements import ARRANGEMENTS, Arrangement, Options
 from rwalk.streams.experience import Benchmark
-from rwalk.streams.hub import DATA_DIR
-from rwalk.streams.repositories import KNOWN
+from rwalk.streams.repositories import DATA_DIR, KNOWN
 from rwalk.streams.sources import check_source, load_data
 
 __all__ = ["DATA_DIR", "benchmark", "benchmarks", "check_benchmark"]

@@ -1,21 +1,21 @@
-"""Streams that bring new classes."""
+"""Streams that bring new classes: which arrive together, and in which order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rwalk.streams.class_groups import class_groups
 from rwalk.streams.data import TensorData, labels_of
 from rwalk.streams.experience import Benchmark, Stream
-from rwalk.streams.in_memory import as_tensor_data
-from rwalk.streams.selecting import class_numbers, select
+from rwalk.streams.in_memory import as_tensor_data, select
+from rwalk.streams.splits import class_numbers
 
-__all__ = ["class_incremental", "class_stream"]
+__all__ = ["class_groups", "class_incremental", "class_stream"]
 
 
 def class_incremental(
@@ -67,12 +67,7 @@ def class_stream(
 ) -> Stream:
     """One experience for each group of classes, with all their samples.
 
-    Args:
-        which: Name of the stream.
-        dataset: The samples.
-        groups: Classes of each experience.
-        labels: Class labels of ``dataset``, shape (N,), int64.
-        task_labels: Number the experiences as tasks; else they keep the task labels of the data, and are task 0.
+    With ``task_labels`` they are numbered as tasks; else they keep the task labels of the data, and are task 0.
     """
     data = as_tensor_data(dataset)
     source = dataset if data is None else data
@@ -82,3 +77,61 @@ def class_stream(
         part = select(source, members)
         parts.append(part.with_task_label(index) if task_labels and isinstance(part, TensorData) else part)
     return Stream(which, parts, range(len(groups)) if task_labels else None)
+
+
+def class_groups(
+    name: str,
+    classes: Sequence[int],
+    n_experiences: int | None = None,
+    *,
+    sizes: Sequence[int] | None = None,
+    class_order: Sequence[int] | None = None,
+    seed: int | None = None,
+) -> list[list[int]]:
+    """Deal classes out to experiences: the classes of each, in order of arrival.
+
+    ``name`` is the benchmark's, for messages, ``classes`` are all of them, ascending; the rest is as in
+    ``class_incremental``. Where they do not divide evenly, larger groups come first.
+
+    Raises:
+        ValueError: Neither a number of groups nor sizes, both but at odds, more groups than classes, sizes that do not
+            add up to the number of classes, or a class order that is none.
+
+    Example:
+        >>> class_groups("toy", range(5), 2, class_order=[4, 3, 2, 1, 0])
+        [[4, 3, 2], [1, 0]]
+        >>> class_groups("toy", range(5), sizes=[1, 4])
+        [[0], [1, 2, 3, 4]]
+    """
+    count = len(classes)
+    order = _order(list(classes), class_order, seed)
+    if sizes is None:
+        if n_experiences is None:
+            raise ValueError(f"{name}: give n_experiences or sizes")
+        if not 1 <= n_experiences <= count:
+            raise ValueError(f"n_experiences={n_experiences!r}: {name} has {count} classes, expected 1 to that many")
+        whole, rest = divmod(count, n_experiences)
+        sizes = [whole + 1] * rest + [whole] * (n_experiences - rest)
+    else:
+        _check_sizes(name, list(sizes), count, n_experiences)
+    return [order[end - size : end] for end, size in zip(accumulate(sizes), sizes, strict=True)]
+
+
+def _check_sizes(name: str, sizes: list[int], count: int, n_experiences: int | None) -> None:
+    if not sizes or any(size < 1 for size in sizes):
+        raise ValueError(f"sizes={sizes!r}: expected the number of classes of each experience, at least 1")
+    if sum(sizes) != count:
+        raise ValueError(f"sizes={sizes!r} add up to {sum(sizes)}: {name} has {count} classes")
+    if n_experiences not in (None, len(sizes)):
+        raise ValueError(f"n_experiences={n_experiences!r} and sizes={sizes!r}: give one of the two")
+
+
+def _order(classes: list[int], class_order: Sequence[int] | None, seed: int | None) -> list[int]:
+    if class_order is not None:
+        if sorted(class_order) != classes:
+            raise ValueError(f"class_order={list(class_order)!r}: expected each of the classes {classes} once")
+        return list(class_order)
+    if seed is None:
+        return classes
+    shuffled = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))
+    return [classes[index] for index in shuffled.tolist()]

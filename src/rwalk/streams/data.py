@@ -1,9 +1,9 @@
-"""Labelled data in memory, batched by indexing tensors."""
+"""Supervised data in memory, batched by indexing tensors, and the class labels of any data that has some."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
-__all__ = ["TensorData", "labels_of"]
+__all__ = ["NoClassLabelsError", "TensorData", "labels_of"]
+
+LABEL_COLUMNS = ("labels", "label")  # of rows that are mappings, the first of them that there is
 
 BatchTransform = Callable[[Tensor], Tensor]
 
@@ -21,14 +23,15 @@ class TensorData(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     Args:
         x: Inputs, shape (N, ...), any dtype.
-        y: Class labels, shape (N,), an integer dtype, ≥ 0.
+        y: Class labels, shape (N,), whole numbers ≥ 0. Or other targets, shape (N, ...): floating point (regression,
+            soft or several labels), or whole numbers in several dimensions (a label for each element of a sequence).
         task_label: One task label for all samples, or one per sample, shape (N,).
         transform: Applied to each *batch* of inputs as it is taken, so that many views of the same data (permutations,
             rotations) share its memory.
 
     Raises:
         TypeError: ``x`` or ``y`` is not a tensor.
-        ValueError: Lengths differ, labels are not whole numbers ≥ 0, or there are no samples.
+        ValueError: Lengths differ, class labels go below 0, targets are truth values, or there are no samples.
 
     Example:
         >>> data = TensorData(torch.eye(3), torch.tensor([0, 1, 0]))
@@ -44,17 +47,19 @@ class TensorData(Dataset[tuple[Tensor, Tensor, Tensor]]):
     ) -> None:
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):
             raise TypeError(f"expected tensors x and y, found {type(x).__name__} and {type(y).__name__}")
-        if y.dim() != 1 or len(x) != len(y):
+        if y.dim() == 0 or len(x) != len(y):
             raise ValueError(f"expected one label for each of {len(x)} inputs, found labels of shape {tuple(y.shape)}")
         if len(y) == 0:
             raise ValueError("no samples: a dataset needs at least one")
-        if y.is_floating_point() or y.is_complex() or y.dtype is torch.bool:
-            raise ValueError(f"labels have dtype {y.dtype}: expected whole numbers (torch.int64)")
-        if int(y.min()) < 0:
-            raise ValueError(f"labels go down to {int(y.min())}: expected class numbers ≥ 0")
-        self.x, self.targets = x, y.to(torch.int64)
-        labels = task_label if isinstance(task_label, Tensor) else torch.full_like(self.targets, task_label)
-        if labels.shape != y.shape:
+        if y.is_complex() or y.dtype is torch.bool:
+            raise ValueError(f"targets have dtype {y.dtype}: expected whole numbers (classes) or floating point")
+        self.x, self.targets = x, y if y.is_floating_point() else y.to(torch.int64)
+        if _are_classes(self.targets):
+            _check_classes(self.targets)
+        labels = task_label
+        if not isinstance(labels, Tensor):
+            labels = torch.full((len(y),), labels, dtype=torch.int64, device=y.device)
+        if labels.shape != y.shape[:1]:
             raise ValueError(f"expected one task label for each of {len(y)} samples, found shape {tuple(labels.shape)}")
         self.task_labels, self.transform = labels.to(torch.int64), transform
 
@@ -68,16 +73,12 @@ class TensorData(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return x[0], y[0], t[0]
 
     def batch(self, index: Tensor | slice) -> list[Tensor]:
-        """Several samples at once: inputs, labels, task labels."""
+        """Several samples at once: inputs, targets, task labels."""
         x = self.x[index]
         return [x if self.transform is None else self.transform(x), self.targets[index], self.task_labels[index]]
 
     def inputs(self, positions: Tensor) -> Tensor:
-        """Inputs of several samples at once, as ``batch`` gives them, but faster.
-
-        Args:
-            positions: Shape (B,), int64, from 0.
-        """
+        """Inputs at positions (B,), int64, as ``batch`` gives them, but faster."""
         # On a CPU index_select copies whole rows, where indexing goes element by element. It would lose the memory
         # format of images in channels_last, which indexing keeps.
         x = self.x.index_select(0, positions) if self.x.is_contiguous() else self.x[positions]
@@ -105,33 +106,72 @@ class TensorData(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def from_samples(cls, samples: Sequence[tuple[Any, Any, Any]]) -> TensorData:
         """Stack samples ``(x, y, task label)`` of one input shape."""
         xs, ys, ts = zip(*samples, strict=True)
-        return cls(torch.stack([torch.as_tensor(x) for x in xs]), _whole(ys), _whole(ts))
+        try:
+            targets = _whole(ys)
+        except NoClassLabelsError:
+            targets = torch.stack([torch.as_tensor(y) for y in ys])
+        return cls(torch.stack([torch.as_tensor(x) for x in xs]), targets, _whole(ts))
+
+
+class NoClassLabelsError(ValueError):
+    """Targets that are no class labels: numbers with a fraction, several for a sample, or none at all."""
 
 
 def labels_of(dataset: Dataset[Any]) -> Tensor:
-    """Class labels of a dataset, shape (N,), int64: its ``targets``, or the second entry of each sample.
+    """Class labels of a dataset, shape (N,), int64.
 
-    Subsets and concatenations are looked through, so that labels in memory are not read sample by sample.
+    They are its ``targets``; else the second entry of each sample, or a row's ``labels`` or ``label``.
+    Subsets, concatenations and tables are looked through, so that labels in memory are not read one by one.
 
     Raises:
-        ValueError: There are no labels, or they are not whole numbers ≥ 0.
+        NoClassLabelsError: There are none: targets are no whole numbers, one for each sample.
+        ValueError: They go below 0.
+
+    Example:
+        >>> labels_of([(0.5, 3), (0.7, 1)]), labels_of([{"text": "to be", "label": 2}])
+        (tensor([3, 1]), tensor([2]))
     """
     if isinstance(dataset, Subset):
         return labels_of(dataset.dataset)[torch.as_tensor(dataset.indices, dtype=torch.int64)]
     if isinstance(dataset, ConcatDataset):
         return torch.cat([labels_of(part) for part in dataset.datasets])
-    labels = getattr(dataset, "targets", None)
-    if labels is None:
-        try:
-            labels = [dataset[position][1] for position in range(len(dataset))]  # type: ignore[arg-type]
-        except (TypeError, IndexError, KeyError) as error:
-            raise ValueError(
-                f"{type(dataset).__name__} is not labelled: expected `.targets`, or samples (x, y, ...)"
-            ) from error
-    labels = _whole(labels)
+    targets, table = getattr(dataset, "targets", None), getattr(dataset, "column_names", None)
+    if targets is None and isinstance(table, list):
+        targets = dataset[_label_column(dataset, table)][:]
+    if targets is None:
+        targets = (_target(dataset, position) for position in range(len(dataset)))  # type: ignore[arg-type]
+    labels = _whole(targets)
+    _check_classes(labels)
+    return labels
+
+
+def _target(dataset: Dataset[Any], position: int) -> Any:
+    sample = dataset[position]
+    if isinstance(sample, Mapping):
+        return sample[_label_column(dataset, sample)]
+    if not isinstance(sample, tuple | list) or len(sample) < 2:
+        raise NoClassLabelsError(
+            f"{type(dataset).__name__} is not labelled: expected `.targets`, samples (x, y, ...), or rows with 'labels'"
+        )
+    return sample[1]
+
+
+def _label_column(dataset: Dataset[Any], columns: Iterable[str]) -> str:
+    for name in LABEL_COLUMNS:
+        if name in columns:
+            return name
+    raise NoClassLabelsError(
+        f"{type(dataset).__name__} is not labelled: no 'labels' or 'label' among its columns {', '.join(columns)}"
+    )
+
+
+def _are_classes(targets: Tensor) -> bool:
+    return targets.dim() == 1 and not (targets.is_floating_point() or targets.is_complex())
+
+
+def _check_classes(labels: Tensor) -> None:
     if len(labels) and int(labels.min()) < 0:
         raise ValueError(f"labels go down to {int(labels.min())}: expected class numbers ≥ 0")
-    return labels
 
 
 def _one_after_the_other(first: BatchTransform, second: BatchTransform, x: Tensor) -> Tensor:
@@ -143,10 +183,10 @@ def _whole(labels: Any) -> Tensor:
         try:
             labels = torch.tensor([operator.index(label) for label in labels], dtype=torch.int64)
         except TypeError as error:
-            raise ValueError(f"labels must be whole numbers: {error}") from error
+            raise NoClassLabelsError(f"labels must be whole numbers, one for each sample: {error}") from error
     tensor: Tensor = labels
-    if tensor.is_floating_point() or tensor.dim() != 1:
-        raise ValueError(
+    if not _are_classes(tensor):
+        raise NoClassLabelsError(
             f"labels have dtype {tensor.dtype} and shape {tuple(tensor.shape)}: expected (N,) whole numbers"
         )
     return tensor.to(torch.int64)

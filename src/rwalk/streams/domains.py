@@ -51,15 +51,9 @@ def permuted(
 
 
 def views(data: Data, transforms: Sequence[BatchTransform], *, task_labels: bool = False) -> Benchmark:
-    """The same data again and again, each time seen through another transform.
+    """The same data again and again, each time seen through another transform of a batch of inputs (B, ...).
 
-    Args:
-        data: Training and test data; its name becomes the benchmark's.
-        transforms: Applied to a batch of inputs (B, ...), one for each experience.
-        task_labels: Label each experience as a task of its own instead of 0 throughout.
-
-    Returns:
-        A domain-incremental benchmark. All experiences share the memory of the data.
+    All experiences share the memory of the data; ``task_labels`` labels each as a task of its own instead of 0.
     """
 
     def stream(which: str, part: TensorData) -> Stream:

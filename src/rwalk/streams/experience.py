@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
 from torch.utils.data import Dataset
 
-from rwalk.streams.data import labels_of
+from rwalk.streams.data import NoClassLabelsError, labels_of
 
 __all__ = ["Benchmark", "Experience", "Stream", "task_label_of", "taught_after"]
 
@@ -18,18 +18,32 @@ class Experience:
     """One portion of the data, seen for a while and then gone.
 
     Attributes:
-        dataset: Samples ``(x, y)`` or ``(x, y, task label)``.
+        dataset: Samples ``(x, y)`` or ``(x, y, task label)``, or mappings (rows of a table); x and y may be nested.
         current_experience: Its place in the stream, from 0.
         task_label: The task it belongs to (0 throughout where tasks are not told apart).
-        classes_in_this_experience: Its class labels, ascending.
+        classes: Its class labels, ascending; None if its targets are no class labels (regression, for instance).
         origin_stream: The stream it is part of.
     """
 
     dataset: Dataset[Any]
     current_experience: int
     task_label: int
-    classes_in_this_experience: tuple[int, ...]
+    classes: tuple[int, ...] | None
     origin_stream: Stream
+
+    @property
+    def classes_in_this_experience(self) -> tuple[int, ...]:
+        """Its class labels, ascending.
+
+        Raises:
+            AttributeError: It has none.
+        """
+        if self.classes is None:
+            raise AttributeError(
+                f"experience {self.current_experience} of the {self.origin_stream.name} stream has no class labels: "
+                "its targets are no whole numbers, one for each sample"
+            )
+        return self.classes
 
     @property
     def task_labels(self) -> list[int]:
@@ -83,14 +97,14 @@ class Stream(Sequence[Experience]):
 
     Args:
         name: ``"train"``, ``"test"``, ``"valid"``, …
-        datasets: One labelled dataset per experience.
+        datasets: One dataset per experience.
         task_labels: One per experience; all 0 if None.
         milestones: Of a stream to test on: after how many training experiences each of its experiences has been taught,
             ascending from 1. None: after as many as its place says, one training experience for each.
 
     Raises:
-        ValueError: No experience, an experience without samples or labels, not as many task labels or milestones as
-            experiences, or milestones that do not ascend.
+        ValueError: No experience, an experience without samples or with class labels below 0, not as many task labels
+            or milestones as experiences, or milestones that do not ascend.
 
     Example:
         >>> import torch
@@ -122,10 +136,13 @@ class Stream(Sequence[Experience]):
         self.name, self.milestones = name, tuple(ends)
         self._experiences: list[Experience] = []
         for index, (dataset, task) in enumerate(zip(datasets, tasks, strict=True)):
-            labels = labels_of(dataset)
-            if len(labels) == 0:
+            if len(dataset) == 0:  # type: ignore[arg-type]
                 raise ValueError(f"experience {index} of the {name} stream has no samples")
-            self._experiences.append(Experience(dataset, index, task, tuple(labels.unique().tolist()), self))
+            try:
+                classes = tuple(labels_of(dataset).unique().tolist())
+            except NoClassLabelsError:
+                classes = None
+            self._experiences.append(Experience(dataset, index, task, classes, self))
 
     @overload
     def __getitem__(self, index: int) -> Experience: ...
@@ -138,10 +155,6 @@ class Stream(Sequence[Experience]):
     def __len__(self) -> int:
         """Number of experiences."""
         return len(self._experiences)
-
-    def __iter__(self) -> Iterator[Experience]:
-        """Experiences in order."""
-        return iter(self._experiences)
 
     def __repr__(self) -> str:
         return f"Stream({self.name!r}, {len(self)} experiences)"
@@ -156,9 +169,12 @@ class Benchmark:
         train_stream: Experiences to learn from, in order.
         test_stream: Held-out data; experience j tests what training experience j teaches. Streams without tasks test
             by groups of classes: see ``blurry`` and ``online``.
-        n_classes: Distinct labels over the whole stream.
+        n_classes: Distinct class labels over the whole stream; 0 where there are none.
         input_shape: Shape of one input.
         valid_stream: Data held out of the training stream, arranged as the test stream is; see ``with_validation``.
+
+    Raises:
+        ValueError: Two of its streams have one name, by which metrics tell them apart.
     """
 
     name: str
@@ -167,3 +183,12 @@ class Benchmark:
     n_classes: int
     input_shape: tuple[int, ...]
     valid_stream: Stream | None = None
+
+    def __post_init__(self) -> None:
+        """Check that streams can be told apart."""
+        streams = dict.fromkeys(filter(None, (self.train_stream, self.test_stream, self.valid_stream)))
+        names = [stream.name for stream in streams]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"{self.name} has streams named {', '.join(map(repr, names))}: metrics need different names"
+            )

@@ -1,4 +1,4 @@
-"""Datasets in memory, read a batch at a time instead of sample by sample."""
+"""Datasets in memory, read a batch at a time instead of sample by sample, and parts of them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,17 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from rwalk.streams.data import TensorData
 
-__all__ = ["BatchReader", "as_tensor_data"]
+__all__ = ["BatchReader", "as_tensor_data", "join", "select"]
 
 
 def as_tensor_data(dataset: Dataset[Any], task_label: int = 0) -> TensorData | None:
     """The samples of a dataset as a ``TensorData``, if they are tensors in memory already.
 
-    That is a ``TensorData``, torch's ``TensorDataset`` of ``(x, y)`` or ``(x, y, task label)`` with class labels, and
+    That is a ``TensorData``, torch's ``TensorDataset`` of ``(x, y)`` or ``(x, y, task label)``, and
     any ``Subset`` or ``ConcatDataset`` of these. Classes derived from torch's may read samples in another way and are
     no such data. Subsets and concatenations are copied.
 
-    Args:
-        dataset: Any dataset.
-        task_label: For samples that carry none.
-
-    Returns:
-        The data, or None where samples have to be read one by one.
+    Otherwise it is None. Samples that carry no task label get the one given.
 
     Example:
         >>> pairs = TensorDataset(torch.eye(3), torch.tensor([0, 1, 0]))
@@ -47,11 +42,7 @@ def as_tensor_data(dataset: Dataset[Any], task_label: int = 0) -> TensorData | N
 
 
 class BatchReader(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """A ``TensorData`` for a ``DataLoader``, which then asks for whole batches; goes with ``collate``.
-
-    Args:
-        data: The samples.
-    """
+    """A ``TensorData`` for a ``DataLoader``, which then asks for whole batches; goes with ``collate``."""
 
     def __init__(self, data: TensorData) -> None:
         self.data = data
@@ -70,12 +61,31 @@ class BatchReader(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return batch
 
 
+def select(dataset: Dataset[Any], positions: Tensor) -> Dataset[Any]:
+    """The samples at these positions, shape (M,): a copy in memory of a ``TensorData``; else a ``Subset`` of it."""
+    if isinstance(dataset, TensorData):
+        return dataset.subset(positions.to(dataset.targets.device))
+    if type(dataset) is Subset:
+        within = torch.as_tensor(dataset.indices, dtype=torch.int64)[positions]
+        return Subset(dataset.dataset, within.tolist())
+    return Subset(dataset, positions.tolist())
+
+
+def join(parts: list[Dataset[Any]]) -> Dataset[Any]:
+    """Several datasets as one, in memory where they are and look alike."""
+    if len(parts) == 1:
+        return parts[0]
+    whole: ConcatDataset[Any] = ConcatDataset(parts)
+    data = as_tensor_data(whole)
+    return whole if data is None else data
+
+
 def _labelled(tensors: tuple[Tensor, ...], task_label: int) -> TensorData | None:
-    x, *labels = tensors
-    if len(labels) not in (1, 2) or any(part.is_floating_point() or part.dim() != 1 for part in labels):
+    x, *rest = tensors
+    if len(rest) not in (1, 2) or any(part.is_floating_point() for part in rest[1:]):
         return None
     try:
-        return TensorData(x, labels[0], labels[1] if len(labels) == 2 else task_label)
+        return TensorData(x, *rest) if len(rest) == 2 else TensorData(x, rest[0], task_label)
     except ValueError:
         return None
 

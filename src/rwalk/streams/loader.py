@@ -1,19 +1,19 @@
-"""Batches: from memory by indexing, from any other dataset through a DataLoader, or from new and old data together."""
+"""Batches: from memory by indexing, or from any other dataset through a DataLoader."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
+from rwalk.streams.collating import Collate, collate_fn_of
 from rwalk.streams.data import TensorData
 from rwalk.streams.in_memory import BatchReader, as_tensor_data
 
-__all__ = ["Batches", "MixedLoader", "TensorLoader", "data_loader"]
+__all__ = ["Batches", "TensorLoader", "data_loader"]
 
 LABELS_AHEAD = 64  # batches whose labels are fetched at once: they are small, and each operation has its price
 
@@ -22,12 +22,10 @@ class Batches(Protocol):
     """What a training loop iterates: batches, and how many."""
 
     def __iter__(self) -> Iterator[Any]:
-        """Batches ``[x, y, task label]``."""
-        ...
+        """Batches ``[x, y, task label]``, or mappings."""
 
     def __len__(self) -> int:
         """How many batches."""
-        ...
 
 
 class TensorLoader:
@@ -69,44 +67,6 @@ class TensorLoader:
                 yield [self.data.inputs(chosen), y, task]
 
 
-class MixedLoader:
-    """Each batch holds samples of the new data and an even share of remembered ones.
-
-    The remembered data is gone through in a new random order again and again; its share is always full, so that few
-    exemplars weigh as much as many.
-
-    Args:
-        new: Batches ``[x, y, task label]`` of the new data; they determine the length of a pass.
-        old: The remembered data.
-        old_batch_size: Remembered samples in each batch.
-
-    Raises:
-        ValueError: ``old_batch_size`` is below 1.
-    """
-
-    def __init__(self, new: Batches, old: TensorData, old_batch_size: int) -> None:
-        if old_batch_size < 1:
-            raise ValueError(f"old_batch_size={old_batch_size!r}: expected at least 1")
-        self.new, self.old, self.old_batch_size = new, old, old_batch_size
-
-    def __len__(self) -> int:
-        """Batches in a pass."""
-        return len(self.new)
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        """One pass over the new data."""
-        queue = torch.empty(0, dtype=torch.int64)
-        for batch in self.new:
-            if len(queue) < self.old_batch_size:
-                rounds = -((len(queue) - self.old_batch_size) // len(self.old))
-                queue = torch.cat([queue, *(torch.randperm(len(self.old)) for _ in range(rounds))])
-            chosen, queue = queue[: self.old_batch_size], queue[self.old_batch_size :]
-            positions = chosen.to(self.old.targets.device)
-            labels = (part.index_select(0, positions) for part in (self.old.targets, self.old.task_labels))
-            old = (self.old.inputs(positions), *labels)
-            yield [torch.cat([a, b.to(a.device)]) for a, b in zip(batch, old, strict=True)]
-
-
 def data_loader(
     dataset: Dataset[Any],
     batch_size: int,
@@ -116,9 +76,13 @@ def data_loader(
     num_workers: int = 0,
     in_memory: bool = True,
     task_label: int = 0,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
     **options: Any,
 ) -> Batches:
-    """The fastest way to batches of ``[x, y, task label]``.
+    """The fastest way to batches of ``[x, y, task label]``, or, of rows that are mappings, of mappings.
+
+    x and y are tensors or nested structures of them. A batch that is a mapping has the columns of its rows, and beside
+    them ``task_labels``, shape (B,); a column ``label`` becomes ``labels``.
 
     Args:
         dataset: Tensors in memory (see ``as_tensor_data``) are batched there; anything else is read sample by sample
@@ -129,23 +93,20 @@ def data_loader(
         num_workers: Processes that load batches; above 0 a ``DataLoader`` is used for any dataset.
         in_memory: With False, a ``DataLoader`` even for tensors in memory; it reads whole batches of them.
         task_label: For samples ``(x, y)`` that carry none.
+        collate_fn: Makes samples, as the dataset gives them, a batch ``(x, y)``, ``(x, y, task label)`` or a mapping.
+            If None, the attribute of that name that the dataset (or what it is part of) has, else
+            ``rwalk.streams.collating.collate``.
         options: Further arguments of ``DataLoader``.
     """
-    data = as_tensor_data(dataset, task_label)
+    function = collate_fn or collate_fn_of(dataset)
+    data = as_tensor_data(dataset, task_label) if function is None else None
     if data is not None and in_memory and num_workers == 0 and not options:
         return TensorLoader(data, batch_size, shuffle=shuffle, drop_last=drop_last)
     read = dataset
-    if data is not None and "collate_fn" not in options:
+    if data is not None:
         read, options["collate_fn"] = BatchReader(data), BatchReader.collate
-    options.setdefault("collate_fn", partial(_collate_with_task, task_label))
+    else:
+        options["collate_fn"] = Collate(function, task_label)
     return DataLoader(
         read, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, num_workers=num_workers, **options
     )
-
-
-def _collate_with_task(task_label: int, samples: list[Any]) -> Any:
-    """Collate as torch does, and give samples ``(x, y)`` the task label."""
-    batch = list(default_collate(samples))
-    if len(batch) == 2:
-        batch.append(torch.full((len(samples),), task_label, dtype=torch.int64))
-    return batch

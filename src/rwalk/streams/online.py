@@ -89,15 +89,9 @@ def online(
 
 
 def arrival_times(counts: list[int], transition: float, seed: int) -> Tensor:
-    """When each sample arrives, in experiences.
+    """When each sample arrives, in experiences: shape (N,), float64, experience after experience.
 
-    Args:
-        counts: Number of samples in each experience.
-        transition: Width of the transition between two experiences.
-        seed: Draws the times.
-
-    Returns:
-        Shape (N,), float64, experience after experience.
+    ``counts`` are the numbers of samples, ``transition`` is the width of one, ``seed`` draws the times.
     """
     generator = torch.Generator().manual_seed(seed)
     begin = torch.arange(len(counts), dtype=torch.float64).repeat_interleave(torch.tensor(counts))

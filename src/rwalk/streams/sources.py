@@ -8,15 +8,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from rwalk.streams.hub import load_folder, load_repository
-from rwalk.streams.memory import read_into_memory
-from rwalk.streams.numbering import numbered_from_zero, parts
-from rwalk.streams.repositories import KNOWN, load_digits
-from rwalk.streams.splits import Data
-from rwalk.streams.tables import Reading, read_tables
-from rwalk.streams.text import LENGTH, VOCABULARY
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
-__all__ = ["check_source", "load_data"]
+from rwalk.streams.data import TensorData, labels_of
+from rwalk.streams.in_memory import as_tensor_data
+from rwalk.streams.repositories import KNOWN, load_digits, load_folder, load_repository
+from rwalk.streams.splits import Data, numbered_from_zero, parts
+from rwalk.streams.tables import LENGTH, VOCABULARY, Reading, as_inputs, read_tables
+
+__all__ = ["check_source", "load_data", "read_into_memory"]
 
 
 def load_data(
@@ -142,3 +144,56 @@ def _named(source: str, name: str, config: str | None, reading: Reading) -> Data
     folder = Path(source).expanduser()
     tables = load_folder(folder, config) if folder.is_dir() else load_repository(source, source, config)
     return read_tables(name, tables, reading)
+
+
+def read_into_memory(what: str, source: Any) -> TensorData:
+    """The samples of a torch dataset, read once, or of a pair ``(x, y)`` of tensors, arrays or lists.
+
+    ``what`` they are is for messages, such as ``"the test data of cats"``. A ``TensorData`` is taken as it is.
+
+    Raises:
+        TypeError: Something else.
+        ValueError: No labelled numbers of one shape.
+    """
+    if isinstance(source, TensorData):
+        return source
+    if isinstance(source, Dataset):
+        return _dataset(what, source)
+    if isinstance(source, tuple | list) and len(source) == 2:
+        x, y = (_tensor(what, role, values) for role, values in zip(("inputs", "labels"), source, strict=True))
+        try:
+            data = as_inputs(x, y)
+            labels_of(data)
+            return data
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from error
+    raise TypeError(f"{what} is of type {type(source).__name__}: expected a torch Dataset or a pair of arrays (x, y)")
+
+
+def _tensor(what: str, role: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        dtype = getattr(values, "dtype", type(values).__name__)
+        raise ValueError(f"{role} of {what} are no array of numbers ({dtype}: {error})") from error
+
+
+def _dataset(what: str, source: Dataset[Any]) -> TensorData:
+    try:
+        data = as_tensor_data(source)
+        if data is None:
+            data = TensorData.from_samples([_sample(source, i) for i in range(len(source))])  # type: ignore[arg-type]
+        labels_of(data)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{what} cannot be read into memory ({error}): expected samples (x, y) with tensors x of one shape and "
+            f"whole numbers y"
+        ) from error
+    return data if data.transform is not None else as_inputs(data.x, data.targets, data.task_labels)
+
+
+def _sample(source: Dataset[Any], position: int) -> tuple[Any, Any, Any]:
+    sample = source[position]
+    if not isinstance(sample, tuple | list) or len(sample) not in (2, 3):
+        raise ValueError(f"sample {position} is a {type(sample).__name__}, not labelled")
+    return sample[0], sample[1], sample[2] if len(sample) == 3 else 0

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rwalk.streams.data import TensorData, labels_of
+from rwalk.streams.data import NoClassLabelsError, TensorData, labels_of
 from rwalk.streams.experience import Benchmark, Stream
-from rwalk.streams.selecting import join, select
-from rwalk.streams.stratified import check_fraction, hold_out
+from rwalk.streams.in_memory import join, select
+from rwalk.streams.splits import check_fraction, hold_out
 
 __all__ = ["with_validation"]
 
@@ -20,10 +20,10 @@ __all__ = ["with_validation"]
 def with_validation(benchmark: Benchmark, fraction: float = 0.1, seed: int = 0) -> Benchmark:
     """Hold part of the training data out as a validation stream; test data is not touched.
 
-    Each class gives the same share. Validation experience j is held out of training experience j. Where training and
-    test experiences do not correspond (streams without tasks), it holds the held-out samples of the classes that test
-    experience j tests; a training experience that would be left empty is left out. Views of the same data, such as
-    permutations, give up the same samples and go on sharing memory.
+    Each class gives the same share (where there are none, all samples together do). Validation experience j is held out
+    of training experience j. Where training and test experiences do not correspond (streams without tasks), it holds
+    the held-out samples of the classes that test experience j tests; a training experience that would be left empty is
+    left out. Views of the same data, such as permutations, give up the same samples and go on sharing memory.
 
     Args:
         benchmark: Any benchmark without validation data.
@@ -55,8 +55,7 @@ def with_validation(benchmark: Benchmark, fraction: float = 0.1, seed: int = 0) 
 def _correspond(benchmark: Benchmark) -> bool:
     """Whether test experience j has the classes of training experience j, and is taught by it."""
     taught, tested = (
-        [experience.classes_in_this_experience for experience in stream]
-        for stream in (benchmark.train_stream, benchmark.test_stream)
+        [experience.classes for experience in stream] for stream in (benchmark.train_stream, benchmark.test_stream)
     )
     return taught == tested and benchmark.test_stream.milestones == tuple(range(1, len(taught) + 1))
 
@@ -101,6 +100,13 @@ def _at(dataset: Dataset[Any], mask: Tensor) -> Dataset[Any]:
     return select(dataset, mask.nonzero().flatten())
 
 
+def _strata(dataset: Dataset[Any]) -> Tensor:
+    try:
+        return labels_of(dataset)
+    except NoClassLabelsError:
+        return torch.zeros(len(dataset), dtype=torch.int64)  # type: ignore[arg-type]
+
+
 class _Divided:
     """Divides datasets; those that share memory are divided once, in the same way."""
 
@@ -111,11 +117,11 @@ class _Divided:
     def __call__(self, dataset: Dataset[Any]) -> tuple[Dataset[Any], Dataset[Any]]:
         """What is kept and what is held out."""
         if not isinstance(dataset, TensorData):
-            kept, held = hold_out(labels_of(dataset), self._fraction, self._seed)
+            kept, held = hold_out(_strata(dataset), self._fraction, self._seed)
             return select(dataset, kept), select(dataset, held)
         key = (dataset.x.data_ptr(), dataset.x.shape, dataset.x.stride(), dataset.targets.data_ptr())
         if key not in self._done:
-            halves = hold_out(dataset.targets, self._fraction, self._seed)
+            halves = hold_out(_strata(dataset), self._fraction, self._seed)
             self._done[key] = [
                 (part, dataset.subset(part)) for part in (half.to(dataset.targets.device) for half in halves)
             ]

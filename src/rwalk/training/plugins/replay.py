@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from rwalk.replay import ExemplarMemory, Probe, Sampler
-from rwalk.streams import MixedLoader, TensorData, data_loader, labels_of, task_label_of
+from rwalk.replay import ExemplarMemory, Probe, Sampler, balanced_shares
+from rwalk.replay.ranking import class_of
+from rwalk.replay.shares import InShares
+from rwalk.streams import MixedLoader, NoClassLabelsError, data_loader, labels_of, task_label_of
+from rwalk.streams.collating import TASK_LABELS, collate_fn_of
 from rwalk.streams.loader import Batches
+from rwalk.streams.mixing import InTurn, joined, stacked
 from rwalk.training.events import BasePlugin
 
 __all__ = ["ReplayPlugin"]
@@ -28,12 +34,14 @@ class ReplayPlugin(BasePlugin):
         mem_size: Exemplars in all, shared out evenly over the classes seen (with ``sampler="reservoir"``, not shared
             out at all).
         batch_size_mem: Remembered samples in a batch; ``train_mb_size`` if None. ``"balanced"`` takes as many of each
-            remembered class as there are new ones of each new class, on average: ``train_mb_size`` times the number of
-            remembered classes over that of new ones.
+            remembered class as there are new ones of a new class, on average; of a class that comes again, as many as
+            are missing from that among the new samples (see ``rwalk.replay.balanced_shares``).
         sampler: Which samples are kept: one of ``rwalk.replay.SAMPLERS`` by name, or a ``Sampler``. Those that look at
-            the model see it through the strategy's own forward pass, as it is at the end of an experience.
+            the model see it through the strategy's own forward pass, as it is at the end of an experience. Data
+            without class labels (regression, several labels, …) needs ``"reservoir"``.
         update: ``"experience"`` chooses after each experience. ``"iteration"`` offers each batch once, after it was
             first learned, for streams without boundaries; that needs a reservoir.
+        seed: Exemplars are chosen with a random generator of their own; see ``ExemplarMemory``.
 
     Raises:
         ValueError: Both budgets or neither, a number below 1, an unknown sampler, a reservoir over all classes with a
@@ -41,7 +49,7 @@ class ReplayPlugin(BasePlugin):
         TypeError: ``sampler`` is neither a name nor a ``Sampler``.
 
     Attributes:
-        memory: The exemplars; ``memory.state_dict()`` belongs into a checkpoint.
+        memory: The exemplars.
 
     Example:
         >>> ReplayPlugin(per_class=10, sampler="plane-distance").memory.sampler
@@ -58,13 +66,14 @@ class ReplayPlugin(BasePlugin):
         batch_size_mem: int | Literal["balanced"] | None = None,
         sampler: str | Sampler = "uniform",
         update: Literal["experience", "iteration"] = "experience",
+        seed: int | None = None,
     ) -> None:
         number = type(batch_size_mem) is int and batch_size_mem >= 1
         if not (number or batch_size_mem in ("balanced", None)):
             raise ValueError(f"batch_size_mem={batch_size_mem!r}: expected at least 1, 'balanced' or None")
         if update not in ("experience", "iteration"):
             raise ValueError(f"update={update!r}: expected 'experience' or 'iteration'")
-        self.memory = ExemplarMemory(per_class=per_class, total=mem_size, sampler=sampler)
+        self.memory = ExemplarMemory(per_class=per_class, total=mem_size, sampler=sampler, seed=seed)
         if update == "iteration" and not self.memory.sampler.keyed:
             raise ValueError(
                 f"update='iteration' with sampler {self.memory.sampler.name!r}, which has to see an experience as a "
@@ -75,36 +84,64 @@ class ReplayPlugin(BasePlugin):
         self.batch_size_mem, self.update = batch_size_mem, update
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Let batches hold new and old samples."""
-        size = self._remembered_in_a_batch(strategy)
+        """Let batches hold new and old samples.
+
+        Raises:
+            ValueError: The sampler, or ``"balanced"``, needs class labels, and this experience has none.
+        """
+        size: Any = strategy.train_mb_size if self.batch_size_mem is None else self.batch_size_mem
+        if self.memory.sampler.by_class or size == "balanced":
+            labels = self._labels(strategy.experience.dataset)
         if self.update == "iteration":
             strategy.dataloader = _OnlineLoader(strategy.dataloader, self.memory, size)
         elif len(self.memory):
-            old = TensorData.from_samples(self.memory.samples)
-            strategy.dataloader = MixedLoader(strategy.dataloader, old, size)
-
-    def _remembered_in_a_batch(self, strategy: Any) -> int:
-        size: int = strategy.train_mb_size
-        if self.batch_size_mem == "balanced":
-            new = set(strategy.experience.classes_in_this_experience)
-            return max(1, round(size * len(set(self.memory.counts) - new) / len(new)))
-        return size if self.batch_size_mem is None else self.batch_size_mem
+            draw = self._balanced(labels, strategy.train_mb_size) if size == "balanced" else size
+            if draw is not None:
+                strategy.dataloader = MixedLoader(strategy.dataloader, self.memory.samples, draw)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Remember some of this experience."""
         if self.update == "iteration":
             return
         dataset, task_label = strategy.experience.dataset, task_label_of(strategy.experience)
-        loader = partial(data_loader, shuffle=False, task_label=task_label)
+        function = kwargs.get("collate_fn") or collate_fn_of(dataset)
+        loader = partial(data_loader, shuffle=False, task_label=task_label, collate_fn=function)
         probe = Probe(strategy.model, forward=partial(_forward, strategy), loader=loader)
-        self.memory.update(dataset, labels_of(dataset), task_label, model=probe)
+        labels = self._labels(dataset) if self.memory.sampler.by_class else None
+        self.memory.update(dataset, labels, task_label, model=probe)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The exemplars; see ``ExemplarMemory.state_dict``."""
+        return {"memory": self.memory.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a ``state_dict``.
+
+        Raises:
+            ValueError: It was made with another budget or sampler.
+        """
+        self.memory.load_state_dict(state["memory"])
+
+    def _labels(self, dataset: Any) -> Tensor:
+        try:
+            return labels_of(dataset)
+        except NoClassLabelsError as error:
+            self.memory.sampler.refuse_without_classes()
+            raise ValueError(f"batch_size_mem='balanced' balances classes, and there are none: {error}") from error
+
+    def _balanced(self, labels: Tensor, batch_size: int) -> InShares | None:
+        """What draws each class's share; None where no class has one."""
+        kept = torch.tensor([-1 if (label := class_of(s)) is None else label for s in self.memory.samples])
+        shares = balanced_shares(Counter(labels.tolist()), Counter(kept[kept >= 0].tolist()), batch_size)
+        classes = [InTurn((kept == label).nonzero().flatten()) for label in shares]
+        return InShares(classes, list(shares.values())) if shares else None
 
 
 class _OnlineLoader:
     """Batches joined by exemplars as they are at that moment; in the first pass, each is offered to the memory after.
 
     Args:
-        new: Batches ``[x, y, task label]`` of the new data.
+        new: Batches of the new data.
         memory: Grows and changes meanwhile.
         old_batch_size: Remembered samples in each batch, as soon as there are any.
     """
@@ -116,26 +153,52 @@ class _OnlineLoader:
     def __len__(self) -> int:
         return len(self.new)
 
-    def __iter__(self) -> Iterator[list[Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         offers, self._first_pass = self._first_pass, False
         for batch in self.new:
             yield self._joined(batch) if len(self.memory) else batch
             if offers:  # the loop asks for the next batch when it is done with this one
-                x, y, task_labels = batch
-                self.memory.update(TensorData(x, y, task_labels), y)
+                samples = _Unbatched(batch)
+                self.memory.update(samples, labels_of(samples) if self.memory.sampler.by_class else None)
 
-    def _joined(self, batch: list[Tensor]) -> list[Tensor]:
+    def _joined(self, batch: Any) -> Any:
         samples = self.memory.samples
-        rounds = -(-self.old_batch_size // len(samples))
-        positions = torch.cat([torch.randperm(len(samples)) for _ in range(rounds)])[: self.old_batch_size].tolist()
-        old = TensorData.from_samples([samples[position] for position in positions]).batch(slice(None))
-        return [torch.cat([a, b.to(a.device)]) for a, b in zip(batch, old, strict=True)]
+        chosen = InTurn(torch.arange(len(samples)))(self.old_batch_size)
+        return joined(batch, stacked([samples[position] for position in chosen.tolist()]), torch.arange(len(chosen)))
+
+
+class _Unbatched(Dataset[Any]):
+    """The samples of a batch, one by one; those of a batch in a sequence are tuples."""
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch if isinstance(batch, Mapping) else tuple(batch)
+
+    def __len__(self) -> int:
+        return len(self.batch[TASK_LABELS] if isinstance(self.batch, Mapping) else self.batch[-1])
+
+    def __getitem__(self, index: int) -> Any:
+        return _taken(self.batch, index)
+
+
+def _taken(batch: Any, index: int) -> Any:
+    if isinstance(batch, Mapping):
+        return {key: _taken(value, index) for key, value in batch.items()}
+    nested = isinstance(batch, tuple | list) and isinstance(batch[0], Tensor | Mapping | tuple | list)
+    return tuple(_taken(value, index) for value in batch) if nested else batch[index]
 
 
 def _forward(strategy: Any, batch: Any) -> Any:
     """The strategy's own forward pass on a batch: it knows about heads and devices."""
-    before, strategy.mbatch = strategy.mbatch, [part.to(strategy.device) for part in batch]
+    before, strategy.mbatch = strategy.mbatch, _on_device(batch, strategy.device)
     try:
         return strategy.forward()
     finally:
         strategy.mbatch = before
+
+
+def _on_device(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: _on_device(value, device) for key, value in batch.items()}
+    return type(batch)(_on_device(value, device) for value in batch) if isinstance(batch, tuple | list) else batch
