@@ -10,7 +10,7 @@ from torch import nn
 
 from rwalk.models.dynamic import MultiTaskModule
 from rwalk.models.multi_head import MultiTaskNetwork
-from rwalk.modes import in_eval_mode
+from rwalk.module_state import in_eval_mode
 
 __all__ = ["Features", "attach_head", "image_shape", "num_features_of", "with_classifier"]
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from rwalk.modes import in_eval_mode
+from rwalk.module_state import in_eval_mode
 
 __all__ = ["undisturbed"]
 

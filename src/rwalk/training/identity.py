@@ -1,15 +1,13 @@
-"""Which stream, which experience, which weights: what is told apart from what."""
+"""Which stream, which experience: what is told apart from what."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
-
 from rwalk.streams import Stream, task_label_of
 
-__all__ = ["by_stream", "experience_told", "stream_told", "weights_told"]
+__all__ = ["by_stream", "experience_told", "stream_told"]
 
 
 def by_stream(experiences: Sequence[Any]) -> list[list[Any]]:
@@ -43,11 +41,6 @@ def experience_told(experience: Any) -> tuple[Any, ...]:
     size = len(experience.dataset) if hasattr(experience.dataset, "__len__") else -1
     where = len(experience.origin_stream), experience.current_experience
     return (*where, task_label_of(experience), tuple(sorted(int(label) for label in classes)), size)
-
-
-def weights_told(model: nn.Module) -> list[int]:
-    """Changes whenever something is written to a model's weights."""
-    return [tensor._version for tensor in (*model.parameters(), *model.buffers())]
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -14,7 +14,7 @@ from rwalk.core.hooks import base_optimizer
 from rwalk.metrics.answers import is_class_target
 from rwalk.models import ModelCall
 from rwalk.models.wrappers import unwrapped
-from rwalk.modes import in_eval_mode
+from rwalk.module_state import in_eval_mode
 from rwalk.streams import Experience, TensorData, task_label_of
 from rwalk.streams.loader import Batches
 from rwalk.training.adaptation import adapt_model

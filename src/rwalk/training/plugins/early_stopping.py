@@ -119,7 +119,7 @@ class EarlyStoppingPlugin(BasePlugin):
             weights, measured = self._kept
             for plugin in strategy.plugins:
                 if isinstance(plugin, RWalkPlugin) and plugin.rwalk is not None:
-                    plugin.rwalk.settle()  # the last step was taken, though its weights go
+                    plugin.rwalk.end_window()  # the walk was taken, though its weights go
             strategy.model.load_state_dict(weights)
             strategy.evaluator.measured_again(measured, strategy.model)
         self._start()

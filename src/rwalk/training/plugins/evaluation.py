@@ -13,10 +13,11 @@ from rwalk.metrics.matrix import AccuracyMatrix, MetricMatrix, completed
 from rwalk.metrics.names import metric_key
 from rwalk.metrics.others import chosen_metrics
 from rwalk.metrics.tally import ACCURACY, LOSS, Tally
+from rwalk.module_state import weights_version
 from rwalk.streams import task_label_of
 from rwalk.training.batches import scores_of
 from rwalk.training.events import BasePlugin
-from rwalk.training.identity import by_stream, experience_told, stream_told, weights_told
+from rwalk.training.identity import by_stream, experience_told, stream_told
 
 __all__ = ["EvaluationPlugin", "answers_of", "experience_key"]
 
@@ -86,7 +87,7 @@ class EvaluationPlugin(BasePlugin):
     def measured_again(self, measured: tuple[dict[str, Any], dict[str, dict[int, Tally]]], model: nn.Module) -> None:
         """The weights are those again of which this was measured, because they were put back."""
         self._last = {**self._last, **measured[0]}
-        self._early = {stream: (row, weights_told(model)) for stream, row in measured[1].items()}
+        self._early = {stream: (row, weights_version(model)) for stream, row in measured[1].items()}
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """From here on the weights belong to no finished experience."""
@@ -101,7 +102,7 @@ class EvaluationPlugin(BasePlugin):
             for task in self._completions(stream)[-1]:
                 matrix.learn(task)
         for stream, (row, weights) in self._early.items():
-            if weights == weights_told(strategy.model):
+            if weights == weights_version(strategy.model):
                 self._record(stream, row)
         self._early = {}
 
@@ -148,7 +149,7 @@ class EvaluationPlugin(BasePlugin):
         stream = strategy.current_eval_stream[0].origin_stream.name
         self._publish(self._stream, "Stream", stream)
         if self._learning:
-            self._early[stream] = self._row, weights_told(strategy.model)
+            self._early[stream] = self._row, weights_version(strategy.model)
         else:
             self._record(stream, self._row)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rwalk.models import ModelCall
 from rwalk.models.wrappers import unwrapped
-from rwalk.modes import in_eval_mode
+from rwalk.module_state import in_eval_mode
 from rwalk.streams import data_loader, task_label_of
 from rwalk.training.batches import inputs_of, scores_of, task_labels_of, to_device
 from rwalk.training.events import BasePlugin

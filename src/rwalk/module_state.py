@@ -1,4 +1,4 @@
-"""A model looked at in eval mode, and afterwards as it was."""
+"""What a model is like at a moment: its modes, and whether its weights were written to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-__all__ = ["in_eval_mode"]
+__all__ = ["in_eval_mode", "weights_version"]
 
 
 @contextmanager
@@ -33,3 +33,16 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def weights_version(model: nn.Module) -> list[int]:
+    """Changes whenever something is written to a model's parameters or buffers, other than through ``.data``.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> before = weights_version(layer)
+        >>> _ = layer.bias.detach().zero_()
+        >>> before == weights_version(layer)
+        False
+    """
+    return [tensor._version for tensor in (*model.parameters(), *model.buffers())]
