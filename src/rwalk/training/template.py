@@ -382,7 +382,7 @@ class SupervisedTemplate:
         return not self.is_training
 
     def _fire(self, event: str, **kwargs: Any) -> None:
-        for plugin in self.plugins:
+        for plugin in tuple(self.plugins):  # which a hook may change
             hook = getattr(plugin, event, None)
             if hook is not None:
                 hook(self, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -120,11 +121,14 @@ class LRSchedulerPlugin(BasePlugin):
     def _step(self, strategy: Any) -> None:
         if not (self.first_exp_only and strategy.clock.train_exp_counter > 0):
             before = [_notes(group) for group in self.scheduler.optimizer.param_groups]
-            if self.metric is None:
-                self.scheduler.step()
-            elif self._loss.started:
-                gathered = strategy.engine.total if strategy.is_training else None
-                self.scheduler.step(self._loss.value(gathered))  # type: ignore[arg-type]
+            with warnings.catch_warnings():
+                # A copied optimizer lacks the mark by which torch sees that it steps first; in this loop it does.
+                warnings.filterwarnings("ignore", message="Seems like `optimizer.step")
+                if self.metric is None:
+                    self.scheduler.step()
+                elif self._loss.started:
+                    gathered = strategy.engine.total if strategy.is_training else None
+                    self.scheduler.step(self._loss.value(gathered))  # type: ignore[arg-type]
             for group, noted in zip(self.scheduler.optimizer.param_groups, before, strict=True):
                 self._moved |= {name for name, note in _notes(group).items() if noted.get(name) != note}
         self._loss = RunningMean()
