@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from rwalk.batches import task_labels_of, to_device
 from rwalk.streams import Stream
 from rwalk.training import EvaluationPlugin, LoggingPlugin, MASPlugin, Naive, RWalkPlugin
-from rwalk.training.batches import task_labels_of, to_device
 from training.toys import Recorder
 
 N, WIDTH = 20, 6

@@ -100,9 +100,10 @@ class RWalkCallback(Callback):
         """Note whether a checkpoint may be loaded only to be evaluated; refuse what cannot work."""
         self._evaluating = stage != "fit"
         if stage == "fit":  # a new list, because Lightning is going through the old one
-            savers = [callback for callback in trainer.callbacks if isinstance(callback, Checkpoint)]
-            others = [callback for callback in trainer.callbacks if callback not in savers]
-            trainer.callbacks = [_EndOfWalk(self), *others, _EndOfTask(self), *savers]
+            present = _callbacks(trainer)
+            savers = [callback for callback in present if isinstance(callback, Checkpoint)]
+            others = [callback for callback in present if callback not in savers]
+            _set_callbacks(trainer, [_EndOfWalk(self), *others, _EndOfTask(self), *savers])
         if stage == "fit" and trainer.strategy.handles_gradient_accumulation:
             raise RWalkError(
                 f"{type(trainer.strategy).__name__} steps inside its own engine, where gradients cannot be read: "
@@ -147,7 +148,8 @@ class RWalkCallback(Callback):
         """Let go of the optimizers."""
         self._evaluating = False
         self._group.detach()
-        trainer.callbacks = [cb for cb in trainer.callbacks if not isinstance(cb, (_EndOfWalk, _EndOfTask))]
+        ours = (_EndOfWalk, _EndOfTask)
+        _set_callbacks(trainer, [callback for callback in _callbacks(trainer) if not isinstance(callback, ours)])
 
     def state_dict(self) -> dict[str, Any]:
         """What Lightning puts into its checkpoints."""
@@ -209,3 +211,11 @@ class _EndOfTask(Callback):
 def _put(weights: list[torch.Tensor], parameters: list[torch.nn.Parameter]) -> None:
     for parameter, values in zip(parameters, weights, strict=False):
         local(parameter).copy_(values)
+
+
+def _callbacks(trainer: Any) -> list[Callback]:
+    return list(trainer.callbacks)
+
+
+def _set_callbacks(trainer: Any, callbacks: list[Callback]) -> None:
+    trainer.callbacks = callbacks

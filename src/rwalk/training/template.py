@@ -10,15 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
-from rwalk.core.hooks import base_optimizer
-from rwalk.metrics.answers import is_class_target
-from rwalk.models import ModelCall
-from rwalk.models.wrappers import unwrapped
-from rwalk.module_state import in_eval_mode
-from rwalk.streams import Experience, TensorData, task_label_of
-from rwalk.streams.loader import Batches
-from rwalk.training.adaptation import adapt_model
-from rwalk.training.batches import (
+from rwalk.batches import (
     LABELS,
     detached,
     inputs_of,
@@ -28,10 +20,18 @@ from rwalk.training.batches import (
     task_labels_of,
     to_device,
 )
+from rwalk.core.hooks import base_optimizer
+from rwalk.metrics.answers import is_class_target
+from rwalk.models import ModelCall
+from rwalk.models.wrappers import unwrapped
+from rwalk.module_state import in_eval_mode
+from rwalk.streams import Experience, TensorData, task_label_of
+from rwalk.streams.identity import by_stream
+from rwalk.streams.loader import Batches
+from rwalk.training.adaptation import adapt_model
 from rwalk.training.clock import Clock, PeriodicEval
 from rwalk.training.engine import AcceleratedEngine, PlainEngine
 from rwalk.training.events import BasePlugin, check_hooks
-from rwalk.training.identity import by_stream
 from rwalk.training.plugins.evaluation import EvaluationPlugin
 
 __all__ = ["BaseTemplate", "Naive", "SupervisedTemplate"]

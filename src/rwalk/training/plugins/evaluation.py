@@ -8,20 +8,19 @@ from typing import Any
 
 from torch import nn
 
+from rwalk.batches import scores_of
 from rwalk.metrics.answers import Answers
-from rwalk.metrics.matrix import AccuracyMatrix, MetricMatrix, completed
+from rwalk.metrics.matrix import MetricMatrix
 from rwalk.metrics.names import metric_key
 from rwalk.metrics.others import chosen_metrics
+from rwalk.metrics.records import Records
 from rwalk.metrics.tally import ACCURACY, LOSS, Tally
 from rwalk.module_state import weights_version
 from rwalk.streams import task_label_of
-from rwalk.training.batches import scores_of
+from rwalk.streams.identity import by_stream, experience_told, stream_told
 from rwalk.training.events import BasePlugin
-from rwalk.training.identity import by_stream, experience_told, stream_told
 
 __all__ = ["EvaluationPlugin", "answers_of", "experience_key"]
-
-FORGETTING = {"forgetting": "StreamForgetting", "backward_transfer": "StreamBWT"}
 
 
 class EvaluationPlugin(BasePlugin):
@@ -38,6 +37,11 @@ class EvaluationPlugin(BasePlugin):
     there is none (regression, several labels, soft labels), nor for sequences whose loss the model computes by itself:
     which score answers to which label is its own matter then. Means are weighted by what counts.
 
+    Each metric has a matrix on each stream. A row is filled by an evaluation between the end of one experience and the
+    beginning of the next, or of the very weights that an experience ends with; one before the first experience measures
+    the untrained model. Rows belong to experiences, in whichever order and however many calls of ``train`` they are
+    learned. Of a task-free stream they are filled at its milestones.
+
     Args:
         track_training: Also measure on training batches, per epoch.
         metrics: Further ones, of ``torchmetrics``: names of its classes, such as ``"F1Score"``, which are made for as
@@ -46,12 +50,6 @@ class EvaluationPlugin(BasePlugin):
     Raises:
         ValueError: An unknown metric, or a name that is taken. In an evaluation, two different streams of one name.
         RWalkError: A metric is asked for by name and torchmetrics cannot be imported.
-
-    Attributes:
-        tables: Matrix by metric and stream name. A row is filled by an evaluation between the end of one experience and
-            the beginning of the next, or of the very weights that an experience ends with; one before the first
-            experience measures the untrained model. Rows belong to experiences, in whichever order and however many
-            calls of ``train`` they are learned. Of a task-free stream they are filled at its milestones.
     """
 
     supports_distributed = True
@@ -59,15 +57,17 @@ class EvaluationPlugin(BasePlugin):
     def __init__(self, *, track_training: bool = False, metrics: Iterable[Any] | Mapping[str, Any] = ()) -> None:
         self.track_training = track_training
         self.metrics = chosen_metrics(metrics, reserved=(ACCURACY, LOSS))
-        self.tables: dict[tuple[str, str], MetricMatrix] = {}
         self._last: dict[str, Any] = {}
-        self._learned: dict[tuple[Any, ...], int] = {}  # experiences, the last one last, each with its number
-        self._learning = False
-        self._streams: dict[str, tuple[Any, ...]] = {}
+        self._records, self._learning = Records(), False
         self._seen: dict[str, weakref.ref[Any]] = {}
         self._epoch = self._experience = self._stream = Tally()
         self._row: dict[int, Tally] = {}
         self._early: dict[str, tuple[dict[int, Tally], list[int]]] = {}
+
+    @property
+    def tables(self) -> dict[tuple[str, str], MetricMatrix]:
+        """Matrix by metric and stream name."""
+        return self._records.tables
 
     @property
     def matrices(self) -> dict[str, MetricMatrix]:
@@ -95,12 +95,8 @@ class EvaluationPlugin(BasePlugin):
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """An experience is learned. If these very weights were evaluated, that is its row."""
-        told = experience_told(strategy.experience)
-        self._learned[told] = self._learned.pop(told, len(self._learned))
+        self._records.learn(experience_told(strategy.experience))
         self._learning = False
-        for (_, stream), matrix in self.tables.items():
-            for task in self._completions(stream)[-1]:
-                matrix.learn(task)
         for stream, (row, weights) in self._early.items():
             if weights == weights_version(strategy.model):
                 self._record(stream, row)
@@ -124,7 +120,11 @@ class EvaluationPlugin(BasePlugin):
         """Start counting."""
         self._stream, self._row = Tally(self.metrics), {}
         for experiences in by_stream(strategy.current_eval_stream):
-            self._check_name(experiences[0].origin_stream)
+            stream = experiences[0].origin_stream
+            seen = self._seen.get(stream.name)
+            if seen is None or seen() is not stream:
+                self._records.call(stream.name, stream_told(stream))
+                self._seen[stream.name] = weakref.ref(stream)
 
     def before_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Start counting."""
@@ -155,25 +155,12 @@ class EvaluationPlugin(BasePlugin):
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured, and after which experiences."""
-        tables = [[*key, m.higher_is_better, m.state_dict()] for key, m in self.tables.items()]
-        learned = [[*told, number] for told, number in self._learned.items()]
-        last = self.get_last_metrics()
-        return {
-            "last": last,
-            "tables": tables,
-            "learned": learned,
-            "learning": self._learning,
-            "streams": self._streams,
-        }
+        return {"last": self.get_last_metrics(), "learning": self._learning, **self._records.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a ``state_dict``."""
-        self._last, self._learning = dict(state_dict["last"]), state_dict["learning"]
-        self._learned = {tuple(told): number for *told, number in state_dict["learned"]}
-        self._streams, self._seen, self.tables = dict(state_dict["streams"]), {}, {}
-        for metric, stream, higher, state in state_dict["tables"]:
-            self.tables[metric, stream] = _matrix(metric, len(state["values"]), higher)
-            self.tables[metric, stream].load_state_dict(state)
+        self._last, self._learning, self._seen = dict(state_dict["last"]), state_dict["learning"], {}
+        self._records.load_state_dict(state_dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy knows its streams by what tells them apart, and holds no data."""
@@ -184,42 +171,7 @@ class EvaluationPlugin(BasePlugin):
             self._last[metric_key(f"{metric}_{level}", stream, **where)] = value
 
     def _record(self, stream: str, row: dict[int, Tally]) -> None:
-        completions = self._completions(stream)
-        rows = completions[-1] if completions else (-1,)
-        measured = {place: tally.values() for place, tally in row.items()} if rows else {}
-        for metric in dict.fromkeys(name for values in measured.values() for name in values):
-            values = {place: float(found[metric]) for place, found in measured.items() if metric in found}
-            if (metric, stream) not in self.tables:
-                tally = row[next(iter(values))]
-                matrix = _matrix(metric, len(self._streams[stream][0]), tally.higher_is_better(metric))
-                for task in (task for tasks in completions for task in tasks):
-                    matrix.learn(task)
-                self.tables[metric, stream] = matrix
-            matrix = self.tables[metric, stream]
-            for task in rows:
-                matrix.fill(task, values)
-            summary = matrix.summary()
-            for key, name in FORGETTING.items():
-                if summary[key] is not None:
-                    self._last[metric_key(name if metric == ACCURACY else f"{name}_{metric}", stream)] = summary[key]
-
-    def _completions(self, stream: str) -> list[tuple[int, ...]]:
-        """Which experiences of a stream each experience learned has completed: its own counterparts.
-
-        Of a stream that does not belong to the one learned from, so many are completed as were learned.
-        """
-        milestones = self._streams[stream][0]
-        alike = {told: told[0] == milestones[-1] for told in self._learned}
-        return completed(milestones, [told[1] if alike[told] else number for told, number in self._learned.items()])
-
-    def _check_name(self, stream: Any) -> None:
-        seen = self._seen.get(stream.name)
-        if seen is not None and seen() is stream:
-            return
-        told = stream_told(stream)
-        if self._streams.setdefault(stream.name, told) != told:
-            raise ValueError(f"another stream was called {stream.name!r} before: give this one a name of its own")
-        self._seen[stream.name] = weakref.ref(stream)
+        self._last.update(self._records.record(stream, row))
 
 
 def answers_of(strategy: Any, *, keep: bool = False) -> Answers:
@@ -241,7 +193,3 @@ def experience_key(metric: str, experience: Any) -> str:
     """The name under which a metric of one experience is published: ``experience_key("Top1_Acc", experience)``."""
     place = {"task": task_label_of(experience), "experience": experience.current_experience}
     return metric_key(f"{metric}_Exp", experience.origin_stream.name, **place)
-
-
-def _matrix(metric: str, tasks: int, higher_is_better: bool | None) -> MetricMatrix:
-    return AccuracyMatrix(tasks) if metric == ACCURACY else MetricMatrix(tasks, higher_is_better=higher_is_better)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rwalk.batches import scores_of
 from rwalk.models import ModelCall, MultiTaskModule
 from rwalk.models.multi_head import classes_by_task
 from rwalk.models.wrappers import unwrapped
-from rwalk.training.batches import scores_of
 from rwalk.training.events import BasePlugin
 
 __all__ = ["LwFPlugin", "distillation"]

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rwalk.batches import inputs_of, scores_of, task_labels_of, to_device
 from rwalk.models import ModelCall
+from rwalk.models.following import resized
 from rwalk.models.wrappers import unwrapped
 from rwalk.module_state import in_eval_mode
 from rwalk.streams import data_loader, task_label_of
-from rwalk.training.batches import inputs_of, scores_of, task_labels_of, to_device
 from rwalk.training.events import BasePlugin
-from rwalk.training.following import resized
 
 __all__ = ["MASPlugin", "sensitivity"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from rwalk.batches import scores_of, to_device
 from rwalk.core import RWalk, RWalkConfig
 from rwalk.core.hooks import base_optimizer
 from rwalk.errors import RWalkError
 from rwalk.streams import data_loader
-from rwalk.training.batches import scores_of, to_device
 from rwalk.training.events import HOOKS, BasePlugin
 
 __all__ = ["RWalkPlugin"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rwalk.streams import Stream, task_label_of
+from rwalk.streams.experience import Stream, task_label_of
 
 __all__ = ["by_stream", "experience_told", "stream_told"]
 
