@@ -223,8 +223,16 @@ def test_several_lengths_are_a_collators_matter():
         def forward(self, x):
             return self.linear(x.sum(1, keepdim=True))
 
-    metrics, _ = learn(lambda i: (torch.ones(1 + i), Y[i]), Sums(), collate_fn=padded)
+    def make(i):
+        return torch.ones(1 + i), Y[i]
+
+    metrics, strategy = learn(make, Sums(), collate_fn=padded, plugins=[MASPlugin(samples=5)])
     assert set(metrics) == {"Top1_Acc", "Loss"}
+    strategy.collate_fn, stream = None, Stream("test", [Items(make)] * 2)
+    with pytest.raises(RuntimeError, match="equal size"):
+        strategy.eval(stream)
+    again = strategy.eval(stream, collate_fn=padded)
+    assert again["Loss_Stream/eval_phase/test_stream"] == pytest.approx(metrics["Loss"])
 
 
 def test_batches_are_moved_at_any_depth():

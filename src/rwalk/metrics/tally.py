@@ -34,6 +34,11 @@ class Tally:
         self._loss, self._accuracy, self._has_accuracy = RunningMean(), RunningMean(), False
         self._others = {name: OtherMetric(name, kind) for name, kind in (others or {}).items()}
 
+    @property
+    def samples(self) -> int:
+        """How many targets were counted."""
+        return int(self._loss.count)
+
     def add(self, batch: Answers) -> None:
         """Count a batch."""
         self._loss.add_sum(batch.loss, batch.count)

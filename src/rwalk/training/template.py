@@ -38,6 +38,9 @@ __all__ = ["BaseTemplate", "Naive", "SupervisedTemplate"]
 
 Experiences = Experience | Iterable[Experience]
 
+#: What of the arguments of ``train`` and ``eval`` reaches the data loader.
+LOADER_OPTIONS = ("num_workers", "shuffle", "drop_last", "collate_fn")
+
 #: What an evaluation inside training puts back, and what a copy of a strategy begins without.
 OF_THE_MOMENT: dict[str, Any] = {
     "experience": None,
@@ -167,7 +170,8 @@ class SupervisedTemplate:
             experiences: One, or several.
             eval_streams: What to evaluate on while training, if ``eval_every`` says so; the training experiences
                 themselves if None.
-            kwargs: Passed to every hook; ``num_workers``, ``shuffle``, ``drop_last`` also reach the data loader.
+            kwargs: Passed to every hook; ``num_workers``, ``shuffle``, ``drop_last``, ``collate_fn`` also reach the
+                data loader.
 
         Returns:
             The last value of every metric.
@@ -197,7 +201,7 @@ class SupervisedTemplate:
 
         Args:
             experiences: One, or several.
-            kwargs: Passed to every hook; ``num_workers`` also reaches the data loader.
+            kwargs: Passed to every hook; ``num_workers`` and ``collate_fn`` also reach the data loader.
 
         Returns:
             The last value of every metric.
@@ -235,7 +239,7 @@ class SupervisedTemplate:
     # --- an experience ------------------------------------------------------------------------------------------------
 
     def _train_exp(self, **kwargs: Any) -> None:
-        options = {name: value for name, value in kwargs.items() if name in ("num_workers", "shuffle", "drop_last")}
+        options = {name: value for name, value in kwargs.items() if name in LOADER_OPTIONS}
         self.engine.begin(self.optimizer)
         self._when_trained.clear()
         self._prepare_exp("train", self.train_mb_size, {"shuffle": True, **options}, **kwargs)
@@ -252,8 +256,9 @@ class SupervisedTemplate:
         self._fire("after_training_exp", **kwargs)
 
     def _eval_exp(self, **kwargs: Any) -> None:
-        options = {name: value for name, value in kwargs.items() if name == "num_workers"}
-        self._prepare_exp("eval", self.eval_mb_size, {"shuffle": False, **options}, **kwargs)
+        options = {name: value for name, value in kwargs.items() if name in LOADER_OPTIONS}
+        options |= {"shuffle": False, "drop_last": False}
+        self._prepare_exp("eval", self.eval_mb_size, options, **kwargs)
         self._fire("before_eval_exp", **kwargs)
         self.eval_epoch(**kwargs)
         self._fire("after_eval_exp", **kwargs)
@@ -268,7 +273,7 @@ class SupervisedTemplate:
         self._fire(f"after_{phase}_dataset_adaptation", **kwargs)
         options["task_label"] = task_label_of(experience)
         if self.collate_fn is not None:
-            options["collate_fn"] = self.collate_fn
+            options.setdefault("collate_fn", self.collate_fn)
         self.dataloader = self.engine.loader(self.adapted_dataset, batch_size, **options)
         self.model_adaptation()
         self._labels_checked = False

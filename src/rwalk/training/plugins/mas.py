@@ -104,12 +104,14 @@ class MASPlugin(BasePlugin):
         model, dataset = unwrapped(strategy.model), strategy.experience.dataset
         names, parameters = zip(*_trained(model), strict=True)
         task_label = task_label_of(strategy.experience)
+        collate = kwargs.get("collate_fn") or getattr(strategy, "collate_fn", None)
+        options = {"task_label": task_label, **({} if collate is None else {"collate_fn": collate})}
         count = len(dataset) if self.samples is None else min(self.samples, len(dataset))
         chosen = set(torch.linspace(0, len(dataset) - 1, count).round().int().tolist())
         totals = [torch.zeros_like(parameter) for parameter in parameters]
         call = ModelCall(model)
         with in_eval_mode(model):
-            for position, batch in enumerate(data_loader(dataset, 1, shuffle=False, task_label=task_label)):
+            for position, batch in enumerate(data_loader(dataset, 1, shuffle=False, **options)):
                 if position in chosen:
                     here = to_device(batch, strategy.device)
                     outputs = scores_of(call(inputs_of(here), task_labels_of(here, task_label)))
