@@ -3,7 +3,12 @@
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    OnExceptionCheckpoint,
+    StochasticWeightAveraging,
+)
 
 from contracts.doors_lightning import QUIET, Module, loader, quiet
 from integrations.lightning_toys import PROBLEM, Plain, assert_alike, fit
@@ -202,3 +207,57 @@ def test_other_ends_of_tasks_are_refused(value):
 def test_before_training_there_is_no_core():
     with pytest.raises(RWalkError, match="there are 0 cores"):
         _ = RWalkCallback(RWalkConfig()).rwalk
+
+
+class Leaves(Callback):
+    """Puts other weights in place as training ends, as callbacks that average weights do."""
+
+    def on_train_end(self, trainer, pl_module):
+        with torch.no_grad():
+            for parameter in pl_module.parameters():
+                parameter.data.mul_(0.5)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_anchor_is_what_the_fit_leaves_and_the_scores_are_the_walks_whatever_the_order(first):
+    plain, walk = Module(PROBLEM), RWalkCallback(CONFIG)
+    fit(plain, 0, [walk])
+    module, other, leaves = Module(PROBLEM), RWalkCallback(CONFIG), Leaves()
+    fit(module, 0, [other, leaves] if first else [leaves, other])
+    found, expected = (cb.rwalk.state_dict()["parameters"] for cb in (other, walk))
+    for name, parameter in module.named_parameters():
+        assert torch.equal(found[name]["anchor"], parameter)
+        torch.testing.assert_close(2 * found[name]["anchor"], expected[name]["anchor"])
+        for quantity in ("fisher", "score", "importance"):
+            assert torch.equal(found[name][quantity], expected[name][quantity])
+
+
+def test_weights_put_in_place_between_epochs_are_no_walk():
+    class Halves(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                with torch.no_grad():
+                    for parameter in pl_module.parameters():
+                        parameter.mul_(0.5)
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            windows.append(walk.rwalk.window_steps)
+
+    module, walk, windows = Module(PROBLEM), RWalkCallback(CONFIG.replace(delta_t=7)), []
+    fit(module, 0, [walk, Halves()], max_epochs=2)
+    assert windows == [1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("averaging", ["ema", "swa"])
+def test_averaged_weights_are_the_anchor(averaging):
+    other = EMAWeightAveraging(decay=0.9) if averaging == "ema" else StochasticWeightAveraging(0.1, swa_epoch_start=1)
+    module, walk = Module(PROBLEM), RWalkCallback(CONFIG)
+    fit(module, 0, [walk, other], max_epochs=3)
+    for name, parameter in module.named_parameters():
+        assert torch.equal(walk.rwalk.state_dict()["parameters"][name]["anchor"], parameter)
+
+
+def test_the_walk_keeps_its_place_among_the_callbacks_of_several_fits():
+    module, walk, leaves = Module(PROBLEM), RWalkCallback(CONFIG), Leaves()
+    trainer = fit(module, 0, [walk, leaves])
+    assert trainer.callbacks == [walk, leaves]

@@ -14,8 +14,8 @@ from torch.optim import SGD, Adadelta, Adafactor, Adagrad, Adam, Adamax, AdamW, 
 from models.arriving import experience, features
 from reference.problems import assert_same, weights
 from rwalk.models import IncrementalClassifier, MaskedClassifier, MultiHeadClassifier, MultiTaskNetwork, grow
+from rwalk.models.following import follow_parameters, grown_state, parameters_of
 from rwalk.training.adaptation import adapt_model
-from rwalk.training.following import follow_parameters, grown_state, parameters_of
 
 ARRIVALS = [(0, 1), (2, 4), (3,), (5,)]
 OPTIMIZERS = {

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rwalk.metrics.running import RunningMean
 from rwalk.streams import Stream, TensorData
 from rwalk.training import BasePlugin, EvaluationPlugin, LoggingPlugin, LRSchedulerPlugin
 from training.toys import Recorder, naive, net, sgd
@@ -30,7 +31,7 @@ class Operations(TorchDispatchMode):
 def stream(batches):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(SIZE * batches, 4, generator=generator)
-    return Stream("train", [TensorData(x, torch.randint(0, 4, (len(x),), generator=generator))])
+    return Stream(f"train on {batches}", [TensorData(x, torch.randint(0, 4, (len(x),), generator=generator))])
 
 
 def each_iteration(run):
@@ -69,31 +70,22 @@ def training(**options):
     return strategy.train
 
 
-def test_training_runs_a_plain_loops_operations_and_one_that_takes_the_batch():
-    plain = {}
+def test_training_runs_a_plain_loops_operations_and_three_more():
+    """One takes the batch, one begins the loss at zero, one adds the criterion to it."""
+    counts = []
     for batches in (10, 20):
         run = by_hand(stream(batches))
         run(None)
         with Operations() as operations:
             run(None)
-        plain[batches] = operations.counts
-    expected = {name: (plain[20][name] - plain[10][name]) / 10 for name in plain[20]}
-    expected = {name: count for name, count in expected.items() if count}
-    assert expected["aten.addmm.default"] == 2  # the reference itself counts
-    assert each_iteration(training()) == {**expected, "aten.index_select.default": 1}
+        counts.append(operations.counts.total())
+    plain = (counts[1] - counts[0]) / 10
+    assert plain > 10  # the reference itself counts
+    assert sum(each_iteration(training()).values()) == plain + 3
 
 
 def test_plugins_that_do_nothing_cost_no_operation():
     assert each_iteration(training(plugins=[BasePlugin(), BasePlugin()])) == each_iteration(training())
-
-
-def test_a_plugin_that_may_change_the_loss_has_one_of_its_own_to_change():
-    class Look(BasePlugin):
-        def before_backward(self, strategy, **kwargs): ...
-
-    more = Counter(each_iteration(training(plugins=[Look()])))
-    more.subtract(each_iteration(training()))
-    assert {name: count for name, count in more.items() if count} == {"aten.zeros.default": 1, "aten.add.Tensor": 1}
 
 
 @pytest.mark.parametrize(
@@ -121,19 +113,16 @@ def test_no_iteration_of_an_evaluation_reads_a_number_either():
     assert READ not in each_iteration(naive().eval)
 
 
-def test_metrics_are_read_when_they_are_asked_for():
+def test_metrics_are_read_when_they_are_asked_for_and_once(monkeypatch):
+    read, plain = [], RunningMean.__float__
+    monkeypatch.setattr(RunningMean, "__float__", lambda mean: read.append(mean) or plain(mean))
     strategy = naive(evaluator=EvaluationPlugin(track_training=True), train_epochs=5)
-    data = stream(3)
-    reads = []
 
     class Reads(BasePlugin):
         def after_training(self, strategy, **kwargs):
-            reads.append(operations.counts[READ])
+            assert read == []
 
     strategy.plugins.append(Reads())
-    with Operations() as operations:
-        metrics = strategy.train(data)
-        again = strategy.evaluator.get_last_metrics()
-    assert reads == [1]  # labels are checked once an experience
-    assert operations.counts[READ] == 1 + len(metrics) == 3
-    assert again == metrics
+    metrics = strategy.train(stream(3))
+    assert strategy.evaluator.get_last_metrics() == metrics
+    assert len(read) == len(metrics) == 2

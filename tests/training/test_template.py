@@ -6,7 +6,6 @@ from torch import nn
 
 from reference.problems import assert_same, weights
 from rwalk.streams import Stream, TensorData
-from rwalk.training import BaseTemplate
 from training.toys import Recorder, naive, net, sgd, toy
 
 
@@ -117,9 +116,3 @@ def test_a_rare_label_is_found_before_any_update_wherever_it_stands_and_in_evalu
 def test_sizes_start_at_1(name):
     with pytest.raises(ValueError, match=f"{name}=0: expected at least 1"):
         naive(**{name: 0})
-
-
-def test_the_base_template_leaves_what_happens_in_an_experience_to_others():
-    model = net()
-    with pytest.raises(NotImplementedError):
-        BaseTemplate(model=model, optimizer=sgd(model)).train(toy().train_stream[0])

@@ -331,6 +331,19 @@ class RWalk:
         return done
 
     @torch.no_grad()
+    def end_window(self) -> None:
+        """Bring the last step into the state, and end the unfinished window here, scored or dropped as at a task's end.
+
+        Call it before you put other weights in place of those that the steps have led to, if these count: the walk up
+        to here is kept, and what follows is none.
+        """
+        self.settle()
+        if self._steps.window_steps and self.config.unfinished == "flush":
+            self._make_room()
+            self._steps.close_window(self._tracker.resident())
+        self._steps.drop_window()
+
+    @torch.no_grad()
     def drop_window(self) -> None:
         """Forget what the unfinished window has gathered, and the last step if it is not settled.
 

@@ -9,11 +9,14 @@ import torch
 
 from rwalk.core import RWalk, RWalkConfig
 from rwalk.core.files import load_state
+from rwalk.core.sharding import local, over_processes
 from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.integrations.several import RWalkGroup
+from rwalk.module_state import weights_version
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.callbacks import Checkpoint
 except ImportError as error:
     raise MissingExtraError("RWalkCallback", "lightning", error) from error
 
@@ -23,9 +26,11 @@ __all__ = ["RWalkCallback"]
 class RWalkCallback(Callback):
     """Protects what past tasks taught, in ``lightning.Trainer``.
 
-    It attaches to the fit's optimizers as training starts and lets go as it ends. Each optimizer that holds protected
-    parameters gets an RWalk of its own, which scales importances over that optimizer's parameters. Give the *same
-    object* to the Trainer of the next task, or its saved state to a new one.
+    It attaches to the fit's optimizers as training starts and lets go as it ends. A task ends where the fit leaves the
+    weights: after the other callbacks, whatever their order (weights averaged by one of them are the anchor), and
+    before the last checkpoint is saved. Each optimizer that holds protected parameters gets an RWalk of its own, which
+    scales importances over that optimizer's parameters. Give the *same object* to the Trainer of the next task, or its
+    saved state to a new one.
 
     Args:
         config: Settings; the saved ones if None and there are any, else ``RWalkConfig()``.
@@ -63,6 +68,8 @@ class RWalkCallback(Callback):
         self.consolidate_on, self.logs = consolidate_on, log
         self._group = RWalkGroup(config)
         self._evaluating = False
+        self._weights: list[int] = []
+        self._walked: list[torch.Tensor] = []
         if start_from is not None:
             self._group.load_state_dict({"optimizers": {0: load_state(start_from)}})
 
@@ -92,6 +99,11 @@ class RWalkCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Note whether a checkpoint may be loaded only to be evaluated; refuse what cannot work."""
         self._evaluating = stage != "fit"
+        if stage == "fit":  # a new list, because Lightning is going through the old one
+            present = _callbacks(trainer)
+            savers = [callback for callback in present if isinstance(callback, Checkpoint)]
+            others = [callback for callback in present if callback not in savers]
+            _set_callbacks(trainer, [_EndOfWalk(self), *others, _EndOfTask(self), *savers])
         if stage == "fit" and trainer.strategy.handles_gradient_accumulation:
             raise RWalkError(
                 f"{type(trainer.strategy).__name__} steps inside its own engine, where gradients cannot be read: "
@@ -103,7 +115,10 @@ class RWalkCallback(Callback):
         self._group.attach(pl_module, trainer.optimizers)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Follow an optimizer that was put in the place of another since."""
+        """Follow an optimizer put in place since. Weights put in place as an epoch began are no walk."""
+        if batch_idx == 0 and self._weights != weights_version(pl_module):
+            for rwalk in self.rwalks.values():
+                rwalk.drop_window()
         if not self._group.follows(trainer.optimizers):
             self._group.attach(pl_module, trainer.optimizers)
 
@@ -118,17 +133,11 @@ class RWalkCallback(Callback):
             pl_module.log("rwalk/penalty", torch.stack(penalties).sum())
             pl_module.log("rwalk/tasks", float(max(rwalk.tasks for rwalk in self.rwalks.values())))
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End the task. A last checkpoint may be saved afterwards."""
-        if self.consolidate_on == "train_end":
-            for rwalk in self.rwalks.values():
-                rwalk.consolidate(trainer.train_dataloader if rwalk.config.fisher_source == "loader" else None)
-
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the task of a fit resumed after its last step: Lightning neither starts nor ends its training."""
         if self._group.waits:
             self._group.attach(pl_module, trainer.optimizers)
-            self.on_train_end(trainer, pl_module)
+            self._end_task(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let go of the optimizers, and of a step that was begun. The task goes on in the next fit."""
@@ -139,6 +148,8 @@ class RWalkCallback(Callback):
         """Let go of the optimizers."""
         self._evaluating = False
         self._group.detach()
+        ours = (_EndOfWalk, _EndOfTask)
+        _set_callbacks(trainer, [callback for callback in _callbacks(trainer) if not isinstance(callback, ours)])
 
     def state_dict(self) -> dict[str, Any]:
         """What Lightning puts into its checkpoints."""
@@ -148,3 +159,63 @@ class RWalkCallback(Callback):
         """Go on from a checkpoint when training starts; one loaded only to be evaluated is left alone."""
         if not self._evaluating:
             self._group.load_state_dict(state_dict)
+
+    def _end_task(self, trainer: Trainer) -> None:
+        if self.consolidate_on == "train_end":
+            for rwalk in self.rwalks.values():
+                rwalk.consolidate(trainer.train_dataloader if rwalk.config.fisher_source == "loader" else None)
+
+
+class _EndOfWalk(Callback):
+    """Comes before all other callbacks, which may put other weights in place of those that the steps have led to."""
+
+    def __init__(self, walk: RWalkCallback) -> None:
+        self._walk = walk
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring the last step in, and note the weights that it has led to."""
+        for rwalk in self._walk.rwalks.values():
+            rwalk.settle()
+        self._walk._weights = weights_version(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring the last step in, and keep the weights that it has led to until the task ends."""
+        for rwalk in self._walk.rwalks.values():
+            rwalk.settle()
+        if self._walk.consolidate_on == "train_end":
+            self._walk._walked = [local(parameter).detach().clone() for parameter in pl_module.parameters()]
+
+
+class _EndOfTask(Callback):
+    """Comes after all other callbacks but those that save, so that the anchor is what they leave."""
+
+    def __init__(self, walk: RWalkCallback) -> None:
+        self._walk = walk
+
+    @torch.no_grad()
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the task; a window that is open ends where the steps have led."""
+        parameters, walked = list(pl_module.parameters()), self._walk._walked
+        left = [local(parameter).detach() for parameter in parameters]
+        moved = any(not torch.equal(one, other) for one, other in zip(walked, left, strict=False))
+        if over_processes(torch.tensor(float(moved)), parameters, "max"):
+            left = [weights.clone() for weights in left]
+            _put(walked, parameters)
+            for rwalk in self._walk.rwalks.values():
+                rwalk.end_window()
+            _put(left, parameters)
+        self._walk._walked = []
+        self._walk._end_task(trainer)
+
+
+def _put(weights: list[torch.Tensor], parameters: list[torch.nn.Parameter]) -> None:
+    for parameter, values in zip(parameters, weights, strict=False):
+        local(parameter).copy_(values)
+
+
+def _callbacks(trainer: Any) -> list[Callback]:
+    return list(trainer.callbacks)
+
+
+def _set_callbacks(trainer: Any, callbacks: list[Callback]) -> None:
+    trainer.callbacks = callbacks

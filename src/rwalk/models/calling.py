@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -13,12 +15,17 @@ from rwalk.models.wrappers import unwrapped
 
 __all__ = ["ModelCall"]
 
+BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 class ModelCall:
     """Calls a model with inputs and task labels, whether or not it takes the latter.
 
     A ``MultiTaskModule`` (or Avalanche's) is called as ``model(x, task_labels)``. Any other model is called as
     ``model(x)``; a ``MultiTaskModule`` somewhere inside it finds the labels laid down while the call lasts.
+
+    Inputs that are a mapping are given by name, ``model(**x)``, to a model that takes these names, and as they are to
+    any other.
 
     Args:
         model: The model, perhaps wrapped by DDP or ``torch.compile``. Modules put into it later are not seen.
@@ -42,13 +49,19 @@ class ModelCall:
         self.passes_labels = _takes_task_labels(unwrapped(model))
         inside = () if self.passes_labels else model.modules()
         self._inside = [module for module in inside if isinstance(module, MultiTaskModule)]
+        parameters = inspect.signature(unwrapped(model).forward).parameters
+        self._kinds = {name: parameter.kind for name, parameter in parameters.items()}
+
+    def takes(self, name: str) -> bool:
+        """Whether the model has a parameter of this name."""
+        return name in self._kinds
 
     def __call__(self, x: Any, task_labels: Any) -> Any:
         """The model's output for a batch."""
         if self.passes_labels:
-            return self.model(x, task_labels)
+            return self._forward(x, task_labels)
         if not self._inside:
-            return self.model(x)
+            return self._forward(x)
         if isinstance(self.model, DataParallel):
             raise RWalkError(
                 "DataParallel splits a batch, but not the task labels laid down for a module inside the model: use "
@@ -57,10 +70,19 @@ class ModelCall:
         for module in self._inside:
             module.told = task_labels
         try:
-            return self.model(x)
+            return self._forward(x)
         finally:
             for module in self._inside:
                 module.told = None
+
+    def _forward(self, x: Any, *task_labels: Any) -> Any:
+        if not isinstance(x, Mapping) or not self._by_name(x):
+            return self.model(x, *task_labels)
+        return self.model(**x, **({"task_labels": task_labels[0]} if task_labels else {}))
+
+    def _by_name(self, x: Mapping[str, Any]) -> bool:
+        anything = inspect.Parameter.VAR_KEYWORD in self._kinds.values()
+        return anything or all(self._kinds.get(name) in BY_NAME for name in x)
 
 
 def _takes_task_labels(model: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from torch import nn
 
 from rwalk.models.dynamic import MultiTaskModule
 from rwalk.models.multi_head import MultiTaskNetwork
+from rwalk.module_state import in_eval_mode
 
 __all__ = ["Features", "attach_head", "image_shape", "num_features_of", "with_classifier"]
 
@@ -72,10 +73,9 @@ def num_features_of(features: nn.Module, input_shape: Sequence[int]) -> int:
     told = getattr(features, "num_features", None)
     if isinstance(told, int) and told > 0:
         return told
-    name, modes = type(features).__name__, {module: module.training for module in features.modules()}
-    features.eval()
+    name = type(features).__name__
     try:
-        with torch.no_grad():
+        with torch.no_grad(), in_eval_mode(features):
             found = features(torch.zeros(1, *input_shape))
     except Exception as error:
         raise ValueError(
@@ -83,9 +83,6 @@ def num_features_of(features: nn.Module, input_shape: Sequence[int]) -> int:
             f"{(1, *input_shape)} ({str(error).splitlines()[0] if str(error) else type(error).__name__}); give it an "
             "attribute num_features"
         ) from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     shape = tuple(getattr(found, "shape", ()))
     if len(shape) != 2 or shape[1] < 1:
         raise ValueError(

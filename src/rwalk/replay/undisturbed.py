@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from rwalk.module_state import in_eval_mode
+
 __all__ = ["undisturbed"]
 
 
@@ -28,19 +30,15 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         >>> model.training, int(model[0].num_batches_tracked)
         (True, 0)
     """
-    modes = {module: module.training for module in model.modules()}
-    buffers = [(module, name, *_copied(buffer)) for module in modes for name, buffer in module._buffers.items()]
+    buffers = [
+        (module, name, *_copied(buffer)) for module in model.modules() for name, buffer in module._buffers.items()
+    ]
     tensors = (*model.parameters(), *model.buffers())
     devices = sorted({tensor.device.index for tensor in tensors if tensor.device.type == "cuda"})
-    with torch.random.fork_rng(devices), _eagerly(), torch.no_grad():
+    with torch.random.fork_rng(devices), _eagerly(), torch.no_grad(), in_eval_mode(model):
         try:
-            # Set one by one, because train() and eval() may be overridden and do more than that.
-            for module in modes:
-                module.training = False
             yield
         finally:
-            for module, mode in modes.items():
-                module.training = mode
             for module, name, buffer, content, version in buffers:
                 if buffer is not None and content is not None and buffer._version != version:
                     buffer.copy_(content)

@@ -1,7 +1,6 @@
 """A training template with hooks, and plugins for it."""
 
 from rwalk.training.adaptation import adapt_model
-from rwalk.training.base import BaseTemplate
 from rwalk.training.clock import Clock, PeriodicEval
 from rwalk.training.events import HOOKS, BasePlugin
 from rwalk.training.plugins import (
@@ -14,7 +13,7 @@ from rwalk.training.plugins import (
     ReplayPlugin,
     RWalkPlugin,
 )
-from rwalk.training.template import Naive, SupervisedTemplate
+from rwalk.training.template import BaseTemplate, Naive, SupervisedTemplate
 
 __all__ = [
     "HOOKS",

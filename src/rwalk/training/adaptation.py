@@ -12,8 +12,8 @@ from rwalk.core.hooks import base_optimizer
 from rwalk.core.sharding import is_sharded
 from rwalk.errors import RWalkError
 from rwalk.models.dynamic import adapt, is_dynamic
+from rwalk.models.following import follow_parameters, parameters_of
 from rwalk.models.wrappers import compiled
-from rwalk.training.following import follow_parameters, parameters_of
 
 __all__ = ["adapt_model", "rewrapped"]
 

@@ -29,6 +29,14 @@ class Clock(BasePlugin):
         self.train_epoch_iterations = 0
         self.total_iterations = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """The counters."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        vars(self).update(state_dict)
+
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """A new experience: its own counters start again."""
         self.train_exp_iterations = self.train_exp_epochs = 0

@@ -45,6 +45,9 @@ class PlainEngine:
         """What surrounds the iteration."""
         return self._nothing
 
+    def begin(self, optimizer: Optimizer) -> None:
+        """An experience begins: nothing that was accumulated before it counts."""
+
     def zero_grad(self, optimizer: Optimizer) -> None:
         """Clear gradients, if the last iteration used them."""
         optimizer.zero_grad()
@@ -59,6 +62,10 @@ class PlainEngine:
 
     def gather(self, values: Tensor) -> Tensor:
         """An evaluation batch's values from all processes, each sample once."""
+        return values
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
         return values
 
 
@@ -94,10 +101,17 @@ class AcceleratedEngine(PlainEngine):
         """Tells Accelerate where an iteration begins and ends."""
         return cast("AbstractContextManager[Any]", self.accelerator.accumulate(model))
 
+    def begin(self, optimizer: Optimizer) -> None:
+        """An experience begins: what an accumulation that was broken off has left behind goes."""
+        if not self._used:
+            base_optimizer(optimizer).zero_grad()
+            self.accelerator.step, self._used = 0, True
+
     def zero_grad(self, optimizer: Optimizer) -> None:
         """Clear gradients only after the optimizer has used them."""
         if self._used:
             base_optimizer(optimizer).zero_grad()
+        self._used = False
 
     def backward(self, loss: Tensor) -> None:
         """Run the backward pass, scaled as precision and accumulation need."""
@@ -111,3 +125,7 @@ class AcceleratedEngine(PlainEngine):
     def gather(self, values: Tensor) -> Tensor:
         """Values from all processes, without the samples that only padded the last batch."""
         return cast("Tensor", self.accelerator.gather_for_metrics(values))
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return cast("Tensor", self.accelerator.reduce(values, "sum"))

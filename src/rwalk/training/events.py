@@ -64,8 +64,10 @@ class BasePlugin:
 
     Each hook receives the strategy, whose state it may read and change, and the keyword arguments of the ``train`` or
     ``eval`` call. A method called ``before_…`` or ``after_…`` that is no hook raises ``TypeError`` when the class is
-    made: a misspelt hook would otherwise never run. A hook that a plugin gains while an iteration runs may first be
-    called in the next one.
+    made: a misspelt hook would otherwise never run.
+
+    A plugin that keeps something from one experience to the next returns it from ``state_dict``, as tensors, numbers
+    and strings in dictionaries and lists, and takes it back in ``load_state_dict``.
 
     Example:
         >>> class Oops(BasePlugin):
@@ -78,6 +80,13 @@ class BasePlugin:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_hooks(cls.__name__, vars(cls))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it keeps; nothing here."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` returned; it is not called where that was nothing."""
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """``train`` was called. The model is on its device in train mode; no experience is chosen yet."""

@@ -90,27 +90,31 @@ def test_one_call_with_evaluation_between_experiences_fills_the_whole_matrix():
     assert matrix.untrained is not None
 
 
-def test_an_evaluation_in_the_middle_of_an_experience_is_no_row():
+@pytest.mark.parametrize("last", [1, 2])
+def test_an_evaluation_in_the_middle_of_an_experience_is_no_row_and_one_of_its_last_weights_is(last):
     class Evaluate(Recorder):
         def after_training_iteration(self, strategy, **kwargs):
-            strategy.eval(benchmark.test_stream)
+            if strategy.clock.train_exp_iterations <= last:
+                self.metrics = strategy.eval(benchmark.test_stream)
 
-    benchmark = toy()
-    strategy = naive(plugins=[Evaluate()])
-    strategy.train(benchmark.train_stream[0])
-    assert strategy.evaluator.matrices == {}
+    benchmark, plugin = toy(), Evaluate()
+    strategy = naive(plugins=[plugin])
+    strategy.train(benchmark.train_stream[0])  # three iterations
     assert "Top1_Acc_Stream/eval_phase/test_stream" in strategy.evaluator.get_last_metrics()
+    if last == 1:
+        assert strategy.evaluator.matrices == {}
+    else:
+        measured = [plugin.metrics[f"Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp00{j}"] for j in range(2)]
+        assert strategy.evaluator.matrices["test"].tolist()[0] == measured
 
 
-def test_part_of_a_stream_fills_part_of_a_row_if_it_is_the_first_part():
+def test_part_of_a_stream_fills_its_part_of_a_row():
     benchmark, strategy = toy(), naive()
     strategy.train(benchmark.train_stream[0])
-    strategy.eval(benchmark.test_stream[1])
-    assert strategy.evaluator.matrices == {}
-    strategy.eval(benchmark.test_stream[:1])
-    row = strategy.evaluator.matrices["test"].tolist()[0]
-    assert row[0] is not None
-    assert row[1] is None
+    second = strategy.eval(benchmark.test_stream[1])["Top1_Acc_Stream/eval_phase/test_stream"]
+    assert strategy.evaluator.matrices["test"].tolist()[0] == [None, second]
+    first = strategy.eval(benchmark.test_stream[:1])["Top1_Acc_Stream/eval_phase/test_stream"]
+    assert strategy.evaluator.matrices["test"].tolist()[0] == [first, second]
 
 
 def test_streams_have_matrices_of_their_own():

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.optim import lr_scheduler as S
 from torch.optim.lr_scheduler import LinearLR, ReduceLROnPlateau, StepLR
 
-from rwalk.training import LRSchedulerPlugin
+from rwalk.streams import Stream
+from rwalk.training import BasePlugin, LRSchedulerPlugin
 from training.toys import Recorder, naive, net, sgd, toy
 
 LR = 0.1
@@ -128,3 +130,128 @@ def test_a_plateau_lowers_the_rate_and_the_next_experience_starts_again():
 def test_a_metric_goes_with_the_scheduler_that_needs_one(make, settings, message):
     with pytest.raises(ValueError, match=message):
         LRSchedulerPlugin(make(sgd(net())), **settings)
+
+
+SCHEDULERS = {
+    "LambdaLR": lambda o: S.LambdaLR(o, lr_lambda=lambda step: 0.9**step),
+    "MultiplicativeLR": lambda o: S.MultiplicativeLR(o, lr_lambda=lambda step: 0.9),
+    "StepLR": lambda o: S.StepLR(o, 2, gamma=0.5),
+    "MultiStepLR": lambda o: S.MultiStepLR(o, [1, 3], gamma=0.5),
+    "ConstantLR": lambda o: S.ConstantLR(o, factor=0.5, total_iters=2),
+    "LinearLR": lambda o: S.LinearLR(o, start_factor=0.5, total_iters=3),
+    "ExponentialLR": lambda o: S.ExponentialLR(o, 0.8),
+    "PolynomialLR": lambda o: S.PolynomialLR(o, total_iters=5),
+    "CosineAnnealingLR": lambda o: S.CosineAnnealingLR(o, T_max=4),
+    "CosineAnnealingWarmRestarts": lambda o: S.CosineAnnealingWarmRestarts(o, T_0=2),
+    "CyclicLR": lambda o: S.CyclicLR(o, base_lr=0.01, max_lr=0.1, step_size_up=2),
+    "OneCycleLR": lambda o: S.OneCycleLR(o, max_lr=0.1, total_steps=20),
+    "SequentialLR": lambda o: S.SequentialLR(o, [S.ConstantLR(o, 0.5, 2), S.ExponentialLR(o, 0.8)], milestones=[2]),
+    "ChainedScheduler": lambda o: S.ChainedScheduler([S.ConstantLR(o, 0.5, 2), S.ExponentialLR(o, 0.8)], optimizer=o),
+    "SWALR": lambda o: torch.optim.swa_utils.SWALR(o, swa_lr=0.01, anneal_epochs=3),
+}
+
+
+def optimizer_for(model, tensor):
+    """SGD, with momentum, or Adam with the learning rate in a tensor."""
+    if not tensor:
+        return sgd(model, LR)
+    return torch.optim.Adam(model.parameters(), lr=torch.tensor(LR, dtype=torch.float64), betas=(0.9, 0.99))
+
+
+def settings_of(optimizer):
+    (group,) = optimizer.param_groups
+    more = [group["momentum"]] if "momentum" in group else list(group["betas"])
+    return [float(group["lr"]), *more]
+
+
+def scheduled(name, tensor, *, reset, experiences=2):
+    """The settings of each iteration, by experience; what holds the learning rate at the beginning and the end."""
+    torch.manual_seed(0)
+    model, benchmark = net(), toy()
+    optimizer = optimizer_for(model, tensor)
+    plugin = LRSchedulerPlugin(SCHEDULERS[name](optimizer), step_granularity="iteration", reset_scheduler=reset)
+    seen = Recorder(lambda strategy: settings_of(optimizer), "before_update")
+    strategy = naive(model, optimizer=optimizer, plugins=[plugin, seen])
+    holders = [optimizer.param_groups[0]["lr"]]
+    for _ in range(experiences):
+        strategy.train(benchmark.train_stream[0])
+        holders.append(optimizer.param_groups[0]["lr"])
+    notes = seen.notes("before_update")
+    return [notes[i : i + 3] for i in range(0, len(notes), 3)], holders
+
+
+@pytest.mark.parametrize("tensor", [False, True], ids=["float", "tensor"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.filterwarnings("ignore:To get the last learning rate computed:UserWarning", "ignore:.*epoch parameter")
+def test_every_scheduler_starts_again_with_all_that_it_moves_or_goes_on(name, tensor):
+    again, holders = scheduled(name, tensor, reset=True)
+    assert again[0] == [pytest.approx(setting) for setting in again[1]]
+    assert again[0][0] != again[0][1] or again[0][1] != again[0][2]  # it does move something
+    on, _ = scheduled(name, tensor, reset=False)
+    assert on[0] == [pytest.approx(setting) for setting in again[0]]
+    model = net()
+    optimizer = optimizer_for(model, tensor)
+    plain, scheduler = [], SCHEDULERS[name](optimizer)
+    for _ in range(6):
+        plain.append(settings_of(optimizer))
+        model(torch.zeros(2, 4)).sum().backward()
+        optimizer.step()
+        scheduler.step()
+    assert on[0] + on[1] == [pytest.approx(setting) for setting in plain]
+    if tensor:
+        assert all(holder is holders[0] for holder in holders)
+
+
+def test_a_setting_that_no_scheduler_moves_may_be_changed_between_experiences():
+    model, benchmark = net(), toy()
+    optimizer = sgd(model, LR)
+    strategy = naive(model, optimizer=optimizer, plugins=[LRSchedulerPlugin(halving(optimizer))])
+    strategy.train(benchmark.train_stream[0])
+    optimizer.param_groups[0]["weight_decay"] = 0.01
+    strategy.train(benchmark.train_stream[1])
+    assert optimizer.param_groups[0]["weight_decay"] == 0.01
+
+
+def test_a_training_that_was_broken_off_leaves_nothing_to_the_next():
+    class Fail(BasePlugin):
+        failed = False
+
+        def after_training_epoch(self, strategy, **kwargs):
+            if strategy.clock.train_exp_epochs == 1 and not self.failed:
+                self.failed = True
+                raise ZeroDivisionError
+
+    model, benchmark = net(), toy()
+    optimizer = sgd(model, LR)
+    seen = Recorder(lambda strategy: optimizer.param_groups[0]["lr"], "before_update")
+    strategy = naive(
+        model, optimizer=optimizer, plugins=[LRSchedulerPlugin(halving(optimizer)), Fail(), seen], train_epochs=3
+    )
+    with pytest.raises(ZeroDivisionError):
+        strategy.train(benchmark.train_stream[0])
+    done = len(seen.notes("before_update"))
+    strategy.train(benchmark.train_stream[0])
+    assert seen.notes("before_update")[done:] == each(0.1, 0.05, 0.025)
+
+
+@pytest.mark.parametrize("chosen", [None, "valid", "test"])
+def test_a_plateau_is_judged_by_one_series_weighted_by_samples(chosen):
+    benchmark, seen, model = toy(), [], net()
+    streams = [Stream("valid", [benchmark.test_stream[0].dataset]), benchmark.test_stream]
+    optimizer = sgd(model, LR)
+    watched = streams[1] if chosen == "test" else streams[0]
+    expected = []
+
+    class Judge(Recorder):
+        def after_training_epoch(self, strategy, **kwargs):
+            with torch.no_grad():
+                data = [experience.dataset for experience in watched]
+                outputs, targets = model(torch.cat([d.x for d in data])), torch.cat([d.targets for d in data])
+                expected.append(float(torch.nn.functional.cross_entropy(outputs, targets)))
+
+    plugin = LRSchedulerPlugin(plateau(seen)(optimizer), metric="val_loss", val_stream_name=chosen)
+    strategy = naive(
+        model, optimizer=optimizer, plugins=[Judge(), plugin], train_epochs=3, eval_every=1, eval_mb_size=5
+    )  # batches of 5, 5 and 2
+    strategy.train(benchmark.train_stream[0], streams)
+    assert seen == pytest.approx(expected)

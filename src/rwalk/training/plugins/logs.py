@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from rwalk.streams import task_label_of
+from rwalk.metrics.tally import ACCURACY, LOSS, Tally
 from rwalk.training.events import BasePlugin
-from rwalk.training.running import RunningMean
+from rwalk.training.plugins.evaluation import answers_of, experience_key
 
 __all__ = ["LoggingPlugin"]
 
 
 class LoggingPlugin(BasePlugin):
-    """Logs the end of each epoch with its mean loss, and each evaluation with its accuracy.
+    """Logs the end of each epoch with its mean loss, and each evaluation with its accuracy, or its loss without one.
 
     Args:
         logger: Where to; the logger ``rwalk`` if None.
@@ -25,15 +25,16 @@ class LoggingPlugin(BasePlugin):
     def __init__(self, logger: logging.Logger | None = None, level: int = logging.INFO) -> None:
         self.logger = logger if logger is not None else logging.getLogger("rwalk")
         self.level = level
-        self._loss = RunningMean()
+        self._tally, self._iterations = Tally(), 0
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Start counting."""
-        self._loss = RunningMean()
+        self._tally, self._iterations = Tally(), 0
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count the loss."""
-        self._loss.add_mean(strategy.loss)
+        self._tally.add(answers_of(strategy))
+        self._iterations += 1
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Say what the epoch brought."""
@@ -43,8 +44,8 @@ class LoggingPlugin(BasePlugin):
             strategy.experience.current_experience,
             strategy.clock.train_exp_epochs + 1,
             strategy.train_epochs,
-            float(self._loss),
-            self._loss.count,
+            float(self._tally.values()[LOSS]),
+            self._iterations,
         )
 
     def after_eval(self, strategy: Any, **kwargs: Any) -> None:
@@ -52,6 +53,8 @@ class LoggingPlugin(BasePlugin):
         metrics = strategy.evaluator.get_last_metrics()
         for experience in strategy.current_eval_stream:
             name, number = experience.origin_stream.name, experience.current_experience
-            key = f"Top1_Acc_Exp/eval_phase/{name}_stream/Task{task_label_of(experience):03d}/Exp{number:03d}"
-            if key in metrics:
-                self.logger.log(self.level, "%s experience %d: accuracy %.4f", name, number, metrics[key])
+            for metric, called in ((ACCURACY, "accuracy"), (LOSS, "loss")):
+                key = experience_key(metric, experience)
+                if key in metrics:
+                    self.logger.log(self.level, "%s experience %d: %s %.4f", name, number, called, metrics[key])
+                    break

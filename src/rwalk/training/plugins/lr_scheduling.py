@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 from typing import Any, Literal
 
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from rwalk.metrics.running import RunningMean
 from rwalk.training.events import BasePlugin
-from rwalk.training.running import RunningMean
+from rwalk.training.plugins.evaluation import answers_of
 
 __all__ = ["LRSchedulerPlugin"]
 
@@ -18,10 +21,12 @@ class LRSchedulerPlugin(BasePlugin):
 
     Args:
         scheduler: Any scheduler of ``torch.optim.lr_scheduler``.
-        reset_scheduler: Put the scheduler and the learning rates back where they began when an experience ends.
+        reset_scheduler: Put the scheduler, and all that it has moved in the optimizer (learning rates, momenta, betas),
+            back where they began when an experience ends. Tensors are filled in place.
         step_granularity: Step after each ``"epoch"`` or ``"iteration"``.
         metric: For ``ReduceLROnPlateau``: ``"train_loss"``, the mean since the last step, or ``"val_loss"``, that of
-            the last evaluation during training (the strategy needs ``eval_every``).
+            an evaluation during training (the strategy needs ``eval_every``). Both are weighted by samples.
+        val_stream_name: Whose evaluations ``"val_loss"`` is; if None, the stream that is evaluated first.
         first_exp_only: Leave the learning rate alone after the first experience.
 
     Raises:
@@ -37,6 +42,7 @@ class LRSchedulerPlugin(BasePlugin):
         reset_scheduler: bool = True,
         step_granularity: Literal["epoch", "iteration"] = "epoch",
         metric: Literal["train_loss", "val_loss"] | None = None,
+        val_stream_name: str | None = None,
         first_exp_only: bool = False,
     ) -> None:
         if step_granularity not in ("epoch", "iteration"):
@@ -48,19 +54,35 @@ class LRSchedulerPlugin(BasePlugin):
             raise ValueError(f"metric={metric!r}: {type(scheduler).__name__} {needs} metric")
         self.scheduler, self.metric, self.step_granularity = scheduler, metric, step_granularity
         self.reset_scheduler, self.first_exp_only = reset_scheduler, first_exp_only
+        self.val_stream_name = val_stream_name
         self._initial = deepcopy(scheduler.state_dict())
-        self._initial_lrs = [group["lr"] for group in scheduler.optimizer.param_groups]
+        self._settings = [_settings(group) for group in scheduler.optimizer.param_groups]
+        self._moved: set[str] = set()
         self._loss = RunningMean()
         self._training = False
+        self._series: str | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's state, and where it and the optimizer's settings began."""
+        began = {"initial": self._initial, "settings": self._settings, "moved": sorted(self._moved)}
+        return {"scheduler": self.scheduler.state_dict(), **deepcopy(began)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a ``state_dict``."""
+        loaded = deepcopy(state_dict)
+        self.scheduler.load_state_dict(loaded["scheduler"])
+        self._initial, self._settings, self._moved = loaded["initial"], loaded["settings"], set(loaded["moved"])
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Start measuring."""
-        self._loss, self._training = RunningMean(), True
+        """Start measuring; from the beginning also after a training that was broken off."""
+        if self._training:
+            self._reset()
+        self._loss, self._training, self._series = RunningMean(), True, self.val_stream_name
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count the loss; step if each iteration does."""
         if self.metric == "train_loss":
-            self._loss.add_mean(strategy.loss)
+            self._count(strategy)
         if self.step_granularity == "iteration" and self.metric != "val_loss":
             self._step(strategy)
 
@@ -71,26 +93,67 @@ class LRSchedulerPlugin(BasePlugin):
 
     def after_eval_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count the validation loss."""
-        if self.metric == "val_loss" and self._training:
-            self._loss.add_mean(strategy.loss)
+        if self._judges(strategy):
+            self._count(strategy)
 
     def after_eval(self, strategy: Any, **kwargs: Any) -> None:
         """Step on the validation loss."""
-        if self.metric == "val_loss" and self._training:
+        if self._judges(strategy):
             self._step(strategy)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Back to the beginning."""
         self._training = False
-        if self.reset_scheduler:
-            self.scheduler.load_state_dict(deepcopy(self._initial))
-            for group, lr in zip(self.scheduler.optimizer.param_groups, self._initial_lrs, strict=False):
-                group["lr"] = lr
+        self._reset()
+
+    def _judges(self, strategy: Any) -> bool:
+        """Whether what is evaluated is the series by which a plateau is told."""
+        if self.metric != "val_loss" or not self._training or not strategy.current_eval_stream:
+            return False
+        name: str = strategy.current_eval_stream[0].origin_stream.name
+        self._series = name if self._series is None else self._series
+        return name == self._series
+
+    def _count(self, strategy: Any) -> None:
+        batch = answers_of(strategy)
+        self._loss.add_sum(batch.loss, batch.count)
 
     def _step(self, strategy: Any) -> None:
         if not (self.first_exp_only and strategy.clock.train_exp_counter > 0):
-            if self.metric is None:
-                self.scheduler.step()
-            elif self._loss.count:
-                self.scheduler.step(float(self._loss))  # type: ignore[arg-type]
+            before = [_notes(group) for group in self.scheduler.optimizer.param_groups]
+            with warnings.catch_warnings():
+                # A copied optimizer lacks the mark by which torch sees that it steps first; in this loop it does.
+                warnings.filterwarnings("ignore", message="Seems like `optimizer.step")
+                if self.metric is None:
+                    self.scheduler.step()
+                elif self._loss.started:
+                    gathered = strategy.engine.total if strategy.is_training else None
+                    self.scheduler.step(self._loss.value(gathered))  # type: ignore[arg-type]
+            for group, noted in zip(self.scheduler.optimizer.param_groups, before, strict=True):
+                self._moved |= {name for name, note in _notes(group).items() if noted.get(name) != note}
         self._loss = RunningMean()
+
+    def _reset(self) -> None:
+        if not self.reset_scheduler:
+            return
+        self.scheduler.load_state_dict(deepcopy(self._initial))
+        for group, settings in zip(self.scheduler.optimizer.param_groups, self._settings, strict=False):
+            for name in self._moved & settings.keys():
+                if isinstance(group[name], Tensor):
+                    group[name].fill_(settings[name])
+                else:
+                    group[name] = settings[name]
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    """A copy of an optimizer's settings for a group of parameters."""
+    return {name: deepcopy(value) for name, value in group.items() if name not in ("params", "param_names")}
+
+
+def _notes(group: dict[str, Any]) -> dict[str, Any]:
+    """What changes whenever a setting does, without reading a tensor."""
+    return {
+        name: (id(value), value._version) if isinstance(value, Tensor) else value
+        for name, value in group.items()
+        if name not in ("params", "param_names")
+    }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rwalk.batches import scores_of
 from rwalk.models import ModelCall, MultiTaskModule
 from rwalk.models.multi_head import classes_by_task
 from rwalk.models.wrappers import unwrapped
@@ -53,7 +54,8 @@ class LwFPlugin(BasePlugin):
         temperature: Above 1, small scores count more.
 
     Raises:
-        ValueError: ``strength`` is negative, or ``temperature`` is not above 0.
+        ValueError: ``strength`` is negative, or ``temperature`` is not above 0. In training: an experience without
+            class labels, of whose scores there is nothing to hold.
 
     Attributes:
         teacher: The copy, in eval mode; None during the first experience.
@@ -76,7 +78,26 @@ class LwFPlugin(BasePlugin):
             raise ValueError(f"temperature={temperature!r}: expected a number > 0")
         self.strength, self.temperature = strength, temperature
         self.teacher: nn.Module | None = None
+        self._weights: dict[str, Tensor] = {}
         self._classes: dict[int, set[int]] = {}  # seen, by task label; all under 0 if the model has no use for labels
+
+    def state_dict(self) -> dict[str, Any]:
+        """The teacher's weights, and the classes that it knows."""
+        known = {str(task): sorted(classes) for task, classes in self._classes.items()}
+        weights = self._weights if self.teacher is None else self.teacher.state_dict()
+        return {"teacher": weights, "classes": known} if weights else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back a teacher, when training begins: a model like the strategy's as it is then."""
+        self._weights, self.teacher = state_dict["teacher"], None
+        self._classes = {int(task): set(classes) for task, classes in state_dict["classes"].items()}
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Make the teacher of a state that was loaded."""
+        if self._weights:
+            self.teacher = copy.deepcopy(unwrapped(strategy.model)).eval().requires_grad_(False)
+            self.teacher.load_state_dict(self._weights)
+            self._weights = {}
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the distillation to the loss."""
@@ -84,17 +105,21 @@ class LwFPlugin(BasePlugin):
             return
         told, by_task = ModelCall(self.teacher), _has_tasks(self.teacher)
         for task, seen in self._classes.items():
-            classes = torch.tensor(sorted(seen), device=strategy.mb_y.device)
+            classes = torch.tensor(sorted(seen), device=strategy.device)
             labels = torch.full_like(strategy.mb_task_id, task)
             with torch.no_grad():
                 theirs = told(strategy.mb_x, labels)
             ours = ModelCall(strategy.model)(strategy.mb_x, labels) if by_task else strategy.mb_output
-            student, teacher = (scores.index_select(1, classes) for scores in (ours, theirs))
+            student, teacher = (scores_of(output).index_select(1, classes) for output in (ours, theirs))
             strategy.loss = strategy.loss + self.strength * distillation(student, teacher, self.temperature)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """What was learned is the next experience's teacher."""
         model, experience = unwrapped(strategy.model), strategy.experience
+        if not experience.classes_in_this_experience:
+            raise ValueError(
+                f"LwFPlugin holds scores of classes, and experience {experience.current_experience} has no class labels"
+            )
         arrived = {0: experience.classes_in_this_experience}
         for task, classes in (classes_by_task(experience) if _has_tasks(model) else arrived).items():
             self._classes.setdefault(task, set()).update(classes)

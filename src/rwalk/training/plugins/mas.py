@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from rwalk.batches import inputs_of, scores_of, task_labels_of, to_device
 from rwalk.models import ModelCall
+from rwalk.models.following import resized
 from rwalk.models.wrappers import unwrapped
+from rwalk.module_state import in_eval_mode
 from rwalk.streams import data_loader, task_label_of
 from rwalk.training.events import BasePlugin
 
@@ -74,12 +76,21 @@ class MASPlugin(BasePlugin):
         self.importances: dict[str, Tensor] = {}
         self.anchors: dict[str, Tensor] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Importances and anchors."""
+        return {"importances": dict(self.importances), "anchors": dict(self.anchors)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back importances and anchors."""
+        self.importances, self.anchors = dict(state_dict["importances"]), dict(state_dict["anchors"])
+
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Parameters that have grown since are free in what is new of them."""
         for name, parameter in _trained(strategy.model):
-            if name in self.importances and self.importances[name].shape != parameter.shape:
-                self.importances[name] = _grown(self.importances[name], parameter.shape)
-                self.anchors[name] = _grown(self.anchors[name], parameter.shape)
+            for held in (self.importances, self.anchors):
+                if name in held:
+                    here = held[name].to(parameter.device)
+                    held[name] = here if here.shape == parameter.shape else resized(here, parameter.shape)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the penalty to the loss."""
@@ -92,18 +103,19 @@ class MASPlugin(BasePlugin):
         """Look at the experience's samples once more; what was learned becomes the anchor."""
         model, dataset = unwrapped(strategy.model), strategy.experience.dataset
         names, parameters = zip(*_trained(model), strict=True)
+        task_label = task_label_of(strategy.experience)
+        collate = kwargs.get("collate_fn") or getattr(strategy, "collate_fn", None)
+        options = {"task_label": task_label, **({} if collate is None else {"collate_fn": collate})}
         count = len(dataset) if self.samples is None else min(self.samples, len(dataset))
         chosen = set(torch.linspace(0, len(dataset) - 1, count).round().int().tolist())
         totals = [torch.zeros_like(parameter) for parameter in parameters]
-        call, modes = ModelCall(model), {module: module.training for module in model.modules()}
-        model.eval()
-        batches = data_loader(dataset, 1, shuffle=False, task_label=task_label_of(strategy.experience))
-        for position, batch in enumerate(batches):
-            if position in chosen:
-                x, _, task_labels = (part.to(strategy.device) for part in batch)
-                torch._foreach_add_(totals, sensitivity(call(x, task_labels), list(parameters)))
-        for module, mode in modes.items():
-            module.training = mode
+        call = ModelCall(model)
+        with in_eval_mode(model):
+            for position, batch in enumerate(data_loader(dataset, 1, shuffle=False, **options)):
+                if position in chosen:
+                    here = to_device(batch, strategy.device)
+                    outputs = scores_of(call(inputs_of(here), task_labels_of(here, task_label)))
+                    torch._foreach_add_(totals, sensitivity(outputs, list(parameters)))
         for name, parameter, total in zip(names, parameters, totals, strict=True):
             old = self.importances.get(name)
             self.importances[name] = total / len(chosen) if old is None else old + total / len(chosen)
@@ -112,9 +124,3 @@ class MASPlugin(BasePlugin):
 
 def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in unwrapped(model).named_parameters() if parameter.requires_grad]
-
-
-def _grown(values: Tensor, shape: torch.Size) -> Tensor:
-    """Old values in place, zeros after them in every dimension that has become longer."""
-    more = [size for new, old in zip(shape, values.shape, strict=True) for size in (new - old, 0)]
-    return F.pad(values, more[::-1])

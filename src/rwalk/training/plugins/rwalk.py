@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rwalk.batches import scores_of, to_device
 from rwalk.core import RWalk, RWalkConfig
 from rwalk.core.hooks import base_optimizer
 from rwalk.errors import RWalkError
@@ -54,6 +55,7 @@ class RWalkPlugin(BasePlugin):
     def __init__(self, ewc_lambda: float = 0.1, ewc_alpha: float = 0.9, delta_t: int = 10):
         self._config = RWalkConfig(ewc_lambda=ewc_lambda, ewc_alpha=ewc_alpha, delta_t=delta_t)
         self.rwalk: RWalk | None = None
+        self._saved: dict[str, Any] = {}
 
     @classmethod
     def from_config(cls, config: RWalkConfig) -> RWalkPlugin:
@@ -111,6 +113,21 @@ class RWalkPlugin(BasePlugin):
     def delta_t(self, value: int | None) -> None:
         self.config = self.config.replace(delta_t=value)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The core's state; empty before there is any."""
+        return self._saved if self.rwalk is None else {"rwalk": self.rwalk.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a ``state_dict``, with the settings that this plugin has; before training, as soon as it begins.
+
+        Raises:
+            ValueError: The state does not fit the model (nothing changes then).
+        """
+        if self.rwalk is None:
+            self._saved = dict(state_dict)
+        elif state_dict:
+            self.rwalk.load_state_dict(state_dict["rwalk"])
+
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Make sure that this strategy can be followed; a window left open by an earlier ``train`` call is dropped."""
         _check_strategy(strategy)
@@ -146,6 +163,9 @@ class RWalkPlugin(BasePlugin):
     def _follow(self, strategy: Any) -> None:
         if self.rwalk is None:
             self.rwalk = RWalk(strategy.model, strategy.optimizer, self.config, attach=False)
+            if self._saved:
+                self.rwalk.load_state_dict(self._saved["rwalk"])
+                self._saved = {}
         else:
             if self.rwalk.attached:  # training was interrupted, or the optimizer was replaced
                 self.rwalk.detach()
@@ -155,8 +175,8 @@ class RWalkPlugin(BasePlugin):
 
 def _forward(strategy: Any, batch: Any) -> Tensor:
     """The strategy's own forward pass on a batch: it knows about heads and devices."""
-    strategy.mbatch = [part.to(strategy.device) for part in batch]
-    outputs: Tensor = strategy.forward()
+    strategy.mbatch = to_device(batch, strategy.device)
+    outputs: Tensor = scores_of(strategy.forward())
     return outputs
 
 

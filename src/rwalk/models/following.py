@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["Parameters", "follow_parameters", "grown_state", "parameters_of"]
+__all__ = ["Parameters", "follow_parameters", "grown_state", "parameters_of", "resized"]
 
 log = logging.getLogger(__name__)
 
@@ -111,12 +111,24 @@ def grown_state(
         elif isinstance(value, Tensor) and (key in FROM_ZERO or key == "sum") and len(old) == len(new) == value.dim():
             # A dimension that Adafactor has reduced stays at 1.
             sizes = [n if held == o else held for held, o, n in zip(value.shape, old, new, strict=True)]
-            grown[key] = value.new_full(sizes, accumulator if key == "sum" else 0.0)
-            common = tuple(slice(min(held, size)) for held, size in zip(value.shape, sizes, strict=True))
-            grown[key][common] = value[common]
+            grown[key] = resized(value, sizes, accumulator if key == "sum" else 0.0)
         else:
             return None
     return grown
+
+
+def resized(values: Tensor, shape: Sequence[int], fill: float = 0.0) -> Tensor:
+    """Values in place as far as both shapes have room for them, ``fill`` in every other.
+
+    Example:
+        >>> resized(torch.tensor([[1.0, 2.0]]), (2, 1))
+        tensor([[1.],
+                [0.]])
+    """
+    found = values.new_full(tuple(shape), fill)
+    common = tuple(slice(min(had, has)) for had, has in zip(values.shape, shape, strict=True))
+    found[common] = values[common]
+    return found
 
 
 def _resize(optimizer: Optimizer, name: str, parameter: nn.Parameter, old: torch.Size) -> None:

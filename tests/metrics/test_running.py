@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rwalk.training.running import RunningMean
+from rwalk.metrics.running import RunningMean
 
 values = st.lists(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=5), max_size=6)
 

@@ -1,0 +1,89 @@
+"""What a batch holds: a sequence ``[x, y, ..., task label]``, or a mapping with ``labels`` and ``task_labels``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["LABELS", "detached", "inputs_of", "loss_of", "scores_of", "targets_of", "task_labels_of", "to_device"]
+
+LABELS, TASK_LABELS = "labels", "task_labels"
+
+
+def to_device(part: Any, device: torch.device) -> Any:
+    """A batch, or a part of one, on a device: tensors at any depth, and what else can be moved.
+
+    Example:
+        >>> to_device({"x": (torch.zeros(1), "name")}, torch.device("meta"))["x"][0].device
+        device(type='meta')
+    """
+    if isinstance(part, Tensor):
+        return part if part.device == device else part.to(device, non_blocking=True)
+    if callable(getattr(part, "to", None)):  # packed sequences, tokenizers' batches
+        return part.to(device)
+    return _each(part, lambda inner: to_device(inner, device))
+
+
+def detached(part: Any) -> Any:
+    """Outputs of a model without their graph."""
+    return part.detach() if isinstance(part, Tensor) else _each(part, detached)
+
+
+def inputs_of(batch: Any) -> Any:
+    """What the model takes: the first part; of a mapping, all but the labels."""
+    if isinstance(batch, Mapping):
+        return {name: part for name, part in batch.items() if name not in (LABELS, TASK_LABELS)}
+    return batch[0]
+
+
+def targets_of(batch: Any) -> Any:
+    """What it should answer: the second part; of a mapping, its ``labels``, or None."""
+    return batch.get(LABELS) if isinstance(batch, Mapping) else batch[1]
+
+
+def task_labels_of(batch: Any, otherwise: int) -> Any:
+    """Task labels: the last part after inputs and targets; of a mapping, its ``task_labels``.
+
+    Args:
+        batch: The batch.
+        otherwise: The label of all samples, where the batch holds none.
+    """
+    found = batch.get(TASK_LABELS) if isinstance(batch, Mapping) else batch[-1] if len(batch) > 2 else None
+    if found is not None:
+        return found
+    some = next(_tensors(batch), torch.empty(0))
+    return torch.full((len(some),), otherwise, dtype=torch.int64, device=some.device)
+
+
+def scores_of(output: Any) -> Any:
+    """What a model's output says of the targets: itself, or its ``logits`` (Hugging Face's models)."""
+    if isinstance(output, Tensor):
+        return output
+    return output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+
+
+def loss_of(output: Any) -> Tensor | None:
+    """The loss that a model has computed by itself, if its output holds one."""
+    found = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    return found if isinstance(found, Tensor) else None
+
+
+def _each(part: Any, change: Any) -> Any:
+    if isinstance(part, Mapping):
+        changed = {name: change(inner) for name, inner in part.items()}
+        return changed if type(part) is dict else type(part)(**changed) if hasattr(part, "logits") else changed
+    if isinstance(part, tuple) and hasattr(part, "_fields"):
+        return type(part)(*map(change, part))
+    return type(part)(map(change, part)) if isinstance(part, (list, tuple)) else part
+
+
+def _tensors(part: Any) -> Any:
+    """All tensors with samples in them, in order."""
+    if isinstance(part, Tensor):
+        yield from (part,) if part.dim() else ()
+    elif isinstance(part, (Mapping, list, tuple)):
+        for inner in part.values() if isinstance(part, Mapping) else part:
+            yield from _tensors(inner)

@@ -1,0 +1,48 @@
+"""What a model is like at a moment: its modes, and whether its weights were written to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+__all__ = ["in_eval_mode", "weights_version"]
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Inside, every module is in eval mode; afterwards each has the mode that it had, also after an error.
+
+    Modes are set one by one, because ``train()`` and ``eval()`` may be overridden and do more than that. Modules that
+    come in meanwhile keep their own.
+
+    Example:
+        >>> model = nn.Sequential(nn.Dropout().eval(), nn.Linear(2, 2))
+        >>> with in_eval_mode(model):
+        ...     model.training, model[1].training
+        (False, False)
+        >>> [module.training for module in model.modules()]
+        [True, False, True]
+    """
+    modes = {module: module.training for module in model.modules()}
+    try:
+        for module in modes:
+            module.training = False
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def weights_version(model: nn.Module) -> list[int]:
+    """Changes whenever something is written to a model's parameters or buffers, other than through ``.data``.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> before = weights_version(layer)
+        >>> _ = layer.bias.detach().zero_()
+        >>> before == weights_version(layer)
+        False
+    """
+    return [tensor._version for tensor in (*model.parameters(), *model.buffers())]
