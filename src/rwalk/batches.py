@@ -8,7 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["LABELS", "detached", "inputs_of", "loss_of", "scores_of", "targets_of", "task_labels_of", "to_device"]
+__all__ = [
+    "LABELS",
+    "TASK_LABELS",
+    "detached",
+    "inputs_of",
+    "loss_of",
+    "scores_of",
+    "targets_of",
+    "task_labels_of",
+    "to_device",
+]
 
 LABELS, TASK_LABELS = "labels", "task_labels"
 

@@ -162,3 +162,16 @@ def test_a_model_that_takes_no_labels_is_called_without():
 def test_replicas_of_a_model_that_is_told_its_labels_are_refused(multi):
     with pytest.raises(RWalkError, match="DataParallel splits a batch, but not the task labels"):
         ModelCall(DataParallel(nn.Sequential(nn.Linear(4, 4), multi)))(features(2, 4), torch.tensor([0, 1]))
+
+
+def test_one_of_torchs_layers_gets_the_only_entry_of_a_mapping_and_a_users_model_the_mapping():
+    x, layer = features(2, 4), nn.Linear(4, 1)
+    assert torch.equal(ModelCall(nn.Sequential(layer))({"ids": x}, None), layer(x))
+
+    class OfMappings(nn.Module):
+        def forward(self, batch):
+            return batch["ids"]
+
+    assert ModelCall(OfMappings())({"ids": x}, None) is x
+    with pytest.raises(TypeError):
+        ModelCall(layer)({"ids": x, "mask": x}, None)

@@ -74,14 +74,7 @@ class RunResult:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> RunResult:
         """The result that a ``result.json`` holds."""
-        rows = stored["accuracy_matrix"]
-        matrix = AccuracyMatrix(len(rows))
-        if stored.get("untrained") is not None:
-            matrix.record(-1, stored["untrained"])
-        for index, row in enumerate(rows):
-            measured = [value for value in row if value is not None]
-            if measured:
-                matrix.record(index, measured)
+        matrix = AccuracyMatrix.from_rows(stored["accuracy_matrix"], stored.get("untrained"))
         reference = stored.get("reference")
         return cls(
             RunSpec(**stored["config"]), matrix, stored["seconds"], None if reference is None else tuple(reference)

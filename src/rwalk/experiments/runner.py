@@ -22,6 +22,7 @@ from rwalk.replay.layers import find_layer
 from rwalk.replay.samplers import SAMPLERS
 from rwalk.streams import Benchmark, Experience
 from rwalk.training import BasePlugin, BaseTemplate, Naive, ReplayPlugin
+from rwalk.training.plugins.evaluation import experience_key
 
 __all__ = [
     "OPTIMIZERS",
@@ -105,11 +106,7 @@ def _learn(spec: RunSpec, data: Benchmark, plugins: Sequence[BasePlugin]) -> Acc
 def accuracies(strategy: BaseTemplate, judged: Sequence[Experience]) -> list[float]:
     """The model's accuracy on each of some experiences."""
     metrics = strategy.eval(judged)
-    places = (
-        f"{experience.origin_stream.name}_stream/Task{experience.task_label:03d}/Exp{experience.current_experience:03d}"
-        for experience in judged
-    )
-    return [float(metrics[f"Top1_Acc_Exp/eval_phase/{place}"]) for place in places]
+    return [float(metrics[experience_key("Top1_Acc", experience)]) for experience in judged]
 
 
 def check_device(name: str) -> None:

@@ -25,7 +25,7 @@ class ModelCall:
     ``model(x)``; a ``MultiTaskModule`` somewhere inside it finds the labels laid down while the call lasts.
 
     Inputs that are a mapping are given by name, ``model(**x)``, to a model that takes these names, and as they are to
-    any other.
+    any other; but one of torch's own layers, which take tensors, gets the only entry of a mapping that has one.
 
     Args:
         model: The model, perhaps wrapped by DDP or ``torch.compile``. Modules put into it later are not seen.
@@ -51,6 +51,7 @@ class ModelCall:
         self._inside = [module for module in inside if isinstance(module, MultiTaskModule)]
         parameters = inspect.signature(unwrapped(model).forward).parameters
         self._kinds = {name: parameter.kind for name, parameter in parameters.items()}
+        self._takes_tensors = _is_torchs_own(unwrapped(model))
 
     def takes(self, name: str) -> bool:
         """Whether the model has a parameter of this name."""
@@ -76,6 +77,8 @@ class ModelCall:
                 module.told = None
 
     def _forward(self, x: Any, *task_labels: Any) -> Any:
+        if isinstance(x, Mapping) and not self._by_name(x) and self._takes_tensors and len(x) == 1:
+            (x,) = x.values()
         if not isinstance(x, Mapping) or not self._by_name(x):
             return self.model(x, *task_labels)
         return self.model(**x, **({"task_labels": task_labels[0]} if task_labels else {}))
@@ -83,6 +86,13 @@ class ModelCall:
     def _by_name(self, x: Mapping[str, Any]) -> bool:
         anything = inspect.Parameter.VAR_KEYWORD in self._kinds.values()
         return anything or all(self._kinds.get(name) in BY_NAME for name in x)
+
+
+def _is_torchs_own(model: nn.Module) -> bool:
+    """Whether what the model does first is one of torch's layers."""
+    while isinstance(model, nn.Sequential) and len(model):
+        model = model[0]
+    return type(model).__module__.startswith("torch.nn.modules.")
 
 
 def _takes_task_labels(model: nn.Module) -> bool:

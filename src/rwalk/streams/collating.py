@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate
 
+from rwalk.batches import TASK_LABELS
 from rwalk.streams.data import LABEL_COLUMNS
 
 __all__ = ["TASK_LABELS", "Collate", "collate", "collate_fn_of", "concatenated"]
-
-TASK_LABELS = "task_labels"  # of batches that are mappings, one for each sample
 
 
 def collate(samples: Sequence[Any]) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from rwalk.batches import to_device
 from rwalk.replay import ExemplarMemory, Probe, Sampler, balanced_shares
 from rwalk.replay.ranking import class_of
 from rwalk.replay.shares import InShares
@@ -104,7 +105,8 @@ class ReplayPlugin(BasePlugin):
         if self.update == "iteration":
             return
         dataset, task_label = strategy.experience.dataset, task_label_of(strategy.experience)
-        function = kwargs.get("collate_fn") or collate_fn_of(dataset)
+        given = kwargs.get("collate_fn") or getattr(strategy, "collate_fn", None)
+        function = given or collate_fn_of(dataset)
         loader = partial(data_loader, shuffle=False, task_label=task_label, collate_fn=function)
         probe = Probe(strategy.model, forward=partial(_forward, strategy), loader=loader)
         labels = self._labels(dataset) if self.memory.sampler.by_class else None
@@ -114,13 +116,13 @@ class ReplayPlugin(BasePlugin):
         """The exemplars; see ``ExemplarMemory.state_dict``."""
         return {"memory": self.memory.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a ``state_dict``.
 
         Raises:
             ValueError: It was made with another budget or sampler.
         """
-        self.memory.load_state_dict(state["memory"])
+        self.memory.load_state_dict(state_dict["memory"])
 
     def _labels(self, dataset: Any) -> Tensor:
         try:
@@ -189,16 +191,8 @@ def _taken(batch: Any, index: int) -> Any:
 
 def _forward(strategy: Any, batch: Any) -> Any:
     """The strategy's own forward pass on a batch: it knows about heads and devices."""
-    before, strategy.mbatch = strategy.mbatch, _on_device(batch, strategy.device)
+    before, strategy.mbatch = strategy.mbatch, to_device(batch, strategy.device)
     try:
         return strategy.forward()
     finally:
         strategy.mbatch = before
-
-
-def _on_device(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {key: _on_device(value, device) for key, value in batch.items()}
-    return type(batch)(_on_device(value, device) for value in batch) if isinstance(batch, tuple | list) else batch
