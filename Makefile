@@ -34,13 +34,14 @@ ROW = .venv-with-$(TORCH)-$(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.
 ROW_PIP = $(ROW)/$(BINARIES)/python -m pip install --quiet --disable-pip-version-check --constraint $(ROW)/constraints.txt
 BOUNDS_pinned := constraints.txt
 BOUNDS_lowest := constraints-lowest.txt
+WARNINGS_lowest := -W default # old packages warn of each other
 
 test-with:
 	$(PYTHON) -m venv $(ROW)
 	sed '/^torch/d' $(BOUNDS_$(EXTRAS)) < /dev/null > $(ROW)/constraints.txt
 	$(ROW_PIP) torch==$(TORCH)
 	$(ROW_PIP) --editable '.[dev]' torch==$(TORCH)
-	HYPOTHESIS_PROFILE=few $(ROW)/$(BINARIES)/python -m pytest -n 2 $(TESTS)
+	HYPOTHESIS_PROFILE=few $(ROW)/$(BINARIES)/python -m pytest -n 2 $(WARNINGS_$(EXTRAS)) $(TESTS)
 
 test-lowest:
 	$(MAKE) test-with EXTRAS=lowest TORCH=$(shell sed -n 's/^torch==//p' constraints-lowest.txt)
