@@ -115,9 +115,7 @@ def _compiler() -> list[str]:
     raise BuildError(wanted)
 
 
-def _compile(
-    compiler: list[str], extras: tuple[tuple[str, ...], ...], source: str, folder: Path, key: str
-) -> Path:
+def _compile(compiler: list[str], extras: tuple[tuple[str, ...], ...], source: str, folder: Path, key: str) -> Path:
     """Write the library under a name of its own and move it into place, so that nobody sees half of one."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as aside:
         program, library = Path(aside) / "kernels.c", Path(aside) / "kernels.so"
