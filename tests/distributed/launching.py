@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from distributed import worker
 
@@ -59,8 +59,7 @@ class Job:
     ) -> None:
         self.processes, self.scenarios = processes, scenarios
         self.folder = shared_folder(factory, f"{processes}-processes")
-        with (self.folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(self.folder / "lock"):
             outcome = self.folder / "outcome"
             if not outcome.exists():
                 first()
