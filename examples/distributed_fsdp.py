@@ -5,22 +5,24 @@ Run it: torchrun --standalone --nproc-per-node 2 examples/distributed_fsdp.py
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed, nn
 from torch.distributed.fsdp import fully_shard
-from torch.utils.data import DataLoader
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
-from two_tasks import accuracy, compare, network, two_tasks
+from two_tasks import Accuracies, accuracy, compare, network, two_tasks
 
 from rwalk import RWalk, RWalkConfig
 
 CONFIG = RWalkConfig(ewc_lambda=0.08, ewc_alpha=0.01, alpha_warmup=True)
 
 
-def train(model, optimizer, data):
+def train(model: nn.Module, optimizer: Optimizer, data: TensorDataset) -> None:
     """Your loop. It knows nothing of RWalk."""
-    sampler = DistributedSampler(data)
+    sampler: DistributedSampler[Any] = DistributedSampler(data)
     loader = DataLoader(data, batch_size=64, sampler=sampler)  # in each process
     for epoch in range(8):
         sampler.set_epoch(epoch)
@@ -30,16 +32,16 @@ def train(model, optimizer, data):
             optimizer.step()
 
 
-def run(seed, protected):
+def run(seed: int, protected: bool) -> Accuracies:
     """Learn A, then B; accuracy on A after A, on A after B and on B after B."""
     (train_a, test_a), (train_b, test_b) = two_tasks(seed)
-    model = fully_shard(network(seed))  # first the model,
+    model = network(seed)
+    fully_shard(model)  # first the model,
     optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)  # then the optimizer,
-    if protected:
-        rwalk = RWalk(model, optimizer, CONFIG)  # then RWalk, in every process
+    rwalk = RWalk(model, optimizer, CONFIG) if protected else None  # then RWalk, in every process
 
     train(model, optimizer, train_a)
-    if protected:
+    if rwalk:
         rwalk.consolidate()  # a task ends
         rwalk = reloaded(rwalk, model, optimizer)
     after_a = accuracy(model, test_a)
@@ -48,7 +50,7 @@ def run(seed, protected):
     return after_a, accuracy(model, test_a), accuracy(model, test_b)
 
 
-def reloaded(rwalk, model, optimizer):
+def reloaded(rwalk: RWalk, model: nn.Module, optimizer: Optimizer) -> RWalk:
     """The same from a file, as another day's run reads it."""
     with tempfile.TemporaryDirectory() as folder:
         shared = [folder]

@@ -5,15 +5,16 @@ Run it: python examples/plain_pytorch.py
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
-from two_tasks import accuracy, compare, network, two_tasks
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, TensorDataset
+from two_tasks import Accuracies, accuracy, compare, network, two_tasks
 
 from rwalk import RWalk, RWalkConfig
 
 CONFIG = RWalkConfig(ewc_lambda=0.07, ewc_alpha=0.01, alpha_warmup=True)
 
 
-def train(model, optimizer, data):
+def train(model: nn.Module, optimizer: Optimizer, data: TensorDataset) -> None:
     """Your loop. It knows nothing of RWalk."""
     for _ in range(10):
         for images, labels in DataLoader(data, batch_size=32, shuffle=True):
@@ -22,16 +23,15 @@ def train(model, optimizer, data):
             optimizer.step()
 
 
-def run(seed, protected):
+def run(seed: int, protected: bool) -> Accuracies:
     """Learn A, then B; accuracy on A after A, on A after B and on B after B."""
     (train_a, test_a), (train_b, test_b) = two_tasks(seed)
     model = network(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    if protected:
-        rwalk = RWalk(model, optimizer, CONFIG)  # line one
+    rwalk = RWalk(model, optimizer, CONFIG) if protected else None  # line one
 
     train(model, optimizer, train_a)
-    if protected:
+    if rwalk:
         rwalk.consolidate()  # line two: a task ends
     after_a = accuracy(model, test_a)
 

@@ -58,7 +58,7 @@ def two_languages(seed: int) -> tuple[list[Language], dict[str, int]]:
     for shift in range(2):
         own, others = [words(OWN) for _ in range(TOPICS)], words(OTHERS)
         topics = [friends[(topic + shift) % TOPICS] + own[topic] for topic in range(TOPICS)]
-        known = sum(own, others)
+        known = [*others, *(word for words_of_topic in own for word in words_of_topic)]
         successors = dict(zip(known, chance.sample(known, len(known)), strict=True))
         languages.append(Language(topics, others, successors))
     return languages, {word: number for number, word in enumerate(spelled, start=1)}
@@ -71,5 +71,5 @@ def encoded(text: str, numbers: dict[str, int]) -> Tensor:
 
 def arguments(**options: Any) -> TrainingArguments:
     """Of a Trainer on the CPU that saves and logs nothing; its folder stays empty."""
-    quiet = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    quiet: dict[str, Any] = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
     return TrainingArguments(tempfile.gettempdir(), use_cpu=True, per_device_train_batch_size=32, **quiet, **options)

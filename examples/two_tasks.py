@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from rwalk.streams import benchmark, permuted
+from rwalk.streams import Experience, TensorData, benchmark, permuted
 
 torch.set_num_threads(1)  # the networks are small
+
+Accuracies = tuple[float, float, float]  # on A after A, on A after B and on B after B, in %
 
 SEEDS = 3
 COLUMNS = ("A after A", "A after B", "forgetting of A", "B after B")
@@ -20,13 +22,21 @@ COLUMNS = ("A after A", "A after B", "forgetting of A", "B after B")
 def two_tasks(seed: int) -> list[tuple[TensorDataset, tuple[Tensor, Tensor]]]:
     """For each task, training data and test images (N, 64) with labels (N,)."""
     digits = benchmark("split-digits", n_experiences=1)
-    train, test = digits.train_stream[0].dataset, digits.test_stream[0].dataset
-    pair = permuted("two orders", train, test, 2, seed=seed)
-    everything = slice(None)
-    return [
-        (TensorDataset(*train.dataset.batch(everything)[:2]), tuple(test.dataset.batch(everything)[:2]))
-        for train, test in zip(pair.train_stream, pair.test_stream, strict=True)
-    ]
+    pair = permuted("two orders", samples(digits.train_stream[0]), samples(digits.test_stream[0]), 2, seed=seed)
+    tasks = []
+    for learned, tested in zip(pair.train_stream, pair.test_stream, strict=True):
+        (images, labels, _), (test_images, test_labels, _) = (
+            samples(part).batch(slice(None)) for part in (learned, tested)
+        )
+        tasks.append((TensorDataset(images, labels), (test_images, test_labels)))
+    return tasks
+
+
+def samples(experience: Experience) -> TensorData:
+    """What there is to learn in it."""
+    if not isinstance(experience.dataset, TensorData):
+        raise TypeError(f"{experience.dataset!r} is not in memory")
+    return experience.dataset
 
 
 def network(seed: int) -> nn.Sequential:
@@ -39,10 +49,10 @@ def network(seed: int) -> nn.Sequential:
 def accuracy(model: nn.Module, test: tuple[Tensor, Tensor]) -> float:
     """Share of the images that are named correctly, in %."""
     images, labels = test
-    return 100 * (model(images).argmax(dim=1) == labels).float().mean().item()
+    return 100 * float((model(images).argmax(dim=1) == labels).float().mean())
 
 
-def compare(run: Callable[[int, bool], tuple[float, float, float]], show: Callable[[str], None] = print) -> None:
+def compare(run: Callable[[int, bool], Accuracies], show: Callable[[str], None] = print) -> None:
     """Run with and without RWalk from several seeds, and show the table.
 
     Args:

@@ -9,10 +9,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from contracts.doors import Door
 from contracts.problem import LOSS_SCALE, Outcome, Precision, Problem
+from integrations.in_order import IN_ORDER, OrderedTrainer
 from rwalk.integrations.transformers import RWalkTrainerCallback
 
 
@@ -54,13 +55,13 @@ def arguments(folder: str, problem: Problem, precision: Precision, accumulation:
         num_train_epochs=1,
         per_device_train_batch_size=problem.batch_size // accumulation,
         gradient_accumulation_steps=accumulation,
-        train_sampling_strategy="sequential",
         max_grad_norm=0.0,
         bf16=precision == "bf16",
         logging_strategy="no",
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
+        **IN_ORDER,
     )
 
 
@@ -71,7 +72,7 @@ def trainer(problem: Problem, precision: Precision, accumulation: int) -> Outcom
     with tempfile.TemporaryDirectory() as folder:
         for task in range(problem.tasks):
             x, y = problem.samples(task)
-            framework = Trainer(
+            framework = OrderedTrainer(
                 model,
                 arguments(folder, problem, precision, accumulation),
                 train_dataset=[{"x": a, "labels": b} for a, b in zip(x, y, strict=True)],

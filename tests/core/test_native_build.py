@@ -1,6 +1,7 @@
 """Without a usable compiler or cache folder RWalk goes on in eager code and says why, once; else it builds once."""
 
 import os
+import platform
 from functools import cache
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from core.kernels import needs_compiler
 from rwalk import RWalk, RWalkConfig, RWalkError
 from rwalk.core import native
 from rwalk.core.native import build, fused
 
+SOURCE = "int answer(void) { return 42; }"
 HALF_WRITTEN = 'for last; do :; done\necho half > "$last"\necho "kernels.c:1: too modern" >&2\nexit 1'
 
 
@@ -91,8 +94,20 @@ def homeless(patch, tmp_path):
     return "this user has no home folder: set RWALK_CACHE_DIR"
 
 
+def empty_home(patch, tmp_path):
+    patch.delenv("RWALK_CACHE_DIR")
+    patch.delenv("XDG_CACHE_HOME", raising=False)
+    patch.setenv("HOME", "")
+    return "this user has no home folder: set RWALK_CACHE_DIR"
+
+
+def on_windows(patch, tmp_path):
+    patch.setattr(platform, "system", lambda: "Windows")
+    return "the fused kernels are not built on Windows, whose compilers take other flags"
+
+
 OBSTACLES = [no_such_compiler, no_compiler, failing, failing_in_another_alphabet, slow, no_program]
-OBSTACLES += [unwritable, foreign, open_to_everyone, homeless]
+OBSTACLES += [unwritable, foreign, open_to_everyone, homeless, empty_home, on_windows]
 
 
 def trained(backend, dtype=torch.float32, steps=3):
@@ -135,3 +150,46 @@ def test_dtypes_without_kernels_are_done_in_eager_code(folder, caplog):
     with pytest.raises(RWalkError, match="no fused kernels for float16"):
         trained("fused", torch.float16)
     assert not folder.exists()
+
+
+@needs_compiler
+@pytest.mark.parametrize("lacking", ["-fopenmp", "-march=native", "-fopenmp -march=native"])
+def test_a_compiler_without_openmp_or_native_code_makes_do(lacking, folder, monkeypatch, tmp_path):
+    real = " ".join(build._compiler())
+    refused = "|".join(lacking.split())
+    compiler(
+        monkeypatch,
+        tmp_path,
+        f'for each; do case "$each" in {refused}) echo "error: no $each" >&2; exit 1;; esac; done\nexec {real} "$@"',
+    )
+    assert build.load_library(SOURCE).answer() == 42
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("system", "machine", "wanted", "unwanted"),
+    [
+        ("Linux", "x86_64", {"-march=native", "-fopenmp"}, set()),
+        ("Darwin", "x86_64", {"-march=native"}, {"-fopenmp"}),
+        ("Darwin", "arm64", set(), {"-march=native", "-fopenmp"}),
+    ],
+)
+def test_each_system_gets_its_flags(system, machine, wanted, unwanted, folder, monkeypatch, tmp_path):
+    real = " ".join(build._compiler())
+    compiler(monkeypatch, tmp_path, f'echo "$@" >> {tmp_path}/said\nexec {real} "$@"')
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert build.load_library(SOURCE).answer() == 42
+    (said,) = (tmp_path / "said").read_text().splitlines()
+    assert wanted <= set(said.split())
+    assert not unwanted & set(said.split())
+
+
+@needs_compiler
+@pytest.mark.parametrize("named", ["RWALK_CACHE_DIR", "XDG_CACHE_HOME"])
+def test_an_empty_cache_variable_is_one_that_is_not_set(named, folder, monkeypatch, tmp_path):
+    monkeypatch.delenv("RWALK_CACHE_DIR")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(named, "")
+    assert build.cache_folder() == tmp_path / ".cache" / "rwalk"

@@ -38,9 +38,9 @@ def builds(monkeypatch, folder) -> list[Path]:
     compiled, really = [], build._compile
     monkeypatch.setattr(fused, "library", cache(fused.library.__wrapped__))
 
-    def counted(compiler, source, target):
-        compiled.append(target)
-        really(compiler, source, target)
+    def counted(*arguments):
+        compiled.append(really(*arguments))
+        return compiled[-1]
 
     monkeypatch.setattr(build, "_compile", counted)
     return compiled
@@ -81,17 +81,53 @@ def test_nothing_that_changes_in_training_compiles_anew(builds, monkeypatch):
     assert len(set(builds)) == len(builds) == 3
 
 
-@pytest.mark.parametrize("content", ["", "cut short"])
-def test_a_damaged_library_is_built_anew(folder, content, caplog, monkeypatch):
+def cut_short(library):
+    """As a crash or a full disk may leave it: loading it would end the process (SIGBUS) or fail."""
+    library.write_bytes(library.read_bytes()[: library.stat().st_size // 2])
+
+
+def one_byte_other(library):
+    content = bytearray(library.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    library.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut_short, one_byte_other, lambda library: library.write_bytes(b"")])
+def test_a_damaged_library_is_not_loaded_and_built_anew(folder, damage, caplog, monkeypatch):
+    build.load_library(SOURCE)
+    (library,) = folder.iterdir()
+    whole = library.read_bytes()
+    damage(library)
     caplog.set_level(logging.INFO, logger="rwalk")
+    loaded = []
+    monkeypatch.setattr(build.ctypes, "CDLL", lambda path: loaded.append(Path(path).read_bytes()))
+    build.load_library(SOURCE)
+    (library,) = folder.iterdir()
+    assert loaded == [library.read_bytes()] != [whole[:0]]
+    assert build._named(library, folder, library.name.split("-")[1]) == library
+    (said,) = [record.message for record in caplog.records if "anew" in record.message]
+    assert "its content is not what was written" in said
+    build.load_library(SOURCE)
+    assert len(loaded) == 2
+    assert sum("compiled" in record.message for record in caplog.records) == 1
+
+
+def test_a_library_that_this_machine_does_not_load_is_built_anew(folder, caplog, monkeypatch):
+    """Whole, but made by another system that shares the folder."""
+    caplog.set_level(logging.INFO, logger="rwalk")
+    really = build._named
     with monkeypatch.context() as patch:
-        patch.setattr(build, "_compile", lambda compiler, source, target: target.write_text(content))
+
+        def foreign(library, *rest):
+            library.write_bytes(b"another system's")
+            return really(library, *rest)
+
+        patch.setattr(build, "_named", foreign)
         with pytest.raises(build.BuildError, match="cannot be stored or loaded"):
             build.load_library(SOURCE)
     (library,) = folder.iterdir()
-    assert library.read_text() == content
     assert build.load_library(SOURCE).answer() == 42
-    assert list(folder.iterdir()) == [library]
+    assert library not in folder.iterdir()
     assert "compiling the fused kernels anew" in caplog.text
 
 

@@ -89,6 +89,7 @@ def test_autograd_learns_of_what_is_written(backend, penalty):
         product.backward()
 
 
+@pytest.mark.skipif(not hasattr(torch.Tensor, "grad_dtype"), reason="this torch's gradients have their tensor's dtype")
 @both
 @pytest.mark.parametrize("penalty", ["gradient", "proximal"])
 def test_gradients_of_higher_precision_than_their_parameters_keep_it(backend, penalty):

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from distributed.jobs import NO_SHARDS, SHARDS
 from distributed.launching import ACCELERATE, TORCHRUN, run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COMMANDS = {"distributed_ddp": ACCELERATE, "distributed_fsdp": (*TORCHRUN, "--nproc-per-node=2")}
+NEEDS_SHARDS = pytest.mark.skipif(not SHARDS, reason=NO_SHARDS)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", ["distributed_ddp", pytest.param("distributed_fsdp", marks=NEEDS_SHARDS)])
 def test_rwalk_halves_forgetting_at_comparable_accuracy_on_b(name):
     script = EXAMPLES / f"{name}.py"
     assert len(script.read_text().splitlines()) <= 80

@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from distributed import interrupted
+from distributed.jobs import NO_SHARDS, SHARDS
 from distributed.launching import torchrun
 from distributed.problem import STEPS, distance, two_tasks
 
 KILLED_AT = STEPS + 2  # in the second task's first window; the last checkpoint is one step old
 
 
+@pytest.mark.skipif(not SHARDS, reason=NO_SHARDS)
 @pytest.mark.timeout(200)
 def test_a_killed_job_ends_and_its_last_checkpoint_goes_on(tmp_path):
     killed = torchrun(2, interrupted.__file__, tmp_path, str(KILLED_AT), timeout=90)

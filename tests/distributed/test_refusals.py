@@ -1,5 +1,7 @@
 """What cannot work under several processes is refused in all of them, and nothing waits for ever."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from distributed import jobs
 from distributed.problem import Case, distance, two_tasks
 from rwalk import RWalk, RWalkError
+from rwalk.core import sharding
 
 pytestmark = jobs.PATIENT
 
@@ -79,3 +82,18 @@ def test_a_checkpoint_that_is_read_into_an_empty_state_is_refused(two):
     for found in two.found("refusing.read_into_nothing"):
         assert "the state of 2 steps holds no parameter" in found
         assert "save() the state beside such a checkpoint" in found
+
+
+def test_an_older_torchs_shards_are_refused_by_name(monkeypatch):
+    class Shard(torch.Tensor):
+        pass
+
+    sharded = nn.Linear(2, 1)
+    sharded.weight = nn.Parameter(sharded.weight.detach().as_subclass(Shard))
+    monkeypatch.setattr(sharding, "is_sharded", lambda tensor: isinstance(tensor, Shard))
+    monkeypatch.setattr(sharding, "RELEASE", (2, 10))
+    optimizer = torch.optim.SGD(sharded.parameters(), lr=0.1)
+    with pytest.raises(RWalkError, match=rf"need torch ≥ 2\.11, and this is {re.escape(torch.__version__)}"):
+        RWalk(sharded, optimizer)
+    plain = nn.Linear(2, 1)
+    RWalk(plain, torch.optim.SGD(plain.parameters(), lr=0.1))

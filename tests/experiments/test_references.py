@@ -155,7 +155,7 @@ def test_it_is_trained_once_for_all_methods_and_seeds(folder, monkeypatch):
     assert len(files(folder)) == 3
     stored = json.loads(files(folder)[0].read_text())
     assert RunSpec(**stored["config"]).method == "joint"
-    assert stored["versions"]["torch"] == torch.__version__
+    assert stored["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]  # only one may name its build
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])

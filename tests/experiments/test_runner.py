@@ -66,7 +66,7 @@ def test_the_configuration_is_complete_and_runs_again(finished):
 def test_versions_are_those_installed(finished):
     versions = finished["rwalk"].to_dict()["versions"]
     assert versions["rwalk"] == rwalk.__version__
-    assert versions["torch"] == torch.__version__
+    assert torch.__version__.split("+")[0] == versions["torch"].split("+")[0]  # only one may name its build
     assert versions["python"] == platform.python_version()
     assert {"numpy", "scikit-learn", "datasets"} <= set(versions)
 

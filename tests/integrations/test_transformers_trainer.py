@@ -237,6 +237,6 @@ def test_trainings_with_the_callback_are_reproducible(tmp_path):
     for _ in range(2):
         model, callback = language_model(), RWalkTrainerCallback(CONFIG)
         for task in (0, 1):
-            trainer(model, tmp_path, sentences(task), callback, train_sampling_strategy="random").train()
+            trainer(model, tmp_path, sentences(task), callback, shuffles=True).train()
         states.append(callback.rwalk.state_dict())
     assert_same_state(*states)

@@ -18,6 +18,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from integrations.in_order import HAS_OPTION, IN_ORDER, OrderedTrainer
+
 WORDS, LENGTH = 24, 6
 
 
@@ -79,7 +81,7 @@ def arguments(folder: Path | str, **options: Any) -> TrainingArguments:
         "num_train_epochs": 1,
         "per_device_train_batch_size": 4,
         "learning_rate": 1e-2,
-        "train_sampling_strategy": "sequential",
+        **IN_ORDER,
         "save_strategy": "no",
         "logging_strategy": "no",
         "report_to": "none",
@@ -91,9 +93,16 @@ def arguments(folder: Path | str, **options: Any) -> TrainingArguments:
 def trainer(
     model: nn.Module, folder: Path | str, data: list[Any], *callbacks: TrainerCallback, **options: Any
 ) -> Trainer:
-    """A Trainer as users build it; ``eval_dataset`` and ``optimizers`` go to it, all other options to its arguments."""
+    """A Trainer as users build it; ``eval_dataset`` and ``optimizers`` go to it, all other options to its arguments.
+
+    ``shuffles``: Whether it draws its samples at random.
+    """
     own = {name: options.pop(name) for name in ("eval_dataset", "optimizers") if name in options}
-    return Trainer(model, arguments(folder, **options), train_dataset=data, callbacks=list(callbacks), **own)
+    shuffles = options.pop("shuffles", False)
+    if shuffles and HAS_OPTION:
+        options["train_sampling_strategy"] = "random"
+    kind = Trainer if shuffles else OrderedTrainer
+    return kind(model, arguments(folder, **options), train_dataset=data, callbacks=list(callbacks), **own)
 
 
 class StopAfter(TrainerCallback):

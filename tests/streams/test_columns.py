@@ -1,9 +1,10 @@
 """Which column is which."""
 
 import pytest
-from datasets import Array2D, ClassLabel, Features, Image, List, Value
+from datasets import Array2D, ClassLabel, Features, Image, Value
 
 from rwalk.streams.tables import find_columns
+from streams.features import List
 
 LABEL = ClassLabel(num_classes=3)
 NUMBERS = List(Value("float32"), length=4)

@@ -4,7 +4,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as Picture
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset, TensorDataset
@@ -12,6 +12,7 @@ from torch.utils.data import Subset, TensorDataset
 from rwalk import DataUnavailableError
 from rwalk.streams import TensorData, TensorLoader, load_data
 from rwalk.streams.tables import hash_tokens
+from streams.features import List
 from streams.hub_layout import LAYOUTS, SHAPES, small_copy, write
 
 

@@ -19,6 +19,8 @@ from rwalk.errors import RWalkError
 
 __all__ = [
     "ORDINARY",
+    "RELEASE",
+    "SHARDS_SINCE",
     "begin_worst",
     "is_sharded",
     "join",
@@ -35,6 +37,10 @@ __all__ = [
 
 #: Types of tensors that are whole and hold their own memory.
 ORDINARY = frozenset({Tensor, nn.Parameter})
+
+#: torch's major and minor version, and those from which its sharded parameters are right on every device.
+RELEASE = tuple(int(part) for part in torch.__version__.split(".")[:2])
+SHARDS_SINCE = (2, 11)
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -153,8 +159,15 @@ def show_shards(model: nn.Module) -> None:
     After a forward pass without a backward pass (an evaluation), FSDP2 leaves gathered parameters in their place.
 
     Raises:
-        RWalkError: The model is wrapped by FSDP1, which leaves each process flat pieces that show no layout.
+        RWalkError: The model is wrapped by FSDP1, which leaves each process flat pieces that show no layout; or it is
+            sharded by a torch whose gathered parameters may be wrong.
     """
+    if RELEASE < SHARDS_SINCE and any(is_sharded(parameter) for parameter in model.parameters()):
+        raise RWalkError(
+            f"sharded parameters (FSDP2, tensor parallelism) need torch ≥ {'.'.join(map(str, SHARDS_SINCE))}, and this "
+            f"is {torch.__version__}, which puts them together wrongly on some devices: use "
+            "DistributedDataParallel, or a newer torch"
+        )
     fsdp = sys.modules.get("torch.distributed.fsdp")
     if fsdp is None:
         return

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adagrad, Optimizer
 
 __all__ = ["Parameters", "follow_parameters", "grown_state", "parameters_of", "resized"]
 
@@ -83,6 +83,7 @@ def follow_parameters(optimizer: Optimizer, before: Parameters, model: nn.Module
     for name, parameter in now.items():
         if id(parameter) not in had and name not in heirs:
             _join(optimizer.param_groups, groups, name, parameter)
+    _begin_sums(optimizer)
     return resized or had != has
 
 
@@ -145,6 +146,14 @@ def _resize(optimizer: Optimizer, name: str, parameter: nn.Parameter, old: torch
         del optimizer.state[parameter]
     else:
         optimizer.state[parameter] = state
+
+
+def _begin_sums(optimizer: Optimizer) -> None:
+    """Adagrad begins what it remembers when it is built; in older torch only then."""
+    if isinstance(optimizer, Adagrad):
+        for parameter in (each for group in optimizer.param_groups for each in group["params"]):
+            if parameter not in optimizer.state:
+                optimizer.state[parameter] = Adagrad([parameter], **optimizer.defaults).state[parameter]
 
 
 def _replace(optimizer: Optimizer, old: nn.Parameter, new: nn.Parameter) -> None:

@@ -75,16 +75,17 @@ def rewrapped(model: nn.Module) -> nn.Module:
         return model
     if model._comm_hooks:
         raise RWalkError("a DDP model with a communication hook cannot grow: register no hook, or use heads='masked'")
+    syncs = "forward_sync_buffers" if hasattr(model, "forward_sync_buffers") else "broadcast_buffers"  # older torch
     renewed = DistributedDataParallel(
         model.module,
         device_ids=model.device_ids,
         output_device=model.output_device,
         dim=model.dim,
-        forward_sync_buffers=model.forward_sync_buffers,
         process_group=model.process_group,
         find_unused_parameters=model.find_unused_parameters,
         gradient_as_bucket_view=model.gradient_as_bucket_view,
         static_graph=model.static_graph,
+        **{syncs: getattr(model, syncs)},
     )
     renewed.training = model.training  # the modules inside keep their own
     return renewed

@@ -38,7 +38,8 @@ def sensitivity(outputs: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]
     """
     inside = outputs > torch.finfo(outputs.dtype).min
     length = outputs.masked_fill(~inside, 0.0).square().sum()
-    return [gradient.abs() for gradient in torch.autograd.grad(length, parameters, materialize_grads=True)]
+    gradients = torch.autograd.grad(length, parameters, materialize_grads=True)
+    return [gradient.detach().abs() for gradient in gradients]  # older torch makes zeros that require a gradient
 
 
 class MASPlugin(BasePlugin):
