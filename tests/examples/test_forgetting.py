@@ -11,6 +11,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 LAUNCH = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes=1", "--num_machines=1")
 COMMANDS = {
     "plain_pytorch": (),
+    "weights_only": (),
     "task_free": (),
     "lightning_fit": (),
     "hf_text_classification": (),
