@@ -50,7 +50,7 @@ class Network:
 
     def task(self, peaks, name):
         """A full window and a half, and its end."""
-        for _ in range(15):
+        for _ in range(6):
             with peaks.of(f"step of {name}"):
                 self.step()
         with peaks.of(f"end of {name}"):
@@ -62,11 +62,11 @@ class Network:
 def test_copies_kept_and_at_the_worst_moment(name, backend, monkeypatch):
     monkeypatch.setattr(eager, "TILE", TILE)
     config, (in_first_task, later) = KEPT[name]
-    network = Network(config.replace(backend=backend))
+    network = Network(config.replace(backend=backend, delta_t=min(config.delta_t, 4)))
     room = (ROOM if backend == "eager" else ROOM / 2) + APART  # the relative damping's sum is eager in both
     without = kept_bytes()
     with Peaks() as peaks, peaks.of("run"):
-        for _ in range(11):
+        for _ in range(5):
             network.step()
         first = (kept_bytes() - without) / COPY
         network.rwalk.consolidate()
@@ -115,15 +115,15 @@ def test_ten_thousand_steps_leave_nothing_behind(backend, state_dtype):
         return tracemalloc.get_traced_memory()[0]
 
     steps(1000)
-    steps(3000)
+    steps(6000)
     tensors = len(living())
     tracemalloc.start()
     marks = [traced()]
     for _ in range(3):
-        steps(2000)
+        steps(1000)
         marks.append(traced())
     tracemalloc.stop()
     assert len(living()) == tensors
     # What leaks grows in every stretch, what an interpreter keeps for later in one of them.
-    assert min(after - before for before, after in pairwise(marks)) < 200 * 56  # less than one small object a window
+    assert min(after - before for before, after in pairwise(marks)) < 100 * 56  # less than one small object a window
     assert rwalk.steps == 10_000

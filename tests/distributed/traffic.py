@@ -20,6 +20,11 @@ def sent(action: Callable[[], Any]) -> Traffic:
     return dict(Counter(names))
 
 
+def stepped(run: Run) -> Traffic:
+    """Four steps, and what each process had to say of the last one."""
+    return sent(lambda: (run.train(0, stop=4), run.rwalk and run.rwalk.steps))
+
+
 def ddp(folder: Path) -> dict[str, Traffic]:
     """Two tasks and all that RWalk can be asked for; then the same tasks without it."""
     protected, plain = (Run(Case(settings(damping_scale="relative")), "ddp", protected=p) for p in (True, False))
@@ -38,12 +43,12 @@ def ddp(folder: Path) -> dict[str, Traffic]:
 
 def fsdp(folder: Path) -> dict[str, Traffic]:
     run, plain = Run(Case(), "fsdp"), Run(Case(), "fsdp", protected=False)
-    found = {"steps": sent(lambda: run.train(0, stop=4)), "steps without": sent(lambda: plain.train(0, stop=4))}
+    found = {"steps": stepped(run), "steps without": stepped(plain)}
     found["consolidate"] = sent(run.rwalk.consolidate)
     found["penalty"] = sent(run.rwalk.penalty)
     found["save"] = sent(lambda: run.rwalk.save(folder / "traffic.safetensors"))
     state = run.rwalk.state_dict()
     found["load"] = sent(lambda: run.rwalk.load_state_dict(state))
     relative = Run(Case(settings(damping_scale="relative")), "fsdp")
-    found["steps, relative"] = sent(lambda: relative.train(0, stop=4))
+    found["steps, relative"] = stepped(relative)
     return found

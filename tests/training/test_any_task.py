@@ -229,7 +229,7 @@ def test_several_lengths_are_a_collators_matter():
     metrics, strategy = learn(make, Sums(), collate_fn=padded, plugins=[MASPlugin(samples=5)])
     assert set(metrics) == {"Top1_Acc", "Loss"}
     strategy.collate_fn, stream = None, Stream("test", [Items(make)] * 2)
-    with pytest.raises(RuntimeError, match="equal size"):
+    with pytest.raises(ValueError, match="bring them to one shape with a collate_fn"):
         strategy.eval(stream)
     again = strategy.eval(stream, collate_fn=padded)
     assert again["Loss_Stream/eval_phase/test_stream"] == pytest.approx(metrics["Loss"])
