@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rwalk.replay.shares import InShares
 from rwalk.streams import MixedLoader, TensorData
 from rwalk.streams.loader import Batches, TensorLoader
 from rwalk.training import ReplayPlugin
@@ -70,4 +71,6 @@ class ReplayInPasses(ReplayPlugin):
         super().before_training_exp(strategy, **kwargs)
         mixed = strategy.dataloader
         if isinstance(mixed, MixedLoader):
-            strategy.dataloader = PassesLoader(mixed.new, mixed.old, mixed.old_batch_size)
+            size = mixed.old_batch_size  # of balanced batches, what they hold on average
+            number = max(1, round(float(size.shares.sum()))) if isinstance(size, InShares) else size
+            strategy.dataloader = PassesLoader(mixed.new, mixed.old, number)
