@@ -38,7 +38,7 @@ WARNINGS_lowest := -W default # old packages warn of each other
 
 test-with:
 	$(PYTHON) -m venv $(ROW)
-	sed '/^torch/d' $(BOUNDS_$(EXTRAS)) < /dev/null > $(ROW)/constraints.txt
+	sed '/^torch/d;/^triton/d' $(BOUNDS_$(EXTRAS)) < /dev/null > $(ROW)/constraints.txt
 	$(ROW_PIP) torch==$(TORCH)
 	$(ROW_PIP) --editable '.[dev]' torch==$(TORCH)
 	HYPOTHESIS_PROFILE=few $(ROW)/$(BINARIES)/python -m pytest -n 2 $(WARNINGS_$(EXTRAS)) $(TESTS)
