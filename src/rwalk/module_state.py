@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
-__all__ = ["in_eval_mode", "weights_version"]
+__all__ = ["in_eval_mode", "weights_version", "with_buffers_put_back"]
 
 
 @contextmanager
@@ -33,6 +34,26 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def with_buffers_put_back(model: nn.Module) -> Iterator[None]:
+    """Afterwards buffers (running statistics of normalisation layers) hold what they held, also after an error.
+
+    Example:
+        >>> layer = nn.BatchNorm1d(2)
+        >>> with with_buffers_put_back(layer):
+        ...     _ = layer(torch.ones(3, 2))
+        >>> layer.running_mean.tolist()
+        [0.0, 0.0]
+    """
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
 def weights_version(model: nn.Module) -> list[int]:

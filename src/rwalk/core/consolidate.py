@@ -16,6 +16,7 @@ from rwalk.core.eager import Tile, tile_size, tiles
 from rwalk.core.sharding import local, over_processes, over_replicas, replicated
 from rwalk.core.state import Bucket, Cohort, arithmetic
 from rwalk.errors import RWalkError
+from rwalk.module_state import with_buffers_put_back
 
 __all__ = ["estimate_fisher", "freeze", "merge_fisher", "take_fisher"]
 
@@ -119,12 +120,11 @@ def estimate_fisher(
     """
     total = {name: torch.zeros_like(p, dtype=arithmetic(p.dtype)) for name, p in parameters.items()}
     learning = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     device = next(iter(parameters.values())).device
     samples = 0
     wrapper = replicated(model)
     bare = model if wrapper is None else wrapper.module  # whose forward pass waits for no other process
-    with torch.enable_grad():
+    with torch.enable_grad(), with_buffers_put_back(model):
         for batch in batches:
             outputs = bare(batch[0].to(device)) if forward is None else forward(batch)
             loss = nn.functional.cross_entropy(outputs, outputs.argmax(dim=1))
@@ -133,8 +133,6 @@ def estimate_fisher(
                 if gradient is not None:
                     total[name].add_(gradient.to(total[name].dtype).square(), alpha=len(outputs))
             samples += len(outputs)
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
     samples = over_replicas(wrapper, list(total.values()), samples)
     if samples == 0:
         raise RWalkError("the data loader given for the Fisher has no batches")

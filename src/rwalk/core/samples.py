@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -18,6 +17,7 @@ from rwalk.core.likelihood import WAYS_OUT, Kind, Labels, Likelihood, call, outp
 from rwalk.core.sharding import is_sharded, over_replicas, replicated
 from rwalk.core.state import Tracked, arithmetic
 from rwalk.errors import RWalkError
+from rwalk.module_state import in_eval_mode, with_buffers_put_back
 
 __all__ = ["LogProb", "Protection", "fisher_of_samples", "protection_of"]
 
@@ -133,7 +133,7 @@ def fisher_of_samples(
     rng, device = torch.Generator().manual_seed(seed), next(iter(learning.values())).device
     teller = _Teller(model, labels, likelihood, class_dim, log_prob, rng)
     squares, count = _Squares(model, learning, total, rng), 0
-    with _as_it_stands(model):
+    with in_eval_mode(model), with_buffers_put_back(model):
         for given in batches:
             batch = _first(_moved(given, device), None if max_samples is None else max_samples - count)
             size = _size(batch)
@@ -305,22 +305,6 @@ class _Called:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
-
-
-@contextmanager
-def _as_it_stands(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode, with modes and buffers put back."""
-    modes = {module: module.training for module in model.modules()}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
 
 
 def _own_loss(model: nn.Module, batch: Any) -> float | None:
