@@ -294,7 +294,7 @@ REFUSED = {
     "a mean": (nn.Linear(3, 2), torch.randn(4, 3), {"likelihood": "gaussian", "labels": "argmax"}, "take 'sampled'"),
     "shares": (nn.Linear(3, 2), (torch.randn(4, 3), torch.eye(2)[[0, 1, 0, 1]]), {}, "add up to 1"),
     "no samples": (nn.Linear(3, 2), torch.randn(0, 3), {}, "no samples"),
-    "not finite": (nn.Linear(3, 2), torch.full((4, 3), math.inf), {}, "not finite|probability"),
+    "not finite": (nn.Linear(3, 2), torch.full((4, 3), math.inf), {}, "not finite on these samples"),
 }  # fmt: skip
 
 
@@ -309,7 +309,7 @@ def test_what_cannot_be_told_is_refused_and_changes_nothing(name):
         [torch.randn(4, 4 if name == "which are classes" else 3)], log_prob=lambda m, x, _: m(x).flatten(1).sum(1)
     )
     before = rwalk.state_dict()
-    with pytest.raises((RWalkError, RuntimeError), match=message):
+    with pytest.raises(RWalkError, match=message):
         rwalk.protect([batch], **options)
     after = rwalk.state_dict()
     assert {k: v for k, v in before.items() if k != "parameters"} == {

@@ -177,6 +177,8 @@ class _Teller:
         inputs, target = split(batch)
         with torch.no_grad():
             outputs = outputs_of(call(self._model, inputs))
+        if not bool(outputs.isfinite().all()):
+            raise RWalkError("the model's outputs are not finite on these samples: nothing was protected")
         if self._labels == "data" and target is None:
             raise RWalkError("labels='data' needs batches with labels, pairs (x, y) or dictionaries with 'labels'")
         if self._told is None:
