@@ -5,11 +5,13 @@ import torch
 from torch.optim import lr_scheduler as S
 from torch.optim.lr_scheduler import LinearLR, ReduceLROnPlateau, StepLR
 
+from rwalk.core.sharding import RELEASE
 from rwalk.streams import Stream
 from rwalk.training import BasePlugin, LRSchedulerPlugin
 from training.toys import Recorder, naive, net, sgd, toy
 
 LR = 0.1
+FILLS_TENSORS = (2, 11)  # before that some schedulers replace a learning rate that is a tensor, or leave it as it is
 
 
 def plateau(seen):
@@ -186,19 +188,22 @@ def scheduled(name, tensor, *, reset, experiences=2):
 def test_every_scheduler_starts_again_with_all_that_it_moves_or_goes_on(name, tensor):
     again, holders = scheduled(name, tensor, reset=True)
     assert again[0] == [pytest.approx(setting) for setting in again[1]]
-    assert again[0][0] != again[0][1] or again[0][1] != again[0][2]  # it does move something
+    moves = again[0][0] != again[0][1] or again[0][1] != again[0][2]
+    assert moves or (tensor and RELEASE < FILLS_TENSORS)
     on, _ = scheduled(name, tensor, reset=False)
     assert on[0] == [pytest.approx(setting) for setting in again[0]]
     model = net()
     optimizer = optimizer_for(model, tensor)
+    began = optimizer.param_groups[0]["lr"]
     plain, scheduler = [], SCHEDULERS[name](optimizer)
     for _ in range(6):
         plain.append(settings_of(optimizer))
         model(torch.zeros(2, 4)).sum().backward()
         optimizer.step()
         scheduler.step()
+    filled = optimizer.param_groups[0]["lr"] is began
     assert on[0] + on[1] == [pytest.approx(setting) for setting in plain]
-    if tensor:
+    if tensor and (filled or RELEASE >= FILLS_TENSORS):
         assert all(holder is holders[0] for holder in holders)
 
 
