@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rwalk import RWalk, RWalkConfig
-from rwalk.core.tracking import canonical_name
+from rwalk.core.names import canonical_name
 
 Precision = Literal["float32", "bf16", "fp16"]
 

@@ -1,6 +1,8 @@
 """The Triton kernels do what eager code does, and the device counts steps as the host does."""
 
+import copy
 import math
+import pickle
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
@@ -260,3 +262,28 @@ def test_memory_that_is_not_there_is_refused():
         p.grad.untyped_storage().resize_(4)
         with pytest.raises(RWalkError, match="has no memory of its own"):
             rwalk.before_step()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda rwalk: pickle.loads(pickle.dumps(rwalk))])
+def test_a_copy_counts_for_itself(copied):
+    with triton_kernels():
+        rwalk, _ = walk(RWalkConfig(ewc_lambda=0.3, delta_t=3, backend="fused"), "......")
+        assert rwalk._steps.ahead.leads
+        again = copied(rwalk)
+        for p in again.model.parameters():
+            p.grad = torch.ones_like(p)
+        again.before_step()
+        again.after_step()
+        assert (rwalk.steps, again.steps) == (6, 7)
+        assert all(torch.equal(v, rwalk.importances("score")[n]) for n, v in copied(rwalk).importances("score").items())
+
+
+def test_the_device_does_not_count_where_what_rests_is_not_its_own():
+    with triton_kernels():
+        rwalk, _ = walk(RWalkConfig(delta_t=3, backend="fused"), "......")
+        (cohort,) = rwalk._tracker.resident()
+        assert ahead.can_lead([cohort], rwalk.config)
+        cohort.entries[0].left_at = torch.ones(3, 2, device=PLACE)
+        assert not ahead.can_lead([cohort], rwalk.config)
+        cohort.entries[0].left_at, cohort.bucket.backend = None, "eager"
+        assert not ahead.can_lead([cohort], rwalk.config)

@@ -22,6 +22,17 @@ def network():
     return nn.Sequential(nn.Linear(20, 64), nn.Tanh(), nn.Linear(64, 33), nn.Tanh(), nn.Linear(33, 5)).cuda()
 
 
+def training_step(model, optimizer, x, y):
+    """One that a graph can hold."""
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
 def data(steps, seed=0):
     random = torch.Generator().manual_seed(seed)
     x = torch.randn(steps, 16, 20, generator=random)
@@ -121,12 +132,7 @@ def test_a_whole_step_in_a_cuda_graph(optimizer):
         rwalk = RWalk(model, moved, CONFIG)
         x, y = torch.zeros(16, 20, device="cuda"), torch.zeros(16, dtype=torch.int64, device="cuda")
 
-        def step():
-            moved.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(model(x), y).backward()
-            moved.step()
-
-        stream = torch.cuda.Stream()
+        step, stream = training_step(model, moved, x, y), torch.cuda.Stream()
         with torch.cuda.stream(stream):
             for task in range(2):
                 graph = None
@@ -154,16 +160,10 @@ def test_a_whole_step_in_a_cuda_graph(optimizer):
 
 
 def test_a_graph_from_before_consolidate_is_told():
-    model, moved = network(), None
+    model = network()
     moved = OPTIMIZERS["sgd"](model.parameters())
-    rwalk, (x, y) = RWalk(model, moved, CONFIG), data(1)[0]
-
-    def step():
-        moved.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(model(x), y).backward()
-        moved.step()
-
-    stream = torch.cuda.Stream()
+    rwalk = RWalk(model, moved, CONFIG)
+    step, stream = training_step(model, moved, *data(1)[0]), torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(5):
             step()

@@ -6,7 +6,7 @@ from torch import nn
 
 from reference.problems import tanh_net, train
 from rwalk import RWalk, RWalkConfig, RWalkError
-from rwalk.core.tracking import canonical_name, selected_parameters
+from rwalk.core.names import canonical_name, selected_parameters
 
 
 class Wrapper(nn.Module):

@@ -13,8 +13,8 @@ from distributed.launching import torchrun
 from models.arriving import experience
 from reference.problems import assert_same, assert_same_state
 from rwalk import RWalkError
+from rwalk.core.names import canonical_name
 from rwalk.core.sharding import RELEASE, SHARDS_SINCE
-from rwalk.core.tracking import canonical_name
 from rwalk.models import IncrementalClassifier, MaskedClassifier, MultiHeadClassifier, attach_head
 from rwalk.training import RWalkPlugin, adapt_model
 from rwalk.training.adaptation import rewrapped

@@ -8,7 +8,7 @@ pass does; the host asks for it only where the state is shown or changed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from rwalk.core.config import RWalkConfig
 from rwalk.core.native import TRITON, backend_of
 from rwalk.core.native.argument import is_capturing
 from rwalk.core.native.device import argument_of, count_step, fits
+from rwalk.core.native.words import GENERATION, LEDGER, NONFINITE, OPEN, PENDING, SKIPPED, STALE, STEPS
 from rwalk.core.state import Cohort, Keeping, Settling
 from rwalk.errors import RWalkError
 
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ahead"]
 
-#: Where the ledger keeps what, as ``kernels.advance`` reads it.
-NONFINITE, COUNTERS, PENDING, OPEN, GENERATION, STALE, LEDGER = 6, slice(7, 11), 11, 12, 13, 14, 15
+COUNTERS = slice(STEPS, SKIPPED + 1)
 NAMES = ("steps", "task_steps", "window_steps", "skipped")
 NOBODY = -1
 
@@ -49,12 +49,25 @@ class Ahead:
         self._penalised = False
         self._settling: list[Settling] = []
 
-    def begin(self, steps: Steps, cohorts: list[Cohort], config: RWalkConfig, *, penalised: bool) -> None:
+    def __reduce__(self) -> Any:
+        """A copy, for which the host has counted, has a ledger of its own, and no graph knows it."""
+        return Ahead, ()
+
+    def begin(
+        self,
+        steps: Steps,
+        cohorts: list[Cohort],
+        resting: list[Cohort],
+        config: RWalkConfig,
+        *,
+        penalised: bool,
+    ) -> None:
         """Let the device count from here on: the host's counters, and whether a step is pending, go to the ledger.
 
         Args:
             steps: Where the host stands.
             cohorts: What takes part in the steps.
+            resting: What else has state, and a window to close.
             config: The settings.
             penalised: Whether the penalty's gradient is added.
         """
@@ -62,10 +75,9 @@ class Ahead:
         if self._ledger.device != device:
             self._ledger = self._ledger.to(device)
         if cohorts is not self._cohorts or (config, penalised) != (self._config, self._penalised):
-            members = [entry for cohort in cohorts for entry in cohort.entries]
             self._generation += 1  # what was captured before does not fit any more
             self._cohorts, self._config, self._penalised = cohorts, config, penalised
-            self._resting = steps.resident(but=members)
+            self._resting = resting
             rates = [cohort.prepared.get("rates", (0.0, None))[1] for cohort in cohorts]
             self._settling = [Settling(True, rate, True, config.damping_value, 0) for rate in rates]
         pending = steps.pending
@@ -83,10 +95,8 @@ class Ahead:
         same = cohorts is self._cohorts and config is self._config
         return self.leads and same and all(map(fits, cohorts, keepings))
 
-    def step(self, keepings: Sequence[Keeping]) -> None:
+    def step(self, config: RWalkConfig, keepings: Sequence[Keeping]) -> None:
         """Bring the pending step in and keep this one, as far as the device finds that they count."""
-        config = self._config
-        assert config is not None
         self.captured = self.captured or is_capturing(self._ledger.device)
         count_step(self._ledger, config, self._generation)
         for cohort, keeping, settling in zip(self._cohorts, keepings, self._settling, strict=True):
@@ -143,7 +153,7 @@ class Ahead:
     def resume(self, steps: Steps) -> None:
         """The host has changed what it wanted to: graphs that still fit may be replayed again."""
         if self.captured and not self.leads and self._config is not None:
-            self.begin(steps, self._cohorts, self._config, penalised=self._penalised)
+            self.begin(steps, self._cohorts, self._resting, self._config, penalised=self._penalised)
 
     def outdate(self) -> None:
         """What was captured does not fit any more; the host counts."""
@@ -165,14 +175,18 @@ class Ahead:
         self._ledger.copy_(host.pin_memory() if self._ledger.device.type == "cuda" else host, non_blocking=True)
 
 
-def can_lead(cohorts: Sequence[Cohort], config: RWalkConfig) -> bool:
-    """Whether the device can count the steps of these parameters, their first ones being over."""
-    devices = {cohort.bucket.device for cohort in cohorts}
-    if len(devices) != 1 or config.damping_scale == "relative" or config.nonfinite == "raise":
-        return False
-    if any(backend_of(cohort.bucket, config.backend) is not TRITON or cohort.sharded for cohort in cohorts):
+def is_steady(cohorts: Sequence[Cohort], config: RWalkConfig) -> bool:
+    """Whether steps of these parameters are all alike: the first updates of their Fisher are over."""
+    if config.damping_scale == "relative" or config.nonfinite == "raise":
         return False
     averages = config.fisher_source == "step"
-    if averages and any(cohort.prepared.get("rates", (None,))[0] != config.ewc_alpha for cohort in cohorts):
+    return not averages or all(cohort.prepared.get("rates", (None,))[0] == config.ewc_alpha for cohort in cohorts)
+
+
+def can_lead(residents: Sequence[Cohort], config: RWalkConfig) -> bool:
+    """Whether one device has kernels for all that has state, and nothing of it grows or has left the optimizer."""
+    if len({cohort.bucket.device for cohort in residents}) != 1:
         return False
-    return not any(entry.fresh is not None or entry.left_at is not None for c in cohorts for entry in c.entries)
+    if any(backend_of(cohort.bucket, config.backend) is not TRITON or cohort.sharded for cohort in residents):
+        return False
+    return not any(entry.fresh is not None or entry.left_at is not None for c in residents for entry in c.entries)

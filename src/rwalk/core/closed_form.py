@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +38,8 @@ class Use:
     def gradient(self, role: str, part: slice) -> Tensor:
         """Of some samples, for the layer's parameter of a name: shape (samples, *parameter)."""
         taken, returned = self.taken[part], self.returned[part]
-        rule = BIASES.get(type(self.layer)) if role == "bias" else WEIGHTS.get(type(self.layer))
-        assert rule is not None
-        return rule(self.layer, taken, returned)
+        rules = BIASES if role == "bias" else WEIGHTS
+        return rules[type(self.layer)](self.layer, taken, returned)
 
     def is_outer(self, role: str) -> bool:
         """Whether a sample's gradient is one outer product."""
@@ -117,14 +117,12 @@ def _linear(_: nn.Module, taken: Tensor, returned: Tensor) -> Tensor:
     return torch.einsum("b...o,b...i->boi", returned, taken)
 
 
-def _convolution(layer: nn.Module, taken: Tensor, returned: Tensor) -> Tensor:
-    assert isinstance(layer, nn.Conv2d)
+def _convolution(layer: nn.Conv2d, taken: Tensor, returned: Tensor) -> Tensor:
     patches = functional.unfold(taken, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
     return (returned.flatten(2) @ patches.transpose(1, 2)).view(len(taken), *layer.weight.shape)
 
 
-def _embedding(layer: nn.Module, taken: Tensor, returned: Tensor) -> Tensor:
-    assert isinstance(layer, nn.Embedding)
+def _embedding(layer: nn.Embedding, taken: Tensor, returned: Tensor) -> Tensor:
     tokens, found = taken.flatten(1), returned.new_zeros(len(taken), *layer.weight.shape)
     back = returned.reshape(*tokens.shape, -1)
     if layer.padding_idx is not None:
@@ -132,14 +130,12 @@ def _embedding(layer: nn.Module, taken: Tensor, returned: Tensor) -> Tensor:
     return found.scatter_add_(1, tokens.unsqueeze(-1).expand_as(back), back)
 
 
-def _layer_norm(layer: nn.Module, taken: Tensor, returned: Tensor) -> Tensor:
-    assert isinstance(layer, nn.LayerNorm)
+def _layer_norm(layer: nn.LayerNorm, taken: Tensor, returned: Tensor) -> Tensor:
     product = functional.layer_norm(taken, layer.normalized_shape, eps=layer.eps) * returned
     return product.reshape(len(taken), -1, *layer.normalized_shape).sum(1)
 
 
-def _batch_norm(layer: nn.Module, taken: Tensor, returned: Tensor) -> Tensor:
-    assert isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, taken: Tensor, returned: Tensor) -> Tensor:
     normal = functional.batch_norm(taken, layer.running_mean, layer.running_var, eps=layer.eps)
     return (normal * returned).flatten(2).sum(2) if taken.dim() > 2 else normal * returned
 
@@ -155,7 +151,7 @@ def _over_area(_: nn.Module, __: Tensor, returned: Tensor) -> Tensor:
     return returned.flatten(2).sum(2) if returned.dim() > 2 else returned
 
 
-Rule = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Rule = Callable[[Any, Tensor, Tensor], Tensor]  # of the layer that it is listed for
 WEIGHTS: dict[type[nn.Module], Rule] = {
     nn.Linear: _linear,
     nn.Conv2d: _convolution,

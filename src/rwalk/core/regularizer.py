@@ -5,26 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
 from rwalk.core import equations as F
 from rwalk.core import files
 from rwalk.core.config import Combine, RWalkConfig
 from rwalk.core.consolidate import estimate_fisher, freeze, merge_fisher, take_fisher
 from rwalk.core.hooks import OptimizerHooks, base_optimizer, release, watch_loading
-from rwalk.core.likelihood import Kind as Likelihood
-from rwalk.core.likelihood import Labels
 from rwalk.core.native import backend_of
-from rwalk.core.samples import LogProb, Protection, protection_of
 from rwalk.core.sharding import is_sharded, join, local, over_processes, weights_in_sums, writes_files
-from rwalk.core.state import Cohort, Keeping, Tracked
+from rwalk.core.state import Cohort, Tracked, keepings_of, unstage
 from rwalk.core.steps import Pending, Steps
+from rwalk.core.strength import StrengthCheck
 from rwalk.core.tracking import Tracker
 from rwalk.errors import RWalkError
+
+if TYPE_CHECKING:
+    from rwalk.core.likelihood import Kind as Likelihood
+    from rwalk.core.likelihood import Labels
+    from rwalk.core.samples import LogProb, Protection
 
 __all__ = ["RWalk"]
 
@@ -91,9 +94,7 @@ class RWalk:
         self._tracker.tell_idle_patterns()
         self._steps = Steps(self._tracker)
         self._held = False
-        self._rates: list[Any] = []
-        self._peaks: dict[Tracked, float] | None = None
-        self._is_too_strong = False
+        self._strength = StrengthCheck()
         self._hooks: OptimizerHooks | None = None
         self._loading = watch_loading(model, self._weights_replaced)
         if attach:
@@ -146,7 +147,7 @@ class RWalk:
 
         # This step is pending from now on: its gradient and weights are kept, and the penalty's gradient joins (Eq. 8).
         pending, voids = Pending(entries), []
-        keepings = _keepings(cohorts, entries, gradients, **how)
+        keepings = keepings_of(cohorts, entries, gradients, **how)
         for cohort, keeping in zip(cohorts, keepings, strict=True):
             try:
                 voids.append(backend_of(cohort.bucket, config.backend).step(cohort, config, due.get(cohort), keeping))
@@ -154,7 +155,7 @@ class RWalk:
                 steps.bring_in(due)
                 raise
             due.pop(cohort, None)
-        _unstage(keepings)
+        unstage(keepings)
         pending.doubt(voids, cohorts)
         steps.pending, steps.begun = pending, True
 
@@ -258,11 +259,8 @@ class RWalk:
         if batches is not None:
             parameters = {entry.name: entry.parameter for cohort in residents for entry in cohort.entries}
             merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), config)
-        if steps.window_steps and config.unfinished == "flush":
-            steps.close_window(residents)
-        freeze(tracker.buckets, residents, config, steps.tasks)
-        steps.end_task()
-        self._check_strength(anew=True)
+        steps.flush_window(residents)
+        self._freeze(residents, config)
 
     @torch.no_grad()
     def protect(
@@ -283,9 +281,9 @@ class RWalk:
 
         .. math:: \hat F = \frac1N \sum_i \big(\nabla \log p(y_i \mid x_i)\big)^2
 
-        of single samples in place of the running one. Scores of steps that were taken in this task join it. Works
-        before any step, between tasks, and at their end. The model is in evaluation mode meanwhile; its mode, buffers
-        and ``.grad`` stay as they are.
+        of single samples in place of the running one. Scores of steps that were taken join it, unless ``terms`` is
+        ``"fisher"``. Works before any step, between tasks, and at their end. The model is in evaluation mode meanwhile;
+        its mode, buffers and ``.grad`` stay as they are.
 
         Args:
             batches: Tensors x, pairs (x, y), or dictionaries of the model's arguments (``labels`` among them or not).
@@ -309,6 +307,8 @@ class RWalk:
                 changed then.
             ValueError: ``labels``, ``combine`` or ``max_samples`` is out of range.
         """
+        from rwalk.core.samples import protection_of  # which a walk does not need
+
         steps, tracker, config = self._steps, self._tracker, self.config.replace(combine=combine)
         self._refuse_within_step("protect")
         tracker.check()
@@ -319,15 +319,12 @@ class RWalk:
         steps.settle()
         steps.make_room(tracker.moved)
         residents = tracker.resident()
-        if steps.window_steps and config.unfinished == "flush":
-            steps.close_window(residents)
+        steps.flush_window(residents)
         take_fisher(residents, estimate)
-        walked = steps.steps > 0
-        freeze(tracker.buckets, residents, config if walked else config.replace(terms="fisher"), steps.tasks)
+        walked = steps.steps > 0 and config.terms != "fisher"
+        self._freeze(residents, config.replace(terms="both" if walked else "fisher"))
         for entry in tracker.moved:
-            entry.last_task = steps.tasks
-        steps.end_task()
-        self._check_strength(anew=True)
+            entry.last_task = steps.tasks - 1
         return done
 
     @torch.no_grad()
@@ -338,9 +335,8 @@ class RWalk:
         to here is kept, and what follows is none.
         """
         self.settle()
-        if self._steps.window_steps and self.config.unfinished == "flush":
-            self._make_room()
-            self._steps.close_window(self._tracker.resident())
+        self._make_room()
+        self._steps.flush_window(self._tracker.resident())
         self._steps.drop_window()
 
     @torch.no_grad()
@@ -568,7 +564,8 @@ class RWalk:
             ValueError: The state is not rwalk's, or names or shapes do not match the model (nothing changes then).
         """
         self._steps.start_over(files.restore(self._tracker, state_dict))
-        self._held, self._peaks, self._rates = False, None, []
+        self._held = False
+        self._strength.forget()
 
     def save(self, path: str | Path) -> None:
         """Write the state to a safetensors file, atomically.
@@ -631,16 +628,22 @@ class RWalk:
 
     # --- its parts ----------------------------------------------------------------------------------------------------
 
+    def _freeze(self, residents: list[Cohort], config: RWalkConfig) -> None:
+        """The task has ended: from Fisher and scores as they are, importances and anchors."""
+        freeze(self._tracker.buckets, residents, config, self._steps.tasks)
+        self._steps.end_task()
+        self._check_strength(anew=True)
+
     def _step_ahead(self, entries: list[Tracked], gradients: list[Tensor], **how: Any) -> bool:
         """The same as in ``before_step``, decided by the device; whether it can."""
         steps = self._steps
         if steps.ahead.leads and how["weights"]:
             cohorts = self._tracker.cohorts(entries)
-            keepings = _keepings(cohorts, entries, gradients, **how)
+            keepings = keepings_of(cohorts, entries, gradients, **how)
             if steps.ahead.can_go_on(cohorts, self.config, keepings):
-                steps.ahead.step(keepings)
+                steps.ahead.step(self.config, keepings)
                 steps.pending, steps.begun = Pending(entries), True
-                _unstage(keepings)
+                unstage(keepings)
                 return True
         steps.refuse_capture()
         steps.ahead.end(steps)
@@ -651,7 +654,8 @@ class RWalk:
         rates, void = [group["lr"] for group in self.optimizer.param_groups], self._steps.void(skipped)
         for cohort in self._tracker.cohorts(entries):
             backend = backend_of(cohort.bucket, self.config.backend)
-            backend.pull(cohort, self.config, [rates[entry.group or 0] for entry in cohort.entries], void)
+            here = None if void is None else void.to(cohort.bucket.device)
+            backend.pull(cohort, self.config, [rates[entry.group or 0] for entry in cohort.entries], here)
 
     def _refuse_gradient(self, entries: list[Tracked], gradients: list[Tensor], *, raises: bool) -> None:
         bad = [entry.name for entry, found in zip(entries, gradients, strict=True) if not bool(found.isfinite().all())]
@@ -699,54 +703,8 @@ class RWalk:
         self._steps.drop_for_other_weights()
 
     def _check_strength(self, *, anew: bool = False) -> None:
-        """Tell that the penalty is too strong for SGD's explicit step: once, until settings or a task change that."""
-        config, groups = self._tracker.config, self.optimizer.param_groups
-        if not (self._steps.tasks and isinstance(self.optimizer, SGD) and config.penalty == "gradient"):
-            return
-        rates = [g["lr"]._version if isinstance(g["lr"], Tensor) else g["lr"] for g in groups]
-        if rates == self._rates and not anew:
-            return
-        told, self._is_too_strong, self._rates = self._is_too_strong and not anew, False, rates
-        if anew or self._peaks is None:
-            self._peaks = self._tracker.peaks("importance")
-        for index, group in enumerate(groups):
-            if isinstance(group["lr"], Tensor) and group["lr"].device.type != "cpu" and not anew:
-                continue  # which would wait for the device
-            lr, peak = float(group["lr"]), max((p for e, p in self._peaks.items() if e.group == index), default=0.0)
-            limit = F.largest_stable_curvature(lr, group["momentum"], group["dampening"], nesterov=group["nesterov"])
-            curvature = 2.0 * config.strength * peak
-            self._is_too_strong = self._is_too_strong or curvature > limit
-            if curvature > limit and not told:
-                told = True
-                log.warning(
-                    "the penalty is too strong for a step of SGD: lr·2λ·max(F + s) is %.3g (lr %.3g, ewc_lambda %.3g), "
-                    "and above %.3g weights diverge: take penalty='proximal', which is stable at any strength, or "
-                    "lower one of the two",
-                    *(lr * curvature, lr, config.ewc_lambda, lr * limit),
-                )
-
-
-def _keepings(cohorts: list[Cohort], entries: list[Tracked], gradients: list[Tensor], **how: Any) -> list[Keeping]:
-    """What is kept of a step, by cohort: the gradients laid out as the state is. All that is staged is in the first."""
-    listed, staged = list(gradients), []
-    for index, gradient in enumerate(gradients):
-        if not gradient.is_contiguous():
-            listed[index] = gradient.contiguous()
-            staged.append((gradient, listed[index]))
-    if len(cohorts) == 1:
-        return [Keeping(listed, staged=staged, **how)]
-    of = dict(zip(entries, listed, strict=True))
-    return [
-        Keeping([of[e] for e in cohort.entries], staged=() if index else staged, **how)
-        for index, cohort in enumerate(cohorts)
-    ]
-
-
-def _unstage(keepings: list[Keeping]) -> None:
-    """Bring penalised copies of gradients back to where the optimizer reads them."""
-    for keeping in keepings:
-        for original, copy in keeping.staged if keeping.penalised else ():
-            original.copy_(copy)
+        if self._steps.tasks:
+            self._strength(self._tracker, self.optimizer, anew=anew)
 
 
 def _check_config(config: object) -> None:

@@ -229,19 +229,18 @@ class _Squares:
             self._total[name] += found.to(self._total[name].dtype)
 
     def _choose(self, question: Question, batch: Any, size: int) -> Method:
-        unknown = unknown_layers(self._model, self._learning)
         if size < 2:
             return "one at a time"
-        state, some = self._rng.get_state(), min(size, 2)
-        two, function, fixed = _slice(batch, 0, some), question[0], _slice(question[1], 0, some)
-        expected = self._alone((function, fixed), two, some)
+        unknown, state = unknown_layers(self._model, self._learning), self._rng.get_state()
+        two, asked = _slice(batch, 0, 2), (question[0], _slice(question[1], 0, 2))
+        expected = self._alone(asked, two, 2)
         for method in ("closed form", "vmap"):
             if method == "closed form" and unknown:
                 log.info("protect(): no closed form for %s", ", ".join(unknown[:3]))
                 continue
             self._rng.set_state(state)
             try:
-                found = self._ways[method]((function, fixed), two, some)
+                found = self._ways[method](asked, two, 2)
             except Exception as error:  # whatever a model's code does that this way cannot
                 log.info("protect(): not by %s (%s)", method, (str(error).splitlines() or [""])[0][:200])
                 continue

@@ -21,7 +21,18 @@ from torch import Tensor, nn
 
 from rwalk.core.sharding import ORDINARY, layout, local
 
-__all__ = ["Bucket", "Cohort", "Keeping", "Placement", "Settling", "Tracked", "arithmetic", "arrange"]
+__all__ = [
+    "Bucket",
+    "Cohort",
+    "Keeping",
+    "Placement",
+    "Settling",
+    "Tracked",
+    "arithmetic",
+    "arrange",
+    "keepings_of",
+    "unstage",
+]
 
 #: What tolerates bfloat16: sums and averages (rounded at random, so that small terms are not lost), the pending
 #: gradient and the penalty's importances. Weights, which are subtracted from each other, do not.
@@ -282,3 +293,28 @@ class Keeping:
     scale: Tensor | float | None = None
     penalised: bool = False
     staged: Sequence[tuple[Tensor, Tensor]] = ()
+
+
+def keepings_of(
+    cohorts: Sequence[Cohort], entries: list[Tracked], gradients: list[Tensor], **how: Any
+) -> list[Keeping]:
+    """What is kept of a step, by cohort: the gradients laid out as the state is. All that is staged is in the first."""
+    listed, staged = list(gradients), []
+    for index, gradient in enumerate(gradients):
+        if not gradient.is_contiguous():
+            listed[index] = gradient.contiguous()
+            staged.append((gradient, listed[index]))
+    if len(cohorts) == 1:
+        return [Keeping(listed, staged=staged, **how)]
+    of = dict(zip(entries, listed, strict=True))
+    return [
+        Keeping([of[e] for e in cohort.entries], staged=() if index else staged, **how)
+        for index, cohort in enumerate(cohorts)
+    ]
+
+
+def unstage(keepings: Sequence[Keeping]) -> None:
+    """Bring penalised copies of gradients back to where the optimizer reads them."""
+    for keeping in keepings:
+        for original, copy in keeping.staged if keeping.penalised else ():
+            original.copy_(copy)

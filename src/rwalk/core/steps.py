@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from rwalk.core.ahead import Ahead, can_lead
+from rwalk.core.ahead import Ahead, can_lead, is_steady
 from rwalk.core.native import backend_of
 from rwalk.core.native.argument import is_capturing
 from rwalk.core.sharding import begin_worst, over_processes, weights_in_sums
@@ -164,13 +164,16 @@ class Steps:
         voids = [] if self.pending is None else list(self.pending.voids)
         if isinstance(skipped, Tensor) and not voids:
             voids.append(skipped.reshape(()) != 0)
-        return torch.stack(voids).any() if voids else None
+        return torch.stack([void.to(voids[0].device) for void in voids]).any() if voids else None
 
     def let_device_count(self, cohorts: list[Cohort], *, penalised: bool) -> None:
         """From this step on, which has begun, if it can."""
         config, pending = self._tracker.config, self.pending
-        if pending is not None and not pending.grown and can_lead(cohorts, config):
-            self.ahead.begin(self, cohorts, config, penalised=penalised)
+        if pending is None or pending.grown or not is_steady(cohorts, config):
+            return
+        resting = self._tracker.resident(but=pending.entries)
+        if can_lead([*cohorts, *resting], config):
+            self.ahead.begin(self, cohorts, resting, config, penalised=penalised)
 
     def take_over(
         self, counted: dict[str, int], members: list[Tracked], *, pending: bool, is_void: bool, is_open: bool
@@ -186,10 +189,6 @@ class Steps:
         if self.pending is None:  # replayed
             self.pending = Pending(members)
         self.pending.decide(is_void)
-
-    def resident(self, but: Sequence[Tracked] = ()) -> list[Cohort]:
-        """All parameters that have state, but for some."""
-        return self._tracker.resident(but)
 
     def take_up(self) -> dict[Cohort, Settling]:
         """Count the pending step, if it counts, and close its window where it does not close with it.
@@ -265,6 +264,11 @@ class Steps:
             backend_of(cohort.bucket, config.backend).step(cohort, config, settling, None)
             for entry in cohort.entries:
                 entry.left_at = None
+
+    def flush_window(self, cohorts: Sequence[Cohort]) -> None:
+        """Score the unfinished window, if that is what becomes of it."""
+        if self.window_steps and self._tracker.config.unfinished == "flush":
+            self.close_window(cohorts)
 
     def drop_window(self) -> None:
         """Forget what the open window has gathered; and the pending step, unless it has only begun."""

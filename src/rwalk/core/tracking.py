@@ -18,64 +18,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rwalk.core.config import RWalkConfig
-from rwalk.core.sharding import ORDINARY, is_sharded, layout, local, show_shards
+from rwalk.core.names import named_parameters, selected_parameters, selects
+from rwalk.core.sharding import ORDINARY, is_sharded, layout, local
 from rwalk.core.state import Bucket, Cohort, Placement, Tracked, arrange
 from rwalk.errors import RWalkError
 
-__all__ = ["Tracker", "canonical_name", "selected_parameters"]
+__all__ = ["Tracker", "is_accelerator"]
 
 log = logging.getLogger(__name__)
-
-WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-
-
-def canonical_name(name: str) -> str:
-    """A parameter's name without what DataParallel, DDP, ``torch.compile`` and other wrappers put into it.
-
-    Example:
-        >>> canonical_name("module._orig_mod.encoder.0.weight")
-        'encoder.0.weight'
-
-    Note:
-        ``module`` is stripped only in front, where DDP puts it; a model may own a submodule of that name.
-    """
-    parts = name.split(".")
-    while len(parts) > 1 and parts[0] in WRAPPERS:
-        parts = parts[1:]
-    return ".".join(part for part in parts if part not in WRAPPERS[1:])
 
 
 def is_accelerator(device: torch.device) -> bool:
     """Whether what runs there goes on beside the host."""
     return device.type != "cpu"
-
-
-def selected_parameters(model: nn.Module, config: RWalkConfig) -> dict[str, nn.Parameter]:
-    """The model's parameters that ``include`` and ``exclude`` leave, by canonical name.
-
-    A parameter shared by several modules appears once, under its first name; of a sharded one it is the shard.
-
-    Raises:
-        RWalkError: Two parameters have one name, or FSDP1 has flattened them.
-    """
-    return {name: parameter for name, parameter in _named(model).items() if _selects(config, name)}
-
-
-def _named(model: nn.Module) -> dict[str, nn.Parameter]:
-    show_shards(model)
-    named: dict[str, nn.Parameter] = {}
-    for raw_name, parameter in model.named_parameters():
-        name = canonical_name(raw_name)
-        if name in named:
-            raise RWalkError(f"two parameters are both called {name!r} once wrappers are stripped: rename a submodule")
-        named[name] = parameter
-    return named
-
-
-def _selects(config: RWalkConfig, name: str) -> bool:
-    if any(fnmatchcase(name, pattern) for pattern in config.exclude):
-        return False
-    return not config.include or any(fnmatchcase(name, pattern) for pattern in config.include)
 
 
 class Tracker:
@@ -135,7 +90,7 @@ class Tracker:
             raise RWalkError(
                 "the optimizer has maximize=True: RWalk scores a loss that falls; minimise its negative instead"
             )
-        named = _named(self.model)
+        named = named_parameters(self.model)
         group_of = {id(p): index for index, group in enumerate(groups) for p in group["params"]}
         by_name = {entry.name: entry for entry in self.entries}
         by_parameter = {id(entry.parameter): entry for entry in self.entries}
@@ -147,7 +102,7 @@ class Tracker:
                 entry.parameter if entry is not None and stays else present
             )  # if it stays though the model has another, check() tells
             has_state = entry is not None and entry.placement is not None
-            group = group_of.get(id(parameter)) if has_state or _selects(self.config, name) else None
+            group = group_of.get(id(parameter)) if has_state or selects(self.config, name) else None
             if entry is None and group is not None:
                 self._check_source(name, parameter)
                 entry = Tracked(name, parameter)
@@ -169,7 +124,7 @@ class Tracker:
         Raises:
             RWalkError: The model has others in their place, or none.
         """
-        present = _named(self.model)
+        present = named_parameters(self.model)
         if any(present.get(entry.name) is not entry.parameter for entry in self.entries):
             self.match()
         for entry in self.entries:
@@ -193,7 +148,7 @@ class Tracker:
             RWalkError: One is not found, or as for a new one; then nothing changes.
         """
         Tracker(model, optimizer, self.config)  # raises what there is to raise
-        found = _named(model)
+        found = named_parameters(model)
         known = {id(parameter) for parameter in found.values()}
         for entry in self.entries:
             if entry.placement is not None and entry.name not in found and id(entry.parameter) not in known:
@@ -360,7 +315,7 @@ class Tracker:
 
     def tell_idle_patterns(self) -> None:
         """Log the patterns of the config that match no parameter's name."""
-        names = list(_named(self.model))
+        names = list(named_parameters(self.model))
         for setting in ("include", "exclude"):
             for pattern in getattr(self.config, setting):
                 if not any(fnmatchcase(name, pattern) for name in names):

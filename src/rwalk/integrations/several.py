@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from rwalk.core import RWalk, RWalkConfig
 from rwalk.core.hooks import base_optimizer
-from rwalk.core.tracking import selected_parameters
+from rwalk.core.names import selected_parameters
 from rwalk.errors import RWalkError
 
 __all__ = ["RWalkGroup"]

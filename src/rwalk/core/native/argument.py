@@ -14,6 +14,7 @@ from torch.autograd.graph import increment_version
 from rwalk.core.config import RWalkConfig
 from rwalk.core.eager import largest_gradient
 from rwalk.core.native.fused import WINDOWS, addresses, quantities_of
+from rwalk.core.native.words import DAMPING, DECISIONS, FACTOR, HEAD, LIMIT, LIVE, NONFINITE, PENDS, SCALE, STRENGTH
 from rwalk.core.state import Cohort, Keeping, Settling
 
 __all__ = ["Argument", "is_capturing", "on"]
@@ -22,9 +23,6 @@ __all__ = ["Argument", "is_capturing", "on"]
 CHUNK, BLOCK, WARPS = 2048, 2048, 8
 #: Bytes to which addresses are aligned, and elements to which sizes are, where accesses become vectors.
 ALIGNED_BYTES, ALIGNED_ELEMENTS = 16, 8
-#: Words before the arrays, as ``kernels`` counts them: decisions, then numbers.
-DECISIONS, HEAD, NONFINITE = 7, 12, 6
-STRENGTH, SCALE, DAMPING = 0, 1, 2
 NOTHING = array("q", bytes(8 * DECISIONS))
 
 
@@ -47,7 +45,8 @@ class Argument:
         bucket.require(*(name for name in self._quantities if name not in ("", "importance", "anchor")))
         self._count = count
         self._words = array("q", bytes(8 * (HEAD + 3 * count)))
-        self._numbers = [0.0, 1.0, 0.0, config.distance_factor, largest_gradient(bucket.dtype)]
+        self._numbers = {FACTOR: config.distance_factor, LIMIT: largest_gradient(bucket.dtype)}
+        self._numbers |= {STRENGTH: 0.0, SCALE: 1.0, DAMPING: 0.0}
         self._rates: Sequence[float] | None = None
         layout = [number for pair in zip(cohort.offsets, cohort.sizes, strict=True) for number in pair]
         self._layout = torch.tensor(layout, dtype=torch.int64, device=self._device)
@@ -136,10 +135,10 @@ class Argument:
 
     def _decide(self, settling: Settling | None) -> None:
         self._words[:DECISIONS] = NOTHING
-        self._words[0] = 1
+        self._words[LIVE] = 1
         if settling is not None:
             decided = [settling.pends, settling.rates is not None, settling.closes, False, settling.number]
-            self._words[1:NONFINITE] = array("q", map(int, decided))
+            self._words[PENDS:NONFINITE] = array("q", map(int, decided))
 
     def _weigh(self, rates: Sequence[float]) -> None:
         self._words[HEAD + 2 * self._count :] = bits(rates)
@@ -153,7 +152,7 @@ class Argument:
             self._words[HEAD : HEAD + len(now)] = array("q", now)
             self._cut(now, capturing)
             self._known, self._sent = now, ()
-        numbers = tuple(self._numbers)
+        numbers = tuple(self._numbers[which] for which in range(DECISIONS, HEAD))
         if again or capturing or numbers != self._sent:
             self._words[DECISIONS:HEAD] = bits(numbers)
             self._sent = () if capturing else numbers

@@ -1,7 +1,7 @@
 """The step in Triton, for GPUs: the equations of equations.py by hand, held to them by the tests.
 
 One program works on one stretch of one parameter. Parameters and gradients are read where they lie: ``words`` holds
-their addresses, uploaded by ``device.Argument``. A step's decisions are read from memory too, so that the device can
+their addresses, uploaded by ``argument.Argument``. A step's decisions are read from memory too, so that the device can
 make them itself (``advance``) and a CUDA graph can be replayed.
 """
 
@@ -11,37 +11,34 @@ import torch
 import triton
 import triton.language as tl
 
+from rwalk.core.native import words as shared
+from rwalk.core.native.fused import WINDOWS
+
 __all__ = ["advance", "pull", "step", "type_of"]
 
-# Words before the arrays: decisions, then numbers (float64 bit for bit).
-LIVE = tl.constexpr(0)
-PENDS = tl.constexpr(1)
-UPDATES = tl.constexpr(2)
-CLOSES = tl.constexpr(3)
-REOPENS = tl.constexpr(4)
-SEED = tl.constexpr(5)
-NONFINITE = tl.constexpr(6)
-DECISIONS = tl.constexpr(7)
-STRENGTH = tl.constexpr(7)
-SCALE = tl.constexpr(8)
-DAMPING = tl.constexpr(9)
-FACTOR = tl.constexpr(10)
-LIMIT = tl.constexpr(11)
-HEAD = tl.constexpr(12)
-
-# The ledger: a step's decisions, and after them what the device counts.
-STEPS = tl.constexpr(7)
-TASK_STEPS = tl.constexpr(8)
-WINDOW_STEPS = tl.constexpr(9)
-SKIPPED = tl.constexpr(10)
-PENDING = tl.constexpr(11)
-OPEN = tl.constexpr(12)
-GENERATION = tl.constexpr(13)
-STALE = tl.constexpr(14)
-
-START = tl.constexpr(0)
-DISPLACED = tl.constexpr(1)
-STEP = tl.constexpr(2)
+# Triton's kernels see only constants of its own type.
+LIVE = tl.constexpr(shared.LIVE)
+PENDS = tl.constexpr(shared.PENDS)
+UPDATES = tl.constexpr(shared.UPDATES)
+CLOSES = tl.constexpr(shared.CLOSES)
+REOPENS = tl.constexpr(shared.REOPENS)
+SEED = tl.constexpr(shared.SEED)
+NONFINITE = tl.constexpr(shared.NONFINITE)
+STRENGTH = tl.constexpr(shared.STRENGTH)
+SCALE = tl.constexpr(shared.SCALE)
+DAMPING = tl.constexpr(shared.DAMPING)
+FACTOR = tl.constexpr(shared.FACTOR)
+LIMIT = tl.constexpr(shared.LIMIT)
+HEAD = tl.constexpr(shared.HEAD)
+STEPS = tl.constexpr(shared.STEPS)
+TASK_STEPS = tl.constexpr(shared.TASK_STEPS)
+WINDOW_STEPS = tl.constexpr(shared.WINDOW_STEPS)
+SKIPPED = tl.constexpr(shared.SKIPPED)
+PENDING = tl.constexpr(shared.PENDING)
+OPEN = tl.constexpr(shared.OPEN)
+GENERATION = tl.constexpr(shared.GENERATION)
+STALE = tl.constexpr(shared.STALE)
+DISPLACED, STEP = tl.constexpr(WINDOWS["displaced"]), tl.constexpr(WINDOWS["step"])
 
 
 def type_of(dtype: torch.dtype) -> tl.dtype:
