@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rwalk.batches import LABELS, scores_of
 from rwalk.errors import RWalkError
 
 __all__ = ["Kind", "Labels", "Likelihood", "call", "outputs_of", "split", "tell"]
@@ -22,7 +23,7 @@ __all__ = ["Kind", "Labels", "Likelihood", "call", "outputs_of", "split", "tell"
 Kind = Literal["categorical", "bernoulli", "gaussian"]
 Labels = Literal["sampled", "data", "argmax"]
 IGNORED = -100  # the label of positions that do not count, as in torch's cross-entropy
-TARGETS = ("labels", "label")
+TARGETS = (LABELS, "label")
 WAYS_OUT = (
     "say what the outputs are with likelihood='categorical', 'bernoulli' or 'gaussian' (and class_dim), or give "
     "log_prob(model, batch, rng), which returns one log-probability a sample"
@@ -150,9 +151,9 @@ def outputs_of(found: Any) -> Tensor:
     Raises:
         RWalkError: There is none.
     """
-    logits = found.get("logits") if isinstance(found, Mapping) else getattr(found, "logits", None)
-    first = found[0] if isinstance(found, (list, tuple)) and found else found
-    chosen = logits if isinstance(logits, Tensor) else first
+    chosen = scores_of(found)
+    if chosen is None and isinstance(found, (list, tuple)) and found:
+        chosen = found[0]
     if not isinstance(chosen, Tensor) or not chosen.is_floating_point() or chosen.dim() < 1:
         raise RWalkError(f"the model returns a {type(found).__name__} without scores: {WAYS_OUT}")
     return chosen

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.utils import _pytree as pytree
 
+from rwalk.batches import LABELS, loss_of, to_device
 from rwalk.core.closed_form import squares_of_samples, unknown_layers
 from rwalk.core.likelihood import WAYS_OUT, Kind, Labels, Likelihood, call, outputs_of, split, tell
 from rwalk.core.sharding import is_sharded, over_replicas, replicated
@@ -135,7 +136,8 @@ def fisher_of_samples(
     squares, count = _Squares(model, learning, total, rng), 0
     with in_eval_mode(model), with_buffers_put_back(model):
         for given in batches:
-            batch = _first(_moved(given, device), None if max_samples is None else max_samples - count)
+            plain = dict(given) if isinstance(given, Mapping) else given  # a tokenizer's batch cannot be cut
+            batch = _first(to_device(plain, device), None if max_samples is None else max_samples - count)
             size = _size(batch)
             if size:
                 squares.add(teller.question(batch), batch, size)
@@ -310,13 +312,13 @@ class _Called:
 
 def _own_loss(model: nn.Module, batch: Any) -> float | None:
     """What a model computes itself from labels that are among its arguments."""
-    if not isinstance(batch, Mapping) or "labels" not in batch:
+    if not isinstance(batch, Mapping) or LABELS not in batch:
         return None
     try:
-        loss = getattr(call(model, batch), "loss", None)
+        loss = loss_of(call(model, batch))
     except TypeError:  # it takes no labels
         return None
-    return None if not isinstance(loss, Tensor) or loss.numel() != 1 else float(loss)
+    return None if loss is None or loss.numel() != 1 else float(loss)
 
 
 def _alike(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
@@ -341,11 +343,6 @@ def _tensors(tree: Any) -> list[Tensor]:
 def _rebuilt(tree: Any, tensors: list[Tensor]) -> Any:
     left = iter(tensors)
     return pytree.tree_map(lambda leaf: next(left) if isinstance(leaf, Tensor) and leaf.dim() else leaf, tree)
-
-
-def _moved(batch: Any, device: torch.device) -> Any:
-    plain = dict(batch) if isinstance(batch, Mapping) else batch
-    return pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, plain)
 
 
 def _size(batch: Any) -> int:
