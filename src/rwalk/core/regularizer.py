@@ -94,7 +94,7 @@ class RWalk:
         self._tracker.tell_idle_patterns()
         self._steps = Steps(self._tracker)
         self._held = False
-        self._strength = StrengthCheck()
+        self._strength, self._rates = StrengthCheck(), list[Any]()
         self._hooks: OptimizerHooks | None = None
         self._loading = watch_loading(model, self._weights_replaced)
         if attach:
@@ -565,7 +565,7 @@ class RWalk:
         """
         self._steps.start_over(files.restore(self._tracker, state_dict))
         self._held = False
-        self._strength.forget()
+        self._strength, self._rates = StrengthCheck(), []
 
     def save(self, path: str | Path) -> None:
         """Write the state to a safetensors file, atomically.
@@ -703,7 +703,10 @@ class RWalk:
         self._steps.drop_for_other_weights()
 
     def _check_strength(self, *, anew: bool = False) -> None:
-        if self._steps.tasks:
+        """Look whether the penalty is too strong, where a learning rate, the settings or importances have changed."""
+        rates = [lr._version if isinstance(lr := g["lr"], Tensor) else lr for g in self.optimizer.param_groups]
+        if self._steps.tasks and (anew or rates != self._rates):
+            self._rates = rates
             self._strength(self._tracker, self.optimizer, anew=anew)
 
 

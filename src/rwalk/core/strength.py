@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from torch import Tensor
 from torch.optim import SGD, Optimizer
@@ -21,16 +20,11 @@ class StrengthCheck:
     """Tells of a penalty under which SGD's weights diverge: once, until settings or a task change that."""
 
     def __init__(self) -> None:
-        self.forget()
+        self._peaks: dict[Tracked, float] | None = None
         self._is_too_strong = False
 
-    def forget(self) -> None:
-        """Another state was loaded."""
-        self._rates: list[Any] = []
-        self._peaks: dict[Tracked, float] | None = None
-
     def __call__(self, tracker: Tracker, optimizer: Optimizer, *, anew: bool = False) -> None:
-        """Look at learning rates, if one has changed.
+        """Look at learning rates, one of which has changed.
 
         Args:
             tracker: Knows the importances and the settings.
@@ -40,10 +34,7 @@ class StrengthCheck:
         config, groups = tracker.config, optimizer.param_groups
         if not isinstance(optimizer, SGD) or config.penalty != "gradient":
             return
-        rates = [g["lr"]._version if isinstance(g["lr"], Tensor) else g["lr"] for g in groups]
-        if rates == self._rates and not anew:
-            return
-        told, self._is_too_strong, self._rates = self._is_too_strong and not anew, False, rates
+        told, self._is_too_strong = self._is_too_strong and not anew, False
         if anew or self._peaks is None:
             self._peaks = tracker.peaks("importance")
         for index, group in enumerate(groups):
