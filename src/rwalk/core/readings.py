@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from rwalk.core import equations as F
 from rwalk.core.native import backend_of
 from rwalk.core.sharding import is_sharded, join, local, over_processes, weights_in_sums
 from rwalk.core.steps import Steps
+from rwalk.core.strength import strongest_stable
 from rwalk.core.tracking import Tracker
+from rwalk.errors import RWalkError
 
 if TYPE_CHECKING:
     from rwalk.core.report import Report
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Kind", "Readings"]
 
 Kind = Literal["penalty", "fisher", "score"]
+#: Of suggest_lambda: see docs/choosing.md.
+TARGET = 5.0
 KINDS = {"penalty": "importance", "fisher": "fisher", "score": "score"}
 
 
@@ -185,6 +192,59 @@ class Readings:
             self.backend, (self.tasks, self.task_steps), self._tracker.config, layers, total,
             loss=None if loss is None else float(torch.as_tensor(loss).detach()), warnings=[*signs, *hints],
         )  # fmt: skip
+
+    def report_every(self, steps: int, call: Callable[[Report], object]) -> RemovableHandle:
+        """Have every so many optimizer steps reported, to a logger say, in a loop of your own.
+
+        Args:
+            steps: Of the optimizer that is followed now.
+            call: Gets a ``Report``; ``lambda report: writer.add_scalars("rwalk", report.metrics())`` for instance.
+
+        Returns:
+            ``remove()`` ends it.
+
+        Raises:
+            ValueError: ``steps`` is not a whole number ≥ 1.
+        """
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"steps={steps!r}: expected a whole number of optimizer steps ≥ 1")
+        taken = count(1)
+
+        def after_step(*_: Any) -> None:
+            if next(taken) % steps == 0:
+                call(self.report())
+
+        return self.optimizer.register_step_post_hook(after_step)
+
+    def suggest_lambda(self, target: float = TARGET) -> float:
+        r"""The strength at which the penalty's gradient would be ``target`` times as long as the loss's, by last step.
+
+        Train some twenty to fifty steps of the new task under a weak penalty, ask, and go on with the answer:
+        ``rwalk.config = rwalk.config.replace(ewc_lambda=rwalk.suggest_lambda())``. Where plain SGD takes the penalty's
+        gradient, the answer stays below half of what makes its step diverge.
+
+        Args:
+            target: :math:`\|\nabla \text{penalty}\| / \|\nabla \mathcal L\|`; larger holds tighter.
+
+        Returns:
+            A value for ``ewc_lambda``.
+
+        Raises:
+            ValueError: ``target`` is not a finite number > 0.
+            RWalkError: No task has ended, or no step of the next one has moved a weight that is held.
+        """
+        if not (isinstance(target, (int, float)) and 0.0 < target < math.inf):
+            raise ValueError(f"target={target!r}: expected a finite number > 0, the ratio of the two gradients")
+        if not self.tasks:
+            raise RWalkError("suggest_lambda() before anything is protected: consolidate() or protect(batches) first")
+        found = self.report().lambda_at(target) if self.task_steps else None
+        if found is None or not math.isfinite(found):
+            raise RWalkError(
+                "suggest_lambda() compares the penalty's gradient with the loss's, and no step of the new task has "
+                "moved a weight that is held: take some twenty steps first"
+            )
+        limit = strongest_stable(self._tracker, self.optimizer, self._tracker.peaks("importance"))
+        return min(found, limit / 2.0)
 
     def plot_importances(self, kind: Kind = "penalty", *, ax: Any = None, layers: int = 20) -> Any:
         """Draw each layer's share of the importance, and the share of its weights that carries half of it.

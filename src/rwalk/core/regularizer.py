@@ -92,7 +92,7 @@ class RWalk(Readings):
         self._steps = Steps(self._tracker)
         self._held = False
         self._strength, self._rates = StrengthCheck(), list[Any]()
-        self._held_share = (-1, 0.0)
+        self._held_share, self._has_protected = (-1, 0.0), False
         self._hooks: OptimizerHooks | None = None
         self._loading = watch_loading(model, self._weights_replaced)
         if attach:
@@ -248,6 +248,12 @@ class RWalk(Readings):
             parameters = {entry.name: entry.parameter for cohort in residents for entry in cohort.entries}
             merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), config)
         steps.flush_window(residents)
+        if self._has_protected and config.combine == "replace":
+            self._has_protected = False
+            log.warning(
+                "consolidate() replaces the importances that protect() has found; with "
+                "RWalkConfig(combine='sum') a task's join those that are there"
+            )
         self._freeze(residents, config)
 
     @torch.no_grad()
@@ -262,6 +268,7 @@ class RWalk(Readings):
         max_samples: int | None = None,
         combine: Combine = "sum",
         seed: int = 0,
+        progress: bool = False,
     ) -> Protection:
         r"""Protect the model as it stands, by its Fisher on a few hundred samples; nobody need have watched it learn.
 
@@ -285,6 +292,7 @@ class RWalk(Readings):
             max_samples: Stop after so many.
             combine: As in ``RWalkConfig``; what was protected before is kept unless it is ``"replace"``.
             seed: Of the labels that are drawn.
+            progress: Show a progress bar (tqdm's).
 
         Returns:
             How many samples, as what, and how their gradients were found.
@@ -293,7 +301,9 @@ class RWalk(Readings):
             RWalkError: What the outputs are cannot be told, there are no samples, a gradient is not finite, parameters
                 are sharded over processes, or it is called between ``before_step`` and ``after_step``. Nothing has
                 changed then.
+            TypeError: ``batches`` is a single batch.
             ValueError: ``labels``, ``combine`` or ``max_samples`` is out of range.
+            MissingExtraError: A progress bar is wanted and tqdm is not installed.
         """
         from rwalk.core.samples import protection_of  # which a walk does not need
 
@@ -302,7 +312,7 @@ class RWalk(Readings):
         tracker.check()
         estimate, done = protection_of(
             self.model, tracker.moved, batches, labels=labels, likelihood=likelihood, class_dim=class_dim,
-            log_prob=log_prob, max_samples=max_samples, seed=seed,
+            log_prob=log_prob, max_samples=max_samples, seed=seed, progress=progress,
         )  # fmt: skip
         steps.settle()
         steps.make_room(tracker.moved)
@@ -313,6 +323,7 @@ class RWalk(Readings):
         self._freeze(residents, config.replace(terms="both" if walked else "fisher"))
         for entry in tracker.moved:
             entry.last_task = steps.tasks - 1
+        self._has_protected = True
         return done
 
     @torch.no_grad()

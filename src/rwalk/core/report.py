@@ -40,6 +40,7 @@ class Layer:
         penalty: Its part of the penalty, :math:`\lambda \sum_i \Omega_i (\theta_i - \theta^*_i)^2` (Eq. 8).
         ratio: :math:`\|\nabla \text{penalty}\| / \|\nabla \mathcal L\|` at the last step; None where no gradient is
             kept.
+        unit_ratio: That ratio if :math:`\lambda` were 1.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Layer:
     drift: float
     penalty: float
     ratio: float | None
+    unit_ratio: float | None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Report:
         layers: Each layer, in the model's order.
         loss_share: The penalty's part of loss plus penalty; None if no loss was given.
         warnings: What is likely to be wrong, in sentences.
+        penalty_factor: By which the settings multiply ``ewc_lambda``.
     """
 
     backend: str
@@ -75,12 +78,17 @@ class Report:
     layers: tuple[Layer, ...]
     loss_share: float | None
     warnings: tuple[str, ...]
+    penalty_factor: float = 1.0
 
     @property
     def lambda_at_balance(self) -> float | None:
         """The strength at which the penalty's gradient would be as long as the loss's here; None if not known."""
-        ratio = self.total.ratio
-        return self.ewc_lambda / ratio if ratio and self.ewc_lambda else None
+        return self.lambda_at(1.0)
+
+    def lambda_at(self, ratio: float) -> float | None:
+        """The strength at which the penalty's gradient would be so many times as long as the loss's."""
+        unit = self.total.unit_ratio
+        return ratio / (unit * self.penalty_factor) if unit else None
 
     def metrics(self) -> dict[str, float]:
         """Figures for a logger, by name; those that are not known are absent."""
@@ -119,7 +127,7 @@ class Report:
             lines.append(f"the penalty is {self.loss_share:.1%} of loss and penalty")
         if self.lambda_at_balance is not None:
             lines.append(
-                f"to hold tighter, raise ewc_lambda: at {self.lambda_at_balance:.3g} the penalty's gradient is the loss's"
+                f"to hold tighter, raise ewc_lambda; at {self.lambda_at_balance:.3g} both gradients are equally long"
             )
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
@@ -139,7 +147,9 @@ def report_of(
     whole = None if loss is None else loss + total.penalty
     share = total.penalty / whole if whole else None
     told = [*warnings, *_figures_tell(tasks, task_steps, config, total)]
-    return Report(backend, tasks, task_steps, config.ewc_lambda, total, tuple(layers), share, tuple(told))
+    return Report(
+        backend, tasks, task_steps, config.ewc_lambda, total, tuple(layers), share, tuple(told), config.penalty_factor
+    )
 
 
 def _figures_tell(tasks: int, task_steps: int, config: RWalkConfig, total: Layer) -> list[str]:
@@ -176,7 +186,7 @@ def layers_of(
     """
     entries = [entry for cohort in cohorts for entry in cohort.entries]
     if not entries:
-        return [], _layer("all", torch.zeros(8, dtype=torch.float64), 0.0)
+        return [], _layer("all", torch.zeros(8, dtype=torch.float64), 0.0, 0.0)
     parameters = [entry.parameter for entry in entries]
     has_anchor = any("importance" in cohort.bucket.flat for cohort in cohorts)
     peak = torch.tensor(0.0, dtype=torch.float64)
@@ -196,8 +206,8 @@ def layers_of(
     for index, entry in enumerate(entries):
         of_layer.setdefault(entry.name.rpartition(".")[0] or entry.name, []).append(index)
     whole = float(sums[:, 1].sum())
-    layers = [_layer(name, sums[members].sum(0), whole) for name, members in of_layer.items()]
-    return layers, _layer("all", sums.sum(0), whole)
+    layers = [_layer(name, sums[members].sum(0), whole, config.strength) for name, members in of_layer.items()]
+    return layers, _layer("all", sums.sum(0), whole, config.strength)
 
 
 def share_held(cohorts: Sequence[Cohort]) -> float:
@@ -217,7 +227,7 @@ def _measure(
     *,
     has_anchor: bool,
 ) -> Tensor:
-    """Elements, Σ Ω, elements held, ‖θ − θ*‖², ‖θ*‖², penalty, ‖∇penalty‖², ‖∇L‖²."""
+    """Elements, Σ Ω, elements held, ‖θ − θ*‖², ‖θ*‖², penalty, ‖∇penalty‖² at λ = 1, ‖∇L‖²."""
     entry, dtype = cohort.entries[index], cohort.bucket.dtype
     shape = cohort.bucket.shapes[entry]
     found = torch.zeros(8, dtype=torch.float64, device=cohort.bucket.device)
@@ -238,7 +248,7 @@ def _measure(
     found[5] = F.penalty(importance, weights.to(dtype), anchor, strength)
     if stepped:
         there = weights if last_step is None else cohort.views("before")[index]
-        found[6] = _squared(F.penalty_gradient(importance, there.to(dtype), anchor, strength))
+        found[6] = _squared(F.penalty_gradient(importance, there.to(dtype), anchor, 1.0))
     return found
 
 
@@ -247,9 +257,10 @@ def _squared(values: Tensor) -> Tensor:
     return norm.square()
 
 
-def _layer(name: str, sums: Tensor, whole: float) -> Layer:
+def _layer(name: str, sums: Tensor, whole: float, strength: float) -> Layer:
     count, importance, held, moved, anchored, penalty, pull, gradient = sums.tolist()
-    ratio = math.sqrt(pull / gradient) if gradient > 0.0 and math.isfinite(gradient) and math.isfinite(pull) else None
+    known = gradient > 0.0 and math.isfinite(gradient) and math.isfinite(pull)
+    unit = math.sqrt(pull / gradient) if known else None
     return Layer(
         name=name,
         weights=round(count),
@@ -258,7 +269,8 @@ def _layer(name: str, sums: Tensor, whole: float) -> Layer:
         distance=math.sqrt(moved),
         drift=math.sqrt(moved / anchored) if anchored else 0.0,
         penalty=penalty,
-        ratio=ratio,
+        ratio=None if unit is None else strength * unit,
+        unit_ratio=unit,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Iterator
 
 from torch import Tensor
 from torch.optim import SGD, Optimizer
@@ -11,7 +13,7 @@ from rwalk.core import equations as F
 from rwalk.core.state import Tracked
 from rwalk.core.tracking import Tracker
 
-__all__ = ["StrengthCheck", "instability"]
+__all__ = ["StrengthCheck", "instability", "strongest_stable"]
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +30,7 @@ def instability(
         waits: Ask for a learning rate that is on another device too.
     """
     config = tracker.config
-    if not isinstance(optimizer, SGD) or config.penalty != "gradient":
-        return None
-    for index, group in enumerate(optimizer.param_groups):
-        if isinstance(group["lr"], Tensor) and group["lr"].device.type != "cpu" and not waits:
-            continue
-        lr, peak = float(group["lr"]), max((p for e, p in peaks.items() if e.group == index), default=0.0)
-        limit = F.largest_stable_curvature(lr, group["momentum"], group["dampening"], nesterov=group["nesterov"])
+    for lr, peak, limit in _groups(tracker, optimizer, peaks, waits=waits):
         curvature = 2.0 * config.strength * peak
         if curvature > limit:
             return (
@@ -43,6 +39,30 @@ def instability(
                 "penalty='proximal', which is stable at any strength, or lower one of the two"
             )
     return None
+
+
+def strongest_stable(tracker: Tracker, optimizer: Optimizer, peaks: dict[Tracked, float]) -> float:
+    """The ``ewc_lambda`` above which the explicit step diverges; infinite where none does."""
+    factor = 2.0 * tracker.config.penalty_factor
+    limits = [limit / (factor * peak) for _, peak, limit in _groups(tracker, optimizer, peaks) if factor * peak > 0.0]
+    return min(limits, default=math.inf)
+
+
+def _groups(
+    tracker: Tracker, optimizer: Optimizer, peaks: dict[Tracked, float], *, waits: bool = True
+) -> Iterator[tuple[float, float, float]]:
+    """Of each group whose explicit step may diverge: learning rate, largest importance, largest stable curvature."""
+    if not isinstance(optimizer, SGD) or tracker.config.penalty != "gradient":
+        return
+    for index, group in enumerate(optimizer.param_groups):
+        if isinstance(group["lr"], Tensor) and group["lr"].device.type != "cpu" and not waits:
+            continue
+        lr, peak = float(group["lr"]), max((p for e, p in peaks.items() if e.group == index), default=0.0)
+        yield (
+            lr,
+            peak,
+            F.largest_stable_curvature(lr, group["momentum"], group["dampening"], nesterov=group["nesterov"]),
+        )
 
 
 class StrengthCheck:
