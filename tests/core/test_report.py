@@ -274,3 +274,56 @@ def test_picture():
     fresh = RWalk(model, torch.optim.Adam(model.parameters()))
     with pytest.raises(RWalkError, match="no importance to draw"):
         fresh.plot_importances()
+
+
+# --- figures for a loop of one's own, and a strength ----------------------------------------------------------------
+
+
+def test_report_every_so_many_steps():
+    model, optimizer, rwalk, _ = walked(steps=0)
+    seen = []
+    handle = rwalk.report_every(3, lambda report: seen.append((report.task_steps, report.total.ratio)))
+    train(model, optimizer, 10)
+    assert [steps for steps, _ in seen] == [3, 6, 9]
+    assert seen[0][1] != seen[1][1]
+    handle.remove()
+    train(model, optimizer, 3)
+    assert len(seen) == 3
+    with pytest.raises(ValueError, match="steps=0"):
+        rwalk.report_every(0, print)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.01, 3.0])
+@pytest.mark.parametrize("preset", [{}, {"penalty_factor": 0.5}])
+def test_the_strength_suggested_gives_that_ratio(lam, preset):
+    _, _, rwalk, _ = walked(ewc_lambda=lam, **preset)
+    suggested = rwalk.suggest_lambda(target=2.0)
+    rwalk.config = rwalk.config.replace(ewc_lambda=suggested)  # settles: weights are the present ones
+    here = rwalk.report().total
+    rwalk.config = rwalk.config.replace(ewc_lambda=rwalk.suggest_lambda(target=2.0))
+    assert rwalk.report().total.ratio == pytest.approx(2.0, rel=1e-9)
+    assert here.ratio == pytest.approx(2.0, rel=0.5)
+
+
+def test_the_strength_suggested_is_one_at_which_sgd_converges():
+    _, _, rwalk, _ = walked(optimizer=torch.optim.SGD, lr=0.5, ewc_lambda=1e-3)
+    peak = max(float(value.max()) for value in rwalk.importances().values())
+    diverges_at = 2.0 / 0.5 / (2.0 * peak)  # lr·2λ·Ω > 2
+    assert rwalk.suggest_lambda(target=1e9) == pytest.approx(diverges_at / 2.0)
+    rwalk.config = rwalk.config.replace(ewc_lambda=rwalk.suggest_lambda(target=1e9))
+    assert not any("diverge" in warning for warning in rwalk.report().warnings)
+
+
+def test_no_strength_is_suggested_out_of_nothing():
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters())
+    rwalk = RWalk(model, optimizer)
+    with pytest.raises(RWalkError, match="before anything is protected"):
+        rwalk.suggest_lambda()
+    train(model, optimizer, 3)
+    rwalk.consolidate()
+    with pytest.raises(RWalkError, match="no step of the new task"):
+        rwalk.suggest_lambda()
+    for target in (0.0, -1.0, float("nan"), float("inf"), "5"):
+        with pytest.raises(ValueError, match="target="):
+            rwalk.suggest_lambda(target)
