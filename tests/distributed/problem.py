@@ -142,6 +142,9 @@ class Run:
         found = {f"{kind}/{name}": value for kind in kinds for name, value in self.rwalk.importances(kind).items()}
         for name, value in whole(self.model).items():
             found[f"weights/{name}"] = value
+        total = self.rwalk.report().total
+        figures = (total.weights, total.importance, total.penalty, total.distance, total.drift, total.ratio or 0.0)
+        found["report/"] = torch.tensor(figures, dtype=torch.float64)
         return {**found, "value/": self.rwalk.penalty().detach().reshape(1)}
 
 
