@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -42,14 +43,38 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f"{_prefix(path)}{mark()}-{uuid4().hex[:8]}.writing")
     try:
         with temporary.open("xb") as file:
-            yield file
-            file.flush()
+            with _syncing(file.fileno()):
+                yield file
+                file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+@contextmanager
+def _syncing(descriptor: int) -> Iterator[None]:
+    """Have what is written brought to the disk while more is being written: at the end little is left to wait for."""
+    done, errors = Event(), list[OSError]()
+
+    def sync() -> None:
+        try:
+            while not done.wait(0.02):
+                os.fsync(descriptor)
+        except OSError as error:  # which the system tells once
+            errors.append(error)
+
+    thread = Thread(target=sync, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def remove_leftovers(path: Path) -> None:
