@@ -60,13 +60,10 @@ def made(state: Mapping[str, Any], *, kept: bool = True) -> dict[str, Any]:
         kept: Whether this process has a use for them; else each is let go at once.
     """
     parameters: dict[str, dict[str, Any]] = {name: dict(values) for name, values in state["parameters"].items()}
-    deferred = [
-        (name, key) for name, values in parameters.items() for key in values if isinstance(values[key], Deferred)
-    ]
-    jobs = [parameters[name][key].whole for name, key in deferred if parameters[name][key].fill is not None]
-    read = iter(in_threads(jobs))
-    for name, key in deferred:
-        value = parameters[name].pop(key)
+    places = [(values, key) for values in parameters.values() for key in values if isinstance(values[key], Deferred)]
+    read = iter(in_threads([values[key].whole for values, key in places if values[key].fill is not None]))
+    for values, key in places:
+        value = values.pop(key)
         found = value.whole().detach().clone() if value.fill is None else next(read)
         if kept:
             values[key] = found

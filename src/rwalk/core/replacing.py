@@ -18,8 +18,7 @@ __all__ = ["dead", "fsync_folder", "mark", "remove_leftovers", "replacing"]
 
 #: Says which process of which machine something belongs to: machine, number, and when it began.
 MARK = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<pid>\d{1,10})-(?P<began>\d{1,20})")
-#: Seconds after which what another machine has left behind counts as left.
-A_WEEK = 7 * 24 * 3600.0
+A_DAY = 24 * 3600.0
 
 
 @contextmanager
@@ -91,13 +90,14 @@ def mark() -> str:
 
 
 def dead(path: Path, marked: str) -> bool:
-    """Whether the process whose mark a name begins with is no more. One of another machine is, after a week."""
+    """Whether the process whose mark a name begins with is no more.
+
+    One of another machine counts as that after a week, and one without a mark after a day.
+    """
     found = MARK.match(marked)
-    if found is None:
-        return False
-    if found["machine"] != _machine():
+    if found is None or found["machine"] != _machine():
         with suppress(OSError):
-            return time.time() - path.lstat().st_mtime > A_WEEK
+            return time.time() - path.lstat().st_mtime > (A_DAY if found is None else 7 * A_DAY)
         return False
     pid = int(found["pid"])
     try:
