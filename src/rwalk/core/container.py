@@ -20,14 +20,16 @@ from functools import partial
 from math import prod
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import torch
-import xxhash
 from torch import Tensor
 
 from rwalk.core.replacing import replacing
 from rwalk.errors import StateError
+
+if TYPE_CHECKING:
+    import xxhash
 
 __all__ = ["ALGORITHM", "Container", "Deferred", "in_threads", "parse_json", "shown", "write_container"]
 
@@ -126,7 +128,7 @@ def _write(file: BinaryIO, deferred: Deferred, beside: Executor) -> str:
 
 
 def _checksum(tensor: Tensor, look: Look | None) -> str:
-    checksum = xxhash.xxh3_128()
+    checksum = _hasher()
     for piece in tensor.view(-1).split(PIECE):
         checksum.update(_memory(piece))
         if look is not None:
@@ -150,7 +152,15 @@ def _sealed(header: bytes) -> bytes:
     """The header with its checksum, which is taken with zeros in the checksum's place."""
     at = len(OPENING)
     bare = header[:at] + EMPTY.encode() + header[at + len(EMPTY) :]
-    return header[:at] + xxhash.xxh3_128_hexdigest(bare).encode() + header[at + len(EMPTY) :]
+    checksum = _hasher()
+    checksum.update(bare)
+    return header[:at] + checksum.hexdigest().encode() + header[at + len(EMPTY) :]
+
+
+def _hasher() -> xxhash.xxh3_128:
+    import xxhash  # when it is needed
+
+    return xxhash.xxh3_128()
 
 
 def _dumps(value: Any) -> str:
@@ -277,7 +287,7 @@ class Container:
         return tensor
 
     def _fill(self, name: str, start: int, tensor: Tensor, look: Look) -> None:
-        checksum, at = xxhash.xxh3_128(), self._begin + start
+        checksum, at = _hasher(), self._begin + start
         for piece in tensor.view(-1).split(PIECE):
             memory = _memory(piece)
             if self._read_into(memory, at) < len(memory):
