@@ -1,14 +1,22 @@
 """What goes wrong, in rwalk's own words.
 
-Bad input (a value outside its range, a wrong type) raises ``ValueError`` or ``TypeError``. The classes here are for
+Bad input (a value outside its range, a wrong type) raises ``ValueError`` or ``TypeError``; a saved state that cannot be
+gone on from, whatever is wrong with it, ``StateError``, which is a ``ValueError``. The other classes here are for
 everything else: calls in the wrong order, things missing on this machine.
 """
 
-__all__ = ["DataUnavailableError", "MissingExtraError", "RWalkError"]
+__all__ = ["DataUnavailableError", "MissingExtraError", "RWalkError", "StateError"]
 
 
 class RWalkError(RuntimeError):
     """rwalk was used in a way that cannot give a correct result."""
+
+
+class StateError(ValueError):
+    """A state file or state dict is damaged, of a newer version, not rwalk's, or does not fit the model.
+
+    Whatever was to be loaded, nothing has changed. A file that is not there or cannot be read is an ``OSError``.
+    """
 
 
 class DataUnavailableError(RWalkError):

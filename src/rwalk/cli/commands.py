@@ -11,6 +11,7 @@ from rich.console import Console
 from rwalk import __version__
 from rwalk.cli import demo as demonstration
 from rwalk.cli import display, options
+from rwalk.cli.state_files import state_files
 from rwalk.cli.studies import studies
 from rwalk.experiments import METHODS, RunSpec, load_spec, read_result, reference_for, run, write_result
 from rwalk.experiments.loading import merged
@@ -59,6 +60,7 @@ def demo(
 
 
 app.add_typer(studies)
+app.add_typer(state_files)
 
 
 @app.command("run")

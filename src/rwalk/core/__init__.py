@@ -1,4 +1,4 @@
-"""The core: gradients and steps in, importances and a penalty out. Needs torch and safetensors only."""
+"""The core: gradients and steps in, importances and a penalty out. Needs torch and xxhash only."""
 
 from rwalk.core.config import RWalkConfig
 from rwalk.core.files import inspect_state
