@@ -4,11 +4,18 @@ Bad input (a value outside its range, a wrong type) raises ``ValueError`` or ``T
 everything else: calls in the wrong order, things missing on this machine.
 """
 
-__all__ = ["DataUnavailableError", "MissingExtraError", "RWalkError"]
+__all__ = ["CheckpointError", "DataUnavailableError", "MissingExtraError", "RWalkError"]
 
 
 class RWalkError(RuntimeError):
     """rwalk was used in a way that cannot give a correct result."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint or a stored result is damaged, of another version, or of something else than what goes on from it.
+
+    It is the one error of reading such a file; what could not be read or written at all is an ``OSError``.
+    """
 
 
 class DataUnavailableError(RWalkError):
