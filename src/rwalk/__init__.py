@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from rwalk.core import RWalk, RWalkConfig, inspect_state
-from rwalk.errors import DataUnavailableError, MissingExtraError, RWalkError
+from rwalk.errors import DataUnavailableError, MissingExtraError, RWalkError, StateError
 
 __version__ = "0.1.0"
 
@@ -14,6 +14,7 @@ __all__ = [
     "RWalkConfig",
     "RWalkError",
     "RWalkPlugin",
+    "StateError",
     "__version__",
     "inspect_state",
 ]

@@ -1,10 +1,11 @@
 """What goes wrong, in rwalk's own words.
 
-Bad input (a value outside its range, a wrong type) raises ``ValueError`` or ``TypeError``. The classes here are for
+Bad input (a value outside its range, a wrong type) raises ``ValueError`` or ``TypeError``; a saved state that cannot be
+gone on from, whatever is wrong with it, ``StateError``, which is a ``ValueError``. The other classes here are for
 everything else: calls in the wrong order, things missing on this machine.
 """
 
-__all__ = ["CheckpointError", "DataUnavailableError", "MissingExtraError", "RWalkError"]
+__all__ = ["CheckpointError", "DataUnavailableError", "MissingExtraError", "RWalkError", "StateError"]
 
 
 class RWalkError(RuntimeError):
@@ -15,6 +16,13 @@ class CheckpointError(ValueError):
     """A checkpoint or a stored result is damaged, of another version, or of something else than what goes on from it.
 
     It is the one error of reading such a file; what could not be read or written at all is an ``OSError``.
+    """
+
+
+class StateError(ValueError):
+    """A state file or state dict is damaged, of a newer version, not rwalk's, or does not fit the model.
+
+    Whatever was to be loaded, nothing has changed. A file that is not there or cannot be read is an ``OSError``.
     """
 
 

@@ -4,13 +4,12 @@ from copy import deepcopy
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from core.saved import CONFIG, learned_walk, walk
 from reference.problems import assert_same, assert_same_state, batches, tanh_net, train, weights
 from rwalk import RWalk, RWalkConfig, RWalkError, inspect_state
-from rwalk.core import files as artifact
+from rwalk.core import container
 
 
 @pytest.fixture
@@ -82,7 +81,7 @@ def test_training_goes_on_bit_for_bit_through_a_file(config, stop, tmp_path):
 def test_inspecting_reads_all_but_the_tensors(saved):
     found = inspect_state(saved)
     assert RWalkConfig.from_dict(found["config"]) == CONFIG
-    assert (found["schema"], found["tasks"], found["steps"], found["window_steps"]) == (1, 1, 16, 2)
+    assert (found["schema"], found["tasks"], found["steps"], found["window_steps"]) == (2, 1, 16, 2)
     assert set(found["parameters"]) == {"0.weight", "0.bias", "2.weight", "2.bias"}
     assert not any(isinstance(v, torch.Tensor) for entry in found["parameters"].values() for v in entry.values())
 
@@ -101,11 +100,16 @@ def test_saving_between_the_halves_of_a_step_is_refused(tmp_path):
 def test_a_failing_write_leaves_the_old_file_and_nothing_else(learned, saved, monkeypatch, error):
     old = saved.read_bytes()
 
-    def failing(tensors, path, metadata):
-        save_file(dict(list(tensors.items())[:2]), path, metadata=metadata)  # half of it reaches the disk
-        raise error
+    written = []
 
-    monkeypatch.setattr(artifact, "save_file", failing)
+    def failing(file, deferred):  # half of it reaches the disk
+        if len(written) == 3:
+            raise error
+        written.append(really(file, deferred))
+        return written[-1]
+
+    really = container._write
+    monkeypatch.setattr(container, "_write", failing)
     with pytest.raises(type(error)):
         learned[2].save(saved)
     assert saved.read_bytes() == old

@@ -10,7 +10,7 @@ from torch import nn
 
 from core.saved import learned_walk, walk
 from reference.problems import assert_same_state, tanh_net, train
-from rwalk import RWalk, inspect_state
+from rwalk import RWalk, StateError, inspect_state
 from rwalk.core import files as artifact
 
 
@@ -78,11 +78,10 @@ def test_the_file_itself_is_checked_before_any_model(saved):
         artifact.load_state(saved)
 
 
-def test_a_state_of_another_schema_is_refused(saved):
-    rewrite(saved, change_header=lambda header: header.update(schema=2))
-    model = tanh_net(dtype=torch.float32)
-    with pytest.raises(ValueError, match="schema 2: this rwalk reads 1"):
-        RWalk.load(saved, model, torch.optim.Adam(model.parameters()))
+def test_a_state_of_another_schema_is_refused(learned):
+    state = learned[2].state_dict() | {"schema": 3}
+    with pytest.raises(StateError, match="schema 3: this rwalk reads 1 to 2"):
+        learned[2].load_state_dict(state)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,10 +13,13 @@ from torch.optim import Optimizer
 
 from rwalk.core import equations as F
 from rwalk.core import files
+from rwalk.core.checking import COUNTERS
 from rwalk.core.config import Combine, RWalkConfig
 from rwalk.core.consolidate import estimate_fisher, freeze, merge_fisher, take_fisher
+from rwalk.core.exporting import checked, compacted, export, made
 from rwalk.core.hooks import OptimizerHooks, base_optimizer, release, watch_loading
 from rwalk.core.native import backend_of
+from rwalk.core.restoring import restore
 from rwalk.core.sharding import is_sharded, join, local, over_processes, weights_in_sums, writes_files
 from rwalk.core.state import Cohort, Tracked, keepings_of, unstage
 from rwalk.core.steps import Pending, Steps
@@ -555,28 +558,52 @@ class RWalk:
             RWalkError: Called between ``before_step`` and ``after_step``, or the model no longer has a parameter whose
                 state is kept.
         """
-        return self._export()
+        return made(self._export())
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, strict: bool = True) -> None:
         """Go on from a ``state_dict``. This object's own config stays in force.
 
+        Parameters of the model that the state does not hold start anew.
+
+        Args:
+            state_dict: From ``state_dict``, of any version, under any device, dtype and number of processes.
+            strict: Refuse a state with parameters that the model does not have, or has in another shape. With False
+                the first are left out, and of the others the block that both shapes contain is taken (a head that grew
+                or lost rows); one line of the log names them.
+
         Raises:
-            ValueError: The state is not rwalk's, or names or shapes do not match the model (nothing changes then).
+            StateError: The state is not rwalk's, damaged, or does not fit the model. Nothing has changed then.
         """
-        self._steps.start_over(files.restore(self._tracker, state_dict))
+        self._steps.start_over(restore(self._tracker, state_dict, strict=strict))
         self._held = False
         self._strength, self._rates = StrengthCheck(), []
 
-    def save(self, path: str | Path) -> None:
-        """Write the state to a safetensors file, atomically.
+    @torch.no_grad()
+    def save(self, path: str | Path, *, compact: bool = False) -> None:
+        """Write the state to a file, atomically: it is complete and on the disk, or the old one is as it was.
 
-        Of several processes only the first (rank 0) writes, since all have the same state. Where parameters are sharded
-        over them, all must call this.
+        The file is safetensors with a checksum of every byte (``docs/state-file.md``), written tensor by tensor. Its
+        permissions are what the umask leaves; a link stays, and the file it points to is replaced. Of several processes
+        only the first (rank 0) writes, since all have the same state. Where parameters are sharded over them, all must
+        call this.
+
+        Args:
+            path: Where to.
+            compact: For shipping: importances and anchors alone, rounded to 3 bytes a parameter. Loaded, it is the
+                state at a task's beginning, with a Fisher and scores that start anew.
+
+        Raises:
+            OSError: It cannot be written.
+            RWalkError: As ``state_dict``; or the state is not finite, or with ``compact`` no task has ended.
         """
-        writes = writes_files()
-        state_dict = self._export(kept=writes)
-        if writes:
-            files.save_state(state_dict, path)
+        state = checked(self._export())
+        if compact:
+            state = compacted(state)
+        if writes_files():
+            files.save_state(state, path)
+        else:  # whose shards are put together too
+            made(state, kept=False)
 
     @classmethod
     def load(
@@ -587,8 +614,11 @@ class RWalk:
         config: RWalkConfig | None = None,
         *,
         attach: bool = True,
+        strict: bool = True,
     ) -> RWalk:
         """Read a saved state into a new RWalk.
+
+        Tensors are read one by one, and each is checked against its checksum.
 
         Args:
             path: A file that ``save`` wrote.
@@ -596,14 +626,21 @@ class RWalk:
             optimizer: What will train it.
             config: Settings from now on; the saved ones if None.
             attach: As in the constructor.
+            strict: As in ``load_state_dict``.
 
         Raises:
             FileNotFoundError: No such file.
-            ValueError: Not an rwalk state, or it does not fit the model.
+            OSError: It cannot be read.
+            StateError: Not an rwalk state, damaged, or it does not fit the model.
         """
-        saved = files.load_state(path)
-        rwalk = cls(model, optimizer, config or RWalkConfig.from_dict(saved["config"]), attach=False)
-        rwalk.load_state_dict(saved)
+        with files.opened(path) as saved:
+            config = config if config is not None else RWalkConfig.from_dict(saved["config"])
+            rwalk = cls(model, optimizer, config, attach=False)
+            try:
+                rwalk.load_state_dict(saved, strict=strict)
+            except BaseException:
+                rwalk._stop_watching()
+                raise
         if attach:
             rwalk.attach()
         return rwalk
@@ -618,13 +655,13 @@ class RWalk:
         vars(self).update(state)
         self._loading = watch_loading(self.model, self._weights_replaced)
 
-    def _export(self, *, kept: bool = True) -> dict[str, Any]:
+    @torch.no_grad()
+    def _export(self) -> dict[str, Any]:
         self._refuse_within_step("state_dict")
         self._tracker.check()
         self.settle()
         self._make_room()
-        counters = {name: getattr(self._steps, name) for name in files.COUNTERS}
-        return files.export(self._tracker, counters, kept=kept)
+        return export(self._tracker, {name: getattr(self._steps, name) for name in COUNTERS})
 
     # --- its parts ----------------------------------------------------------------------------------------------------
 
@@ -676,9 +713,12 @@ class RWalk:
         self._watch()
 
     def _watch(self) -> None:
+        self._stop_watching()
+        self._loading = watch_loading(self.model, self._weights_replaced)
+
+    def _stop_watching(self) -> None:
         for handle in self._loading:
             handle.remove()
-        self._loading = watch_loading(self.model, self._weights_replaced)
 
     @torch.no_grad()
     def _make_room(self) -> None:

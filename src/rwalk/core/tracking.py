@@ -293,17 +293,16 @@ class Tracker:
     def without_state(self, names: Iterable[str]) -> Tracker:
         """A tracker of the same model and optimizer that has no state yet, for parameters of these names too."""
         aside = copy(self)
-        present = selected_parameters(self.model, self.config)
-        group_of = {entry.name: entry.group for entry in self.moved}
-        listed = dict.fromkeys([*(entry.name for entry in self.moved), *(name for name in names if name in present)])
-        aside.entries = [Tracked(name, present[name], group_of.get(name)) for name in listed if name in present]
-        aside.moved = [entry for entry in aside.entries if entry.group is not None]
-        aside.buckets, aside._cohorts = [], ([], [])
+        aside.entries, aside.moved, aside.buckets, aside._cohorts = [], [], [], ([], [])
+        aside.match()
+        present, known = selected_parameters(self.model, self.config), {entry.name for entry in aside.entries}
+        aside.entries += [Tracked(name, present[name]) for name in names if name in present and name not in known]
         return aside
 
     def replace_state(self, other: Tracker) -> None:
         """Go on with what another tracker of the same model and optimizer holds."""
         self.entries, self.moved, self.buckets = other.entries, other.moved, other.buckets
+        self._signature = other._signature
         self._cohorts, self._checked, self.is_elsewhere = ([], []), False, other.is_elsewhere
 
     def _check_source(self, name: str, parameter: Tensor) -> None:

@@ -1,0 +1,207 @@
+"""A saved state takes the place of the present one, or nothing changes.
+
+The new state is built aside, every tensor of it is checked, and then both are swapped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rwalk.core import compact
+from rwalk.core.checking import ALWAYS, COUNTERS, check_state, fault
+from rwalk.core.config import RWalkConfig
+from rwalk.core.container import Deferred, shown
+from rwalk.core.sharding import local, own_share
+from rwalk.core.state import Bucket, Tracked
+from rwalk.core.tracking import Tracker
+from rwalk.errors import StateError
+
+__all__ = ["restore"]
+
+log = logging.getLogger(__name__)
+
+
+def restore(tracker: Tracker, state: Mapping[str, Any], *, strict: bool = True) -> dict[str, int]:
+    """Replace the tracker's state.
+
+    Args:
+        tracker: Holds the present state, which is untouched until the new one is complete.
+        state: From ``state_dict`` or a file. Tensors are read once, one at a time.
+        strict: Refuse parameters that the model does not have, or has in another shape. Otherwise those that it does
+            not have are left out, and of others the block that both shapes contain is taken.
+
+    Returns:
+        The counters.
+
+    Raises:
+        StateError: It is damaged, or does not fit.
+    """
+    check_state(state)
+    saved: Mapping[str, Mapping[str, Any]] = state["parameters"]
+    aside = tracker.without_state(saved)
+    entries = {entry.name: entry for entry in aside.entries}
+    fitting = _fitting(saved, entries, strict=strict)
+    # In the saved order: sums over parameters then round alike.
+    aside.make_room([entries[name] for name in saved if name in fitting])
+    buckets = {entry: bucket for bucket in aside.buckets for entry in bucket.starts}
+    for name, values in saved.items():
+        if name in fitting:
+            _fill(_Target(buckets[entries[name]], entries[name], tracker.config), values, state)
+        else:
+            _read_over(name, values, state)
+    counters = {name: int(state[name]) for name in COUNTERS}
+    if tracker.config.window == "step":  # an open window is not gone on with
+        counters["window_steps"] = 0
+    if state.get("compact") and tracker.config.combine == "replace":
+        log.warning(
+            "a compact state protects until the next consolidate(), which with combine='replace' puts importances of "
+            "the new task in place of those of the past: to keep both, load it with combine='sum'"
+        )
+    tracker.replace_state(aside)
+    return counters
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where a parameter's state goes."""
+
+    bucket: Bucket
+    entry: Tracked
+    config: RWalkConfig
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size(self.entry.parameter.shape)
+
+    def put(self, quantity: str, value: Tensor, tasks: int, source: str | None = None) -> None:
+        """A quantity of the whole parameter, cast and checked; if it has another shape, its block.
+
+        A window's start can be made from its displacement, and the reverse: they differ by where the weights are.
+        """
+        view, parameter = self.bucket.view(self.entry, quantity), self.entry.parameter
+        fits = value.shape == self.shape
+        share = own_share(value if fits else _widened(value, self.shape), parameter)
+        present = local(parameter).detach()
+        if source is not None and source != quantity:
+            present, share = present.to("cpu", torch.float64), share.cpu()
+            share = present + share if quantity == "window_start" else share - present
+        if not fits:
+            known = own_share(_widened(torch.ones(value.shape, dtype=torch.bool), self.shape), parameter)
+            rest = present if quantity in ("window_start", "anchor") else torch.zeros_like(present)
+            share = torch.where(known.to(share.device), share, rest.to(share))
+        view.copy_(share)
+        wrong = fault(quantity, view, tasks)
+        if wrong is not None:
+            raise StateError(f"the state of {shown(self.entry.name)}: its {quantity} is {wrong}")
+
+
+def _fitting(saved: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Tracked], *, strict: bool) -> set[str]:
+    """The saved parameters that the model has."""
+    unknown = [name for name in saved if name not in entries]
+    shapes = {name: (_shape(saved[name]), tuple(entries[name].parameter.shape)) for name in saved if name in entries}
+    other = [name for name, (found, expected) in shapes.items() if found != expected]
+    if strict and unknown:
+        raise StateError(
+            f"the state holds {len(unknown)} parameter(s) that this model does not, first {shown(sorted(unknown)[0])}: "
+            "build the model as it was when the state was saved, or leave them out with strict=False"
+        )
+    if strict and other:
+        found, expected = shapes[other[0]]
+        raise StateError(
+            f"{shown(other[0])} has shape {found} in the state and {expected} in the model: build the model as it was, "
+            "or take what fits with strict=False"
+        )
+    dropped = unknown + [name for name in other if len(shapes[name][0]) != len(shapes[name][1])]
+    fitting = {name for name in saved if name not in dropped}
+    if saved and not fitting:
+        raise StateError(f"the state has no parameter in common with this model; its first is {shown(dropped[0])}")
+    if dropped or other:
+        cut = [name for name in other if name in fitting]
+        log.warning(
+            "strict=False: %d parameter(s) of the state are left out (%s), of %d the part that fits is taken (%s)",
+            *(len(dropped), ", ".join(dropped)[:2000] or "none", len(cut), ", ".join(cut)[:2000] or "none"),
+        )
+    return fitting
+
+
+def _shape(values: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(values["importance" if "fisher" not in values else "fisher"].shape)
+
+
+def _fill(target: _Target, values: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    entry, tasks = target.entry, state["tasks"]
+    if state.get("compact"):
+        entry.updates, entry.last_task = 0, tasks - 1
+        dtype = target.bucket.dtype
+        high, step, exponent = (values[scalar] for scalar in compact.SCALARS)
+        codes = _made(values["importance"])
+        target.put("importance", compact.decoded(codes, high, step, dtype), tasks)
+        target.put("anchor", compact.restored(_made(values["anchor"]), exponent, dtype), tasks)
+        _note_growth(target, codes.shape, None)
+        return
+    entry.updates, entry.last_task = values["updates"], values.get("last_task", tasks)
+    _note_growth(target, torch.Size(_shape(values)), values.get("fresh"))
+    needed = _needed(target.config, values)  # a quantity may serve for another
+    for quantity, value in values.items():
+        if isinstance(value, Tensor | Deferred) and quantity != "fresh":
+            found = _made(value)
+            if quantity in needed:
+                target.put(needed[quantity], found, tasks, source=quantity)
+            else:
+                _check(entry.name, quantity, found, tasks)
+
+
+def _note_growth(target: _Target, shape: torch.Size, fresh: Any) -> None:
+    """Which elements have seen no gradient: those that had not, and those that the state does not have."""
+    if fresh is None and shape == target.shape:
+        return
+    flags = torch.zeros(shape, dtype=torch.bool) if fresh is None else _made(fresh)
+    if shape != target.shape:
+        flags = ~_widened(~flags.cpu(), target.shape)
+    target.entry.fresh = own_share(flags, target.entry.parameter).to(target.bucket.device, torch.bool, copy=True)
+
+
+def _needed(config: RWalkConfig, values: Mapping[str, Any]) -> dict[str, str]:
+    """What a config goes on with, by what it is made from; where a window's displacement is kept is its own choice."""
+    needed = {name: name for name in (*ALWAYS, "task_score", "importance", "anchor") if name in values}
+    displacement = {"start": "window_start", "displaced": "displacement", "step": ""}[config.window]
+    source = next((name for name in (displacement, "window_start", "displacement") if name in values), None)
+    if displacement and "loss_change" in values and source is not None:
+        needed |= {"loss_change": "loss_change", source: displacement}
+        if "window_fisher" in values:
+            needed["window_fisher"] = "window_fisher"
+    return needed
+
+
+def _read_over(name: str, values: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """What is left out is checked all the same."""
+    for quantity, value in values.items():
+        if isinstance(value, Tensor | Deferred):
+            found = _made(value)
+            if not state.get("compact"):
+                _check(name, quantity, found, state["tasks"])
+
+
+def _check(name: str, quantity: str, value: Tensor, tasks: int) -> None:
+    wrong = fault(quantity, value, tasks)
+    if wrong is not None:
+        raise StateError(f"the state of {shown(name)}: its {quantity} is {wrong}")
+
+
+def _made(value: Any) -> Tensor:
+    tensor: Tensor = value.make() if isinstance(value, Deferred) else value
+    return tensor.detach()
+
+
+def _widened(value: Tensor, shape: torch.Size) -> Tensor:
+    """The block that both shapes contain, in a tensor of the other shape that is zero elsewhere."""
+    wide = torch.zeros(shape, dtype=value.dtype, device=value.device)
+    block = tuple(slice(0, min(sizes)) for sizes in zip(value.shape, shape, strict=True))
+    wide[block] = value[block]
+    return wide
