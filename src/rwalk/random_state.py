@@ -15,7 +15,7 @@ __all__ = ["random_state", "random_state_kept", "set_random_state"]
 
 
 def random_state() -> dict[str, Any]:
-    """Where the global generators stand. numpy's is left out where nothing has imported numpy, GPUs' where none is used.
+    """Where the global generators stand; numpy's and GPUs' only where they are in use.
 
     Returns:
         Tensors and numbers only.

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from rwalk.durable import write_whole
+from rwalk.core.replacing import replacing
 from rwalk.errors import CheckpointError
 
 __all__ = ["read_sealed", "sealed", "unsealed", "write_sealed"]
@@ -37,7 +37,11 @@ def write_sealed(path: Path, kind: str, values: Any) -> Path:
         TypeError: There is something in it that such a file does not hold.
         OSError: It could not be written; what was there is as it was.
     """
-    return write_whole(path, sealed(kind, values))
+    content = sealed(kind, values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(content)
+    return path
 
 
 def read_sealed(path: Path, kind: str) -> Any:
@@ -79,7 +83,7 @@ def unsealed(content: bytes, kind: str, name: str = "the file") -> Any:
         raise CheckpointError(f"{name} holds nothing that rwalk has written ({type(error).__name__})") from None
 
 
-def _packed(value: Any, tensors: dict[str, Tensor], where: tuple[Any, ...]) -> Any:
+def _packed(value: Any, tensors: dict[str, Tensor], where: tuple[Any, ...]) -> Any:  # noqa: PLR0911 - a case each
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
@@ -104,7 +108,7 @@ def _packed(value: Any, tensors: dict[str, Tensor], where: tuple[Any, ...]) -> A
     )
 
 
-def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:  # noqa: PLR0911 - a case each
     if isinstance(value, list):
         return [_unpacked(inner, tensors) for inner in value]
     if not isinstance(value, dict):

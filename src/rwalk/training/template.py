@@ -273,7 +273,8 @@ class SupervisedTemplate:
                 continue
             self._fire("before_training_epoch", **kwargs)
             if self._moment is not None:
-                self._moment = self._moment.put_back(self)
+                self._moment.put_back(self)
+                self._moment = None
             if self._stop_training:
                 break
             self.training_epoch(**kwargs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ KIND = "checkpoint"
 NAME = re.compile(r"checkpoint-(\d{12})\.safetensors")
 
 
-class Stopped(BaseException):  # noqa: N818 - no error: what was asked for has happened
+class Stopped(BaseException):
     """Training has ended where ``CheckpointPlugin.stop`` asked it to, with a checkpoint."""
 
 
@@ -62,8 +63,8 @@ class CheckpointPlugin(BasePlugin):
         ...     learned = checkpoint.resume(strategy)  # 0 at first; in a process that goes on, experiences learned
         ...     for experience in stream[learned:]:
         ...         _ = strategy.train(experience)
-        ...     [path.name for path in checkpoints(folder)]
-        ['checkpoint-000000000040.safetensors', 'checkpoint-000000000030.safetensors', 'checkpoint-000000000020.safetensors']
+        ...     len(checkpoints(folder))
+        3
     """
 
     def __init__(
@@ -87,8 +88,12 @@ class CheckpointPlugin(BasePlugin):
         self._stop = True
         return self._learning
 
-    def resume(self, strategy: Any) -> int:
+    def resume(self, strategy: Any, found: dict[str, Any] | None = None) -> int:
         """Load the newest checkpoint that is whole into a strategy that is made like the one that wrote it.
+
+        Args:
+            strategy: With this plugin in it.
+            found: What ``newest`` has returned, where it was looked at before.
 
         Returns:
             How many experiences to leave out: the next call of ``train`` goes on in the midst of the one after them, or
@@ -98,7 +103,7 @@ class CheckpointPlugin(BasePlugin):
             CheckpointError: There are checkpoints, and none is whole; or one does not fit the strategy, which is then
                 of no use any more.
         """
-        found = self.newest()
+        found = self.newest() if found is None else found
         if found is None:
             return 0
         moment = Moment(found["moment"])
@@ -117,12 +122,19 @@ class CheckpointPlugin(BasePlugin):
         for path in paths:
             try:
                 return _checked(read_sealed(path, KIND), path)
-            except (CheckpointError, OSError) as error:
+            except (CheckpointError, OSError) as error:  # noqa: PERF203 - a few files
                 reasons.append(str(error))
                 log.warning("%s; going on from the checkpoint before it", error)
         if paths:
             raise CheckpointError(f"none of {len(paths)} checkpoints in {self.folder} is whole: {reasons[0]}")
         return None
+
+    def clear(self) -> None:
+        """Remove all checkpoints, and the folder if nothing else is in it: the training is over."""
+        for path in checkpoints(self.folder):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def write(self, strategy: Any) -> Path:
         """Write a checkpoint now, which is to be between two batches, and remove those that are too many.

@@ -85,7 +85,9 @@ class EarlyStoppingPlugin(BasePlugin):
         kept = None
         if self._kept is not None:
             weights, (last, rows) = self._kept
-            stored = {stream: {place: tally.state_dict() for place, tally in row.items()} for stream, row in rows.items()}
+            stored = {
+                stream: {place: tally.state_dict() for place, tally in row.items()} for stream, row in rows.items()
+            }
             kept = [dict(weights), {name: float(value) for name, value in last.items()}, stored]
         return {"kept": kept, **{name: getattr(self, name) for name in COUNTERS}}
 
@@ -93,9 +95,9 @@ class EarlyStoppingPlugin(BasePlugin):
         """Go on watching."""
         vars(self).update({name: moment[name] for name in COUNTERS})
         if moment["kept"] is not None:
-            weights, last, stored = moment["kept"]
+            best, last, stored = moment["kept"]
             rows = {stream: strategy.evaluator.tallies(row) for stream, row in stored.items()}
-            self._kept = weights, (last, rows)
+            vars(self)["_kept"] = best, (last, rows)
 
     def _start(self) -> None:
         self._best: float = math.nan

@@ -1,59 +1,22 @@
-"""Files that are there whole or not at all, also after a power cut; and folders that one process holds at a time."""
+"""Folders that one process works in at a time."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["FolderHeldError", "held", "write_whole"]
+__all__ = ["FolderHeldError", "held"]
 
 LOCK = ".lock"
-LEFTOVER = re.compile(r"\.(?P<pid>\d+)\.[^.]+\.part$")
 
 
 class FolderHeldError(OSError):
     """Another process works in this folder."""
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file by way of a temporary one beside it, which is brought to the disk and then takes its place.
-
-    The file that was there stays as it is until then, and after any error. What a process that was killed has left of
-    its temporary files is removed.
-
-    Args:
-        path: Where to. A link is followed; its folder is made if need be.
-        content: The bytes.
-
-    Returns:
-        The path.
-
-    Raises:
-        OSError: It could not be written; nothing of it is left.
-    """
-    target = path.resolve() if path.is_symlink() else path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.{os.getpid()}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
-    return path
 
 
 @contextmanager
@@ -104,7 +67,7 @@ def _lock(path: Path) -> int | None:
 
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not path.exists() or os.fstat(handle).st_ino != path.stat().st_ino:  # its holder has just removed it
-                raise BlockingIOError  # noqa: TRY301
+                raise BlockingIOError
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
     except OSError:
@@ -118,36 +81,3 @@ def _holder(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")[:200] or "another process"
     except OSError:
         return "another process"
-
-
-def _remove_leftovers(target: Path) -> None:
-    for other in target.parent.glob(f".{target.name}.*.part"):
-        found = LEFTOVER.search(other.name)
-        if found and not _lives(int(found["pid"])):
-            other.unlink(missing_ok=True)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new name is on the disk only when its folder is; Windows has no such thing."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
