@@ -154,7 +154,7 @@ def run_(
 def _done_before(folder: Path, spec: RunSpec) -> RunResult | None:
     """The result that is stored in the folder, if it is this run's."""
     found = finished(folder, lambda note: console.print(display.plain(note), highlight=False, soft_wrap=True))
-    if found is not None and found.spec != spec:
+    if found is not None and found.spec.canonical() != spec.canonical():
         raise FileExistsError(f"{folder} holds another run ({RESULT}): choose another folder, or --overwrite it")
     return found
 
