@@ -17,7 +17,9 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -97,25 +99,34 @@ class Torture:
         else:
             benchmark, method, *more = RUNS[name]
             arguments = ["run", "--benchmark", benchmark, "--method", method, *more, *SHORT, "--resume"]
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         child = os.fork()
         if child:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             return child
         try:
-            os.setsid()
-            place.parent.mkdir(parents=True, exist_ok=True)
-            log = os.open(place.parent / f"{place.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            for descriptor in (1, 2):
-                os.dup2(log, descriptor)
-            sys.argv = ["rwalk", *arguments, "--out", str(place)]
             from rwalk.cli import main as command
+            from rwalk.cli.signals import at_once
 
-            command()
+            with at_once():  # as while a process imports
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+                self._child(arguments, place, command)
         except SystemExit as end:
             sys.stdout.flush()
             os._exit(end.code if isinstance(end.code, int) else bool(end.code))
         except BaseException:
+            traceback.print_exc()
             os._exit(99)
         os._exit(0)
+
+    def _child(self, arguments: list[str], place: Path, command: Callable[[], None]) -> None:
+        os.setsid()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        log = os.open(place.parent / f"{place.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for descriptor in (1, 2):
+            os.dup2(log, descriptor)
+        sys.argv = ["rwalk", *arguments, "--out", str(place)]
+        command()
 
     def _ended(self, child: int) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -158,6 +169,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz.torture", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, metavar="N")
     parser.add_argument("--compare", type=float, default=0.2, help="which share of them hits rwalk compare")
+    parser.add_argument("--run", choices=RUNS, help="only this one of rwalk run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where to store figures")
     chosen = parser.parse_args()
@@ -168,7 +180,7 @@ def main() -> int:
     from rwalk.streams import benchmark
 
     benchmark("split-digits")
-    began, names = time.monotonic(), list(RUNS)
+    began, names = time.monotonic(), [chosen.run] if chosen.run else list(RUNS)
     with tempfile.TemporaryDirectory() as folder:
         torture = Torture(Path(folder), chosen.seed)
         to_compare = round(chosen.kills * chosen.compare)

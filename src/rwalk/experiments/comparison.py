@@ -41,7 +41,9 @@ class Comparison(BaseModel):
     def _count_or_list(cls, value: Any) -> Any:
         if isinstance(value, int):
             if not 1 <= value <= MOST_SEEDS:
-                raise ValueError(f"seeds={short(value)}: expected {'at least 1' if value < 1 else f'at most {MOST_SEEDS}'}")
+                raise ValueError(
+                    f"seeds={short(value)}: expected {'at least 1' if value < 1 else f'at most {MOST_SEEDS}'}"
+                )
             return tuple(range(value))
         if isinstance(value, list | tuple) and (not value or len(set(map(str, value))) < len(value)):
             raise ValueError(f"seeds={short(list(value))}: expected different seeds, at least one")

@@ -44,7 +44,9 @@ def draw_plane(rows: Sequence[Row], path: Path, *, title: str = "") -> Path | No
     axes = figure.add_subplot()
     for index, (label, (forgetting, f_spread), (intransigence, i_spread)) in enumerate(points):
         colour = f"C{index % 10}"
-        axes.errorbar(forgetting, intransigence, i_spread, f_spread, fmt="o", color=colour, capsize=3, label=_drawn(label))
+        axes.errorbar(
+            forgetting, intransigence, i_spread, f_spread, fmt="o", color=colour, capsize=3, label=_drawn(label)
+        )
     axes.axhline(0.0, color="0.8", linewidth=0.8, zorder=0)
     axes.axvline(0.0, color="0.8", linewidth=0.8, zorder=0)
     axes.set(xlabel="forgetting (lower is better)", ylabel="intransigence (lower is better)", title=_drawn(title))
@@ -108,7 +110,8 @@ def _table(stored: Mapping[str, Any], picture: str | None) -> list[str]:
     reused = f" ({stored['reused']} of {runs} runs were finished before)" if stored["reused"] else ""
     lines = [
         f"## {_safe(stored['title'])}\n",
-        f"`rwalk reproduce {_code(stored['table'])}{' --quick' if stored['quick'] else ''}`: {_safe(stored['source'])}; "
+        f"`rwalk reproduce {_code(stored['table'])}{' --quick' if stored['quick'] else ''}`: "
+        f"{_safe(stored['source'])}; "
         f"{len(stored['seeds'])} seeds, {minutes}{reused}, {_safe(stored['date'])}, {_safe(known)}.\n",
     ]
     metrics = [name for name in COLUMNS if any(row["mean"][name] is not None for row in stored["rows"])]

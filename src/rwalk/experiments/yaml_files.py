@@ -23,7 +23,7 @@ def plain_yaml(text: str) -> Any:
     Example:
         >>> plain_yaml("lr: 1e-3")
         {'lr': 0.001}
-        >>> plain_yaml("a: &a [1]\\nb: &b [*a, *a]\\nc: [*b, *b]")["c"]
+        >>> plain_yaml("[&a [1], &b [*a, *a], [*b, *b]]")[2]
         [[[1], [1]], [[1], [1]]]
     """
     if len(text) > LARGEST:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -79,7 +81,8 @@ class Moment:
         """
         model = unwrapped(strategy.model)
         self.as_built = copy.deepcopy(model) if is_dynamic(model) else None
-        _load(strategy, self.state)
+        with _fitting():
+            strategy.load_state_dict(copy.deepcopy(self.state["strategy"]))
         strategy._moment = self
 
     def put_back(self, strategy: Any) -> None:
@@ -94,7 +97,11 @@ class Moment:
                 f"the checkpoint was made in experience {told[1]} of {told[0]} with {told[-1]} samples, and this is "
                 f"experience {here[1]} of {here[0]} with {here[-1]}: train on the stream that it was made on"
             )
-        _load(strategy, self.state)
+        with _fitting():
+            self._put_back(strategy)
+
+    def _put_back(self, strategy: Any) -> None:
+        strategy.load_state_dict(copy.deepcopy(self.state["strategy"]))
         for name, plugin in _with_moments(strategy).items():
             if name in self.state["plugins"]:
                 plugin.load_moment_dict(strategy, self.state["plugins"][name])
@@ -105,13 +112,17 @@ class Moment:
         set_random_state(self.state["random"])
 
 
-def _load(strategy: Any, state: dict[str, Any]) -> None:
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """Whatever goes wrong inside is the checkpoint's."""
     try:
-        strategy.load_state_dict(copy.deepcopy(state["strategy"]))
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        yield
+    except CheckpointError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"the checkpoint does not fit this model, optimizer or list of plugins ({str(error).splitlines()[0]}): "
-            "build them as they were"
+            f"the checkpoint does not fit this model, optimizer or list of plugins "
+            f"({(str(error) or type(error).__name__).splitlines()[0]}): build them as they were"
         ) from error
 
 
