@@ -133,12 +133,12 @@ def specs(folder: Path) -> Case:
     return case
 
 
-def _strategy(folder: Path) -> tuple[Naive, CheckpointPlugin, Benchmark]:
+def _strategy(folder: Path, every: int = 0) -> tuple[Naive, CheckpointPlugin, Benchmark]:
     torch.manual_seed(0)
     x = torch.randn(24, 4)
     data = TensorData(x, torch.arange(4).repeat(6))
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 4))
-    plugin = CheckpointPlugin(folder, every=3, keep=10)
+    plugin = CheckpointPlugin(folder, every=every, keep=10)
     plugins = [RWalkPlugin(delta_t=2), ReplayPlugin(per_class=2), plugin]
     optimizer = torch.optim.Adam(model.parameters())
     strategy = Naive(model=model, optimizer=optimizer, train_mb_size=4, train_epochs=2, plugins=plugins)
@@ -148,7 +148,7 @@ def _strategy(folder: Path) -> tuple[Naive, CheckpointPlugin, Benchmark]:
 def _checkpoints(folder: Path) -> tuple[list[bytes], Naive, set[bytes]]:
     torch.set_num_threads(1)
     logging.getLogger("rwalk").setLevel(logging.CRITICAL)
-    strategy, plugin, stream = _strategy(folder / "several")
+    strategy, plugin, stream = _strategy(folder / "several", every=3)
     for experience in stream.train_stream:
         strategy.train(experience)
     (folder / "one").mkdir()

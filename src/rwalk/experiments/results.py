@@ -103,19 +103,21 @@ class RunResult:
             CheckpointError: It holds no run that this version can have stored.
         """
         if stored.get("schema_version") != SCHEMA_VERSION:
-            raise CheckpointError(f"schema_version={stored.get('schema_version')!r}: expected {SCHEMA_VERSION}")
+            found = repr(stored.get("schema_version"))[:50]
+            raise CheckpointError(f"schema_version={found}: expected {SCHEMA_VERSION}")
         try:
-            return cls._from(stored)
-        except (ValueError, TypeError, KeyError) as error:
+            result = cls._from(stored)
+            as_text(result.to_dict())  # numbers only, a reference of every task
+        except (ValueError, TypeError, KeyError, ArithmeticError) as error:
             raise CheckpointError(f"not a stored run: {' '.join(str(error).split())[:200]}") from None
+        return result
 
     @classmethod
     def _from(cls, stored: Mapping[str, Any]) -> RunResult:
         matrix = AccuracyMatrix.from_rows(stored["accuracy_matrix"], stored.get("untrained"))
         reference = stored.get("reference")
-        return cls(
-            RunSpec(**stored["config"]), matrix, stored["seconds"], None if reference is None else tuple(reference)
-        )
+        spec, seconds = RunSpec(**stored["config"]), float(stored["seconds"])
+        return cls(spec, matrix, seconds, None if reference is None else tuple(reference))
 
 
 def versions() -> dict[str, str]:
