@@ -2,9 +2,9 @@
 
 A target is what rwalk reads. Its function gets an empty folder, prepares there what it needs, and returns a function
 that carries out one case: it mutates (with the random generator it is given, by nothing else, so that a case can be
-repeated), reads, and returns in a word or two how that ended. It raises ``FindingError`` where what was read is wrong and
-nobody said so, or where a refusal has left a trace. Any other exception that leaves it is a finding too, so it catches
-those that are documented; so are a crash of the process and a case that takes longer than two seconds.
+repeated), reads, and returns in a word or two how that ended. It raises ``FindingError`` where what was read is wrong
+and nobody said so, or where a refusal has left a trace. Any other exception that leaves it is a finding too, so it
+catches those that are documented; so are a crash of the process and a case that takes longer than two seconds.
 
 ``python -m fuzz --cases 20000`` runs them all, ``--target NAME`` one, ``--only I`` a single case.
 """

@@ -102,10 +102,10 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(learned, saved, mo
 
     written = []
 
-    def failing(file, deferred):  # half of it reaches the disk
+    def failing(file, *rest):  # half of it reaches the disk
         if len(written) == 3:
             raise error
-        written.append(really(file, deferred))
+        written.append(really(file, *rest))
         return written[-1]
 
     really = container._write

@@ -84,6 +84,18 @@ def open_to_everyone(patch, tmp_path):
     return "is writable by everyone: set RWALK_CACHE_DIR"
 
 
+def open_to_its_group(patch, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o770)
+    return "is writable by its group: set RWALK_CACHE_DIR"
+
+
+def linked(patch, tmp_path):
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "cache").symlink_to(tmp_path / "elsewhere")
+    return "cache is a link, or not what belongs there: set RWALK_CACHE_DIR"
+
+
 def homeless(patch, tmp_path):
     def home():
         raise RuntimeError("Could not determine home directory.")
@@ -107,7 +119,7 @@ def on_windows(patch, tmp_path):
 
 
 OBSTACLES = [no_such_compiler, no_compiler, failing, failing_in_another_alphabet, slow, no_program]
-OBSTACLES += [unwritable, foreign, open_to_everyone, homeless, empty_home, on_windows]
+OBSTACLES += [unwritable, foreign, open_to_everyone, open_to_its_group, linked, homeless, empty_home, on_windows]
 
 
 def trained(backend, dtype=torch.float32, steps=3):

@@ -12,6 +12,7 @@ from torch import nn
 
 from core.kernels import needs_compiler
 from rwalk import RWalk, RWalkConfig
+from rwalk.core import replacing
 from rwalk.core.native import build, fused
 
 SOURCE = "int answer(void) { return 42; }"
@@ -129,6 +130,52 @@ def test_a_library_that_this_machine_does_not_load_is_built_anew(folder, caplog,
     assert build.load_library(SOURCE).answer() == 42
     assert library not in folder.iterdir()
     assert "compiling the fused kernels anew" in caplog.text
+
+
+def make_writable(library):
+    library.chmod(0o770)
+
+
+def make_a_link(library):
+    library.rename(library.parent.parent / library.name)
+    library.symlink_to(library.parent.parent / library.name)
+
+
+@pytest.mark.parametrize(("spoil", "said"), [(make_writable, "writable by its group"), (make_a_link, "is a link")])
+def test_a_library_that_others_could_have_written_is_built_anew(folder, spoil, said, caplog):
+    build.load_library(SOURCE)
+    (library,) = folder.iterdir()
+    spoil(library)
+    caplog.set_level(logging.INFO, logger="rwalk")
+    assert build.load_library(SOURCE).answer() == 42
+    (record,) = [record.message for record in caplog.records if "anew" in record.message]
+    assert said in record
+    (library,) = folder.iterdir()
+    assert library.stat().st_mode & 0o777 == 0o700
+    assert not library.is_symlink()
+
+
+def test_a_library_without_the_functions_is_built_anew(folder, caplog):
+    build.load_library(SOURCE)
+    caplog.set_level(logging.INFO, logger="rwalk")
+    with pytest.raises(build.BuildError, match="it has no function question"):
+        build.load_library(SOURCE, ("answer", "question"))
+    assert sum("anew" in record.message for record in caplog.records) == 1
+
+
+def test_what_dead_processes_were_building_is_removed(folder):
+    build.load_library(SOURCE)
+    dead = subprocess.run(
+        [sys.executable, "-c", "from rwalk.core.replacing import mark; print(mark())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    (folder / f".building-{dead}-x").mkdir()
+    alive = folder / f".building-{replacing.mark()}-x"
+    alive.mkdir()
+    build.load_library(SOURCE)
+    assert {path.name for path in folder.iterdir() if path.suffix != ".so"} == {alive.name}
 
 
 def test_another_compiler_or_source_is_another_library(builds, folder, monkeypatch):

@@ -13,6 +13,7 @@ from rwalk import __version__
 from rwalk.cli import demo as demonstration
 from rwalk.cli import display, options
 from rwalk.cli.signals import when_signalled
+from rwalk.cli.state_files import state_files
 from rwalk.cli.studies import studies
 from rwalk.experiments import METHODS, RunResult, RunSpec, load_spec, read_result, reference_for
 from rwalk.experiments.carrying import CHECKPOINTS, begun, carry_out, finished
@@ -64,6 +65,7 @@ def demo(
 
 
 app.add_typer(studies)
+app.add_typer(state_files)
 
 
 @app.command("run")

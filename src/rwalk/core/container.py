@@ -12,13 +12,15 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from threading import Lock
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 import xxhash
@@ -27,12 +29,16 @@ from torch import Tensor
 from rwalk.core.replacing import replacing
 from rwalk.errors import StateError
 
-__all__ = ["ALGORITHM", "Container", "Deferred", "parse_json", "shown", "write_container"]
+__all__ = ["ALGORITHM", "Container", "Deferred", "in_threads", "parse_json", "shown", "write_container"]
 
 #: 128 bits, about as fast as memory is read. It tells damage, not forgery: whoever can write the file can compute it.
 ALGORITHM = "xxh3_128"
 EMPTY = "0" * 32
-CHUNK = 1 << 22
+#: Elements that are read or written at a time: still in the cache when they are looked at, and too few for torch to
+#: wake its threads.
+PIECE = 32_000
+#: Elements that are handed to the system at a time.
+WRITTEN = 1 << 21
 #: As in the safetensors library.
 LARGEST_HEADER = 100_000_000
 DTYPES = {
@@ -48,6 +54,10 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 OPENING = b'{"__metadata__":{"checksum":"' + ALGORITHM.encode() + b":"
 
 
+Look = Callable[[Tensor], None]
+Result = TypeVar("Result")
+
+
 @dataclass(frozen=True)
 class Deferred:
     """A tensor that is made when it is needed, so that no two of a state need be there at once.
@@ -56,11 +66,23 @@ class Deferred:
         shape: Its shape.
         dtype: Its dtype.
         make: Makes it. Each call may read it anew; where it is shared by processes, all have to call.
+        fill: Makes it in a contiguous tensor of this shape and dtype on the CPU, and shows each piece on the way; None
+            where it cannot.
+        look: Is shown each piece before it is written, and raises if it must not be.
     """
 
     shape: torch.Size
     dtype: torch.dtype
     make: Callable[[], Tensor]
+    fill: Callable[[Tensor, Look], None] | None = None
+    look: Look | None = None
+
+    def whole(self) -> Tensor:
+        """Make it, and look at it."""
+        tensor = self.make()
+        if self.look is not None:
+            self.look(tensor)
+        return tensor
 
     @classmethod
     def of(cls, tensor: Tensor) -> Deferred:
@@ -82,11 +104,11 @@ def write_container(path: Path, key: str, content: Mapping[str, Any], tensors: M
     """
     remaining = iter(tensors.values())
     try:
-        with replacing(path) as file:
+        with replacing(path) as file, ThreadPoolExecutor(1) as beside:
             sums = dict.fromkeys(tensors, EMPTY)
             file.write(_header(key, {**content, "checksums": sums}, tensors))  # where the true one will be
             for name, deferred in zip(tensors, remaining, strict=True):
-                sums[name] = _write(file, deferred)
+                sums[name] = _write(file, deferred, beside)
             file.seek(0)
             file.write(_header(key, {**content, "checksums": sums}, tensors))
     finally:
@@ -94,13 +116,21 @@ def write_container(path: Path, key: str, content: Mapping[str, Any], tensors: M
             deferred.make()
 
 
-def _write(file: BinaryIO, deferred: Deferred) -> str:
-    tensor = deferred.make()
-    tensor = tensor.detach().to("cpu").contiguous()
+def _write(file: BinaryIO, deferred: Deferred, beside: Executor) -> str:
+    """Write a tensor, and take its checksum at the same time."""
+    tensor = deferred.make().detach().to("cpu").contiguous()
+    summed = beside.submit(_checksum, tensor, deferred.look)
+    for memory in map(_memory, tensor.view(-1).split(WRITTEN)):
+        file.write(memory)
+    return summed.result()
+
+
+def _checksum(tensor: Tensor, look: Look | None) -> str:
     checksum = xxhash.xxh3_128()
-    for piece in _pieces(tensor):
-        checksum.update(piece)
-        file.write(piece)
+    for piece in tensor.view(-1).split(PIECE):
+        checksum.update(_memory(piece))
+        if look is not None:
+            look(piece)
     return checksum.hexdigest()
 
 
@@ -139,7 +169,7 @@ class Container:
     """
 
     def __init__(self, file: BinaryIO, path: Path, key: str) -> None:
-        self._file, self._path = file, path
+        self._file, self._path, self._lock = file, path, Lock()
         found = os.fstat(file.fileno())
         self.size, self.modified = found.st_size, found.st_mtime
         if not stat.S_ISREG(found.st_mode):
@@ -219,7 +249,8 @@ class Container:
             if start != end or stop - start != prod(shape) * dtype.itemsize:
                 raise StateError(f"{self._path}: {shown(name)} does not lie where it belongs: the file is damaged")
             end = stop
-            found[name] = Deferred(torch.Size(shape), dtype, partial(self._tensor, name, start))
+            fill = partial(self._fill, name, start)
+            found[name] = Deferred(torch.Size(shape), dtype, partial(self._make, name, fill), fill)
         if self._begin + end != self.size:
             raise StateError(
                 f"{self._path} is not a safetensors file in one piece: it has {self.size} bytes and should have "
@@ -239,41 +270,54 @@ class Container:
             raise StateError(f"{self._path}: its checksums are not those of its tensors, in their order")
         return sums
 
-    def _tensor(self, name: str, start: int) -> Tensor:
+    def _make(self, name: str, fill: Callable[[Tensor, Look], None]) -> Tensor:
         deferred = self.tensors[name]
         tensor = torch.empty(deferred.shape, dtype=deferred.dtype)
-        checksum = xxhash.xxh3_128()
-        self._file.seek(self._begin + start)
-        for piece in _pieces(tensor):
-            if _fill(self._file, piece) < len(piece):
-                raise StateError(f"{self._path} became shorter while it was read")
-            checksum.update(piece)
-        if self.verified and checksum.hexdigest() != self._sums[name]:
-            raise StateError(f"{self._path}: {shown(name)} does not match its checksum: the file is damaged")
-        if deferred.dtype is torch.bool and bool((tensor.view(torch.uint8) > 1).any()):
-            raise StateError(f"{self._path}: {shown(name)} holds what is neither true nor false")
+        fill(tensor, lambda _: None)
         return tensor
 
+    def _fill(self, name: str, start: int, tensor: Tensor, look: Look) -> None:
+        checksum, at = xxhash.xxh3_128(), self._begin + start
+        for piece in tensor.view(-1).split(PIECE):
+            memory = _memory(piece)
+            if self._read_into(memory, at) < len(memory):
+                raise StateError(f"{self._path} became shorter while it was read")
+            at += len(memory)
+            checksum.update(memory)
+            if tensor.dtype is torch.bool and bool((piece.view(torch.uint8) > 1).any()):
+                raise StateError(f"{self._path}: {shown(name)} holds what is neither true nor false")
+            look(piece)
+        if self.verified and checksum.hexdigest() != self._sums[name]:
+            raise StateError(f"{self._path}: {shown(name)} does not match its checksum: the file is damaged")
 
-def _fill(file: BinaryIO, piece: memoryview) -> int:
-    done = 0
-    while done < len(piece):
-        count = file.readinto(piece[done:])  # type: ignore[attr-defined]
-        if not count:
-            break
-        done += count
-    return done
+    def _read_into(self, memory: memoryview, at: int) -> int:
+        """Read from a place, by any thread; how much there was."""
+        done = 0
+        while done < len(memory):
+            if hasattr(os, "preadv"):
+                count = os.preadv(self._file.fileno(), [memory[done:]], at + done)
+            else:
+                with self._lock:
+                    self._file.seek(at + done)
+                    count = self._file.readinto(memory[done:])  # type: ignore[attr-defined]
+            if not count:
+                break
+            done += count
+        return done
 
 
-def _pieces(tensor: Tensor) -> Iterator[memoryview]:
-    """A contiguous tensor's memory, piece by piece. Files are little-endian."""
+def in_threads(jobs: Sequence[Callable[[], Result]]) -> list[Result]:
+    """What these return: reading, checksums and checks of several tensors go on at once."""
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return list(pool.map(lambda job: job(), jobs))
+
+
+def _memory(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous tensor, which has to outlive it. Files are little-endian."""
     if sys.byteorder != "little":
         raise NotImplementedError("state files are written and read on little-endian machines only")
     size = tensor.numel() * tensor.element_size()
-    if size:
-        memory = memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B")
-        for start in range(0, size, CHUNK):
-            yield memory[start : start + CHUNK]
+    return memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B") if size else memoryview(b"")
 
 
 def _is_tensor(entry: Any, size: int) -> bool:

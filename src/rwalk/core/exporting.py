@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from rwalk.core import compact
 from rwalk.core.checking import ALWAYS, FROZEN, PERSISTENT, SCHEMA, fault
-from rwalk.core.container import Deferred
+from rwalk.core.container import Deferred, in_threads
 from rwalk.core.sharding import join, local
 from rwalk.core.state import Bucket, Tracked
 from rwalk.core.tracking import Tracker
@@ -58,38 +59,35 @@ def made(state: Mapping[str, Any], *, kept: bool = True) -> dict[str, Any]:
         state: From ``export``.
         kept: Whether this process has a use for them; else each is let go at once.
     """
-    parameters: dict[str, dict[str, Any]] = {}
-    for name, values in state["parameters"].items():
-        entry = parameters[name] = {}
-        for key, value in values.items():
-            found = _own(value) if isinstance(value, Deferred) else value
-            if kept or not isinstance(value, Deferred):
-                entry[key] = found
+    parameters: dict[str, dict[str, Any]] = {name: dict(values) for name, values in state["parameters"].items()}
+    places = [(values, key) for values in parameters.values() for key in values if isinstance(values[key], Deferred)]
+    read = iter(in_threads([values[key].whole for values, key in places if values[key].fill is not None]))
+    for values, key in places:
+        value = values.pop(key)
+        found = value.whole().detach().clone() if value.fill is None else next(read)
+        if kept:
+            values[key] = found
     return {**state, "parameters": parameters}
 
 
 def checked(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The same state, of which each tensor is checked when it is made: what is saved can be loaded.
+    """The same state, of which each tensor is checked when it is written: what is saved can be loaded.
 
     Raises:
-        RWalkError: When a tensor is made, it holds what no state may.
+        RWalkError: When a tensor is written, it holds what no state may.
     """
 
-    def make(name: str, quantity: str, value: Deferred) -> Tensor:
-        tensor = value.make()
-        wrong = fault(quantity, tensor, state["tasks"])
+    def look(name: str, quantity: str, values: Tensor) -> None:
+        wrong = fault(quantity, values, state["tasks"])
         if wrong is not None:
             raise RWalkError(
                 f"the state cannot be saved: the {quantity} of {name!r} is {wrong}, because the weights or a loss "
                 "overflowed. Lower the learning rate, or go on from the last state that was saved"
             )
-        return tensor
 
     parameters = {
         name: {
-            key: Deferred(value.shape, value.dtype, partial(make, name, key, value))
-            if isinstance(value, Deferred)
-            else value
+            key: replace(value, look=partial(look, name, key)) if isinstance(value, Deferred) else value
             for key, value in values.items()
         }
         for name, values in state["parameters"].items()
@@ -109,18 +107,14 @@ def compacted(state: Mapping[str, Any]) -> dict[str, Any]:
         raise RWalkError("compact=True keeps importances and anchors, and no task has ended: consolidate() first")
     parameters: dict[str, dict[str, Any]] = {}
     for name, values in state["parameters"].items():
-        codes, high, step = compact.coded(values["importance"].make())
-        half, exponent = compact.halved(values["anchor"].make())
+        codes, high, step = compact.coded(values["importance"].whole())
+        half, exponent = compact.halved(values["anchor"].whole())
         parameters[name] = {
             **dict(zip(compact.SCALARS, (high, step, exponent), strict=True)),
             "importance": Deferred.of(codes),
             "anchor": Deferred.of(half),
         }
     return {**state, "task_steps": 0, "window_steps": 0, "compact": True, "parameters": parameters}
-
-
-def _own(value: Deferred) -> Tensor:
-    return value.make().detach().clone()
 
 
 def _deferred(bucket: Bucket, tracked: Tracked, quantity: str) -> Deferred:

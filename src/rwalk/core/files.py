@@ -100,8 +100,8 @@ def _state_in(container: Container, path: str | Path) -> dict[str, Any]:
     schema = state.get("schema")
     if type(schema) is int and (schema > 1) != container.verified and schema <= SCHEMA:
         raise StateError(
-            f"{path}: the file's own fingerprint is not one of schema {schema}: it was changed after saving, or written "
-            "anew by a program that keeps no checksums"
+            f"{path}: the file's own fingerprint is not one of schema {schema}: it was changed after saving, or "
+            "written anew by a program that keeps no checksums"
         )
     if not isinstance(state.get("parameters", {}), dict):
         raise StateError(f"{path}: its parameters are {shown(state['parameters'])}: the file is damaged")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -17,8 +18,7 @@ __all__ = ["dead", "fsync_folder", "mark", "remove_leftovers", "replacing"]
 
 #: Says which process of which machine something belongs to: machine, number, and when it began.
 MARK = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<pid>\d{1,10})-(?P<began>\d{1,20})")
-#: Seconds after which what another machine has left behind counts as left.
-A_WEEK = 7 * 24 * 3600.0
+A_DAY = 24 * 3600.0
 
 
 @contextmanager
@@ -42,14 +42,38 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f"{_prefix(path)}{mark()}-{uuid4().hex[:8]}.writing")
     try:
         with temporary.open("xb") as file:
-            yield file
-            file.flush()
+            with _syncing(file.fileno()):
+                yield file
+                file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+@contextmanager
+def _syncing(descriptor: int) -> Iterator[None]:
+    """Have what is written brought to the disk while more is being written: at the end little is left to wait for."""
+    done, errors = Event(), list[OSError]()
+
+    def sync() -> None:
+        try:
+            while not done.wait(0.02):
+                os.fsync(descriptor)
+        except OSError as error:  # which the system tells once
+            errors.append(error)
+
+    thread = Thread(target=sync, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def remove_leftovers(path: Path) -> None:
@@ -66,13 +90,14 @@ def mark() -> str:
 
 
 def dead(path: Path, marked: str) -> bool:
-    """Whether the process whose mark a name begins with is no more. One of another machine is, after a week."""
+    """Whether the process whose mark a name begins with is no more.
+
+    One of another machine counts as that after a week, and one without a mark after a day.
+    """
     found = MARK.match(marked)
-    if found is None:
-        return False
-    if found["machine"] != _machine():
+    if found is None or found["machine"] != _machine():
         with suppress(OSError):
-            return time.time() - path.lstat().st_mtime > A_WEEK
+            return time.time() - path.lstat().st_mtime > (A_DAY if found is None else 7 * A_DAY)
         return False
     pid = int(found["pid"])
     try:

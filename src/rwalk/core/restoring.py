@@ -6,8 +6,9 @@ The new state is built aside, every tensor of it is checked, and then both are s
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from rwalk.core import compact
 from rwalk.core.checking import ALWAYS, COUNTERS, check_state, fault
 from rwalk.core.config import RWalkConfig
-from rwalk.core.container import Deferred, shown
+from rwalk.core.container import Deferred, in_threads, shown
 from rwalk.core.sharding import local, own_share
 from rwalk.core.state import Bucket, Tracked
 from rwalk.core.tracking import Tracker
@@ -50,11 +51,16 @@ def restore(tracker: Tracker, state: Mapping[str, Any], *, strict: bool = True) 
     # In the saved order: sums over parameters then round alike.
     aside.make_room([entries[name] for name in saved if name in fitting])
     buckets = {entry: bucket for bucket in aside.buckets for entry in bucket.starts}
+    if strict and not state.get("compact"):  # all of each is read
+        for bucket in aside.buckets:
+            bucket.reserve(_needed(tracker.config, next(iter(saved.values()))).values())
+    jobs: list[Callable[[], None]] = []
     for name, values in saved.items():
         if name in fitting:
-            _fill(_Target(buckets[entries[name]], entries[name], tracker.config), values, state)
+            jobs += _fill(_Target(buckets[entries[name]], entries[name], tracker.config), values, state)
         else:
             _read_over(name, values, state)
+    in_threads(jobs)
     counters = {name: int(state[name]) for name in COUNTERS}
     if tracker.config.window == "step":  # an open window is not gone on with
         counters["window_steps"] = 0
@@ -79,13 +85,26 @@ class _Target:
     def shape(self) -> torch.Size:
         return torch.Size(self.entry.parameter.shape)
 
-    def put(self, quantity: str, value: Tensor, tasks: int, source: str | None = None) -> None:
+    def put(
+        self, quantity: str, value: Tensor | Deferred, tasks: int, source: str | None = None
+    ) -> list[Callable[[], None]]:
         """A quantity of the whole parameter, cast and checked; if it has another shape, its block.
 
         A window's start can be made from its displacement, and the reverse: they differ by where the weights are.
+
+        Returns:
+            What is left to do, by any thread: reading what goes where it belongs as it is.
         """
-        view, parameter = self.bucket.view(self.entry, quantity), self.entry.parameter
-        fits = value.shape == self.shape
+        view = self.bucket.view(self.entry, quantity)
+        as_it_is = (view.shape, view.dtype, view.device.type) == (value.shape, value.dtype, "cpu")
+        if isinstance(value, Deferred) and value.fill is not None and as_it_is and source == quantity:
+            return [partial(value.fill, view, partial(_check, self.entry.name, quantity, tasks))]
+        self._convert(view, quantity, _made(value), source)
+        _check(self.entry.name, quantity, tasks, view)
+        return []
+
+    def _convert(self, view: Tensor, quantity: str, value: Tensor, source: str | None) -> None:
+        parameter, fits = self.entry.parameter, value.shape == self.shape
         share = own_share(value if fits else _widened(value, self.shape), parameter)
         present = local(parameter).detach()
         if source is not None and source != quantity:
@@ -96,9 +115,6 @@ class _Target:
             rest = present if quantity in ("window_start", "anchor") else torch.zeros_like(present)
             share = torch.where(known.to(share.device), share, rest.to(share))
         view.copy_(share)
-        wrong = fault(quantity, view, tasks)
-        if wrong is not None:
-            raise StateError(f"the state of {shown(self.entry.name)}: its {quantity} is {wrong}")
 
 
 def _fitting(saved: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Tracked], *, strict: bool) -> set[str]:
@@ -134,8 +150,8 @@ def _shape(values: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(values["importance" if "fisher" not in values else "fisher"].shape)
 
 
-def _fill(target: _Target, values: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    entry, tasks = target.entry, state["tasks"]
+def _fill(target: _Target, values: Mapping[str, Any], state: Mapping[str, Any]) -> list[Callable[[], None]]:
+    entry, tasks, left = target.entry, state["tasks"], list[Callable[[], None]]()
     if state.get("compact"):
         entry.updates, entry.last_task = 0, tasks - 1
         dtype = target.bucket.dtype
@@ -144,17 +160,17 @@ def _fill(target: _Target, values: Mapping[str, Any], state: Mapping[str, Any]) 
         target.put("importance", compact.decoded(codes, high, step, dtype), tasks)
         target.put("anchor", compact.restored(_made(values["anchor"]), exponent, dtype), tasks)
         _note_growth(target, codes.shape, None)
-        return
+        return left
     entry.updates, entry.last_task = values["updates"], values.get("last_task", tasks)
     _note_growth(target, torch.Size(_shape(values)), values.get("fresh"))
     needed = _needed(target.config, values)  # a quantity may serve for another
     for quantity, value in values.items():
         if isinstance(value, Tensor | Deferred) and quantity != "fresh":
-            found = _made(value)
             if quantity in needed:
-                target.put(needed[quantity], found, tasks, source=quantity)
+                left += target.put(needed[quantity], value, tasks, source=quantity)
             else:
-                _check(entry.name, quantity, found, tasks)
+                _check(entry.name, quantity, tasks, _made(value))
+    return left
 
 
 def _note_growth(target: _Target, shape: torch.Size, fresh: Any) -> None:
@@ -185,10 +201,10 @@ def _read_over(name: str, values: Mapping[str, Any], state: Mapping[str, Any]) -
         if isinstance(value, Tensor | Deferred):
             found = _made(value)
             if not state.get("compact"):
-                _check(name, quantity, found, state["tasks"])
+                _check(name, quantity, state["tasks"], found)
 
 
-def _check(name: str, quantity: str, value: Tensor, tasks: int) -> None:
+def _check(name: str, quantity: str, tasks: int, value: Tensor) -> None:
     wrong = fault(quantity, value, tasks)
     if wrong is not None:
         raise StateError(f"the state of {shown(name)}: its {quantity} is {wrong}")

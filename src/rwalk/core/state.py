@@ -10,7 +10,7 @@ where every step is a window; after the first task ``importance`` and ``anchor``
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -155,15 +155,24 @@ class Bucket:
                 self.flat[quantity] = self._zeros(quantity)
         return [self.flat[quantity] for quantity in quantities]
 
+    def reserve(self, quantities: Iterable[str]) -> None:
+        """Memory for these quantities, for whoever writes all of it."""
+        for quantity in quantities:
+            if quantity not in self.flat:
+                self.flat[quantity] = self._memory(quantity)
+
     def view(self, entry: Tracked, quantity: str) -> Tensor:
         """A quantity of one parameter, in the parameter's shape."""
         start, shape = self.starts[entry], self.shapes[entry]
         return self.require(quantity)[0][start : start + prod(shape)].view(shape)
 
     def _zeros(self, quantity: str) -> Tensor:
+        return self._memory(quantity, torch.zeros)
+
+    def _memory(self, quantity: str, made: Callable[..., Tensor] = torch.empty) -> Tensor:
         kept = torch.bfloat16 if self.compact and quantity in TOLERANT else self.dtype
         skipped = STAGGER * ORDER.index(quantity) // kept.itemsize if self.device.type == "cpu" else 0
-        return torch.zeros(skipped + self.size, dtype=kept, device=self.device)[skipped:]
+        return made(skipped + self.size, dtype=kept, device=self.device)[skipped:]
 
 
 def arrange(buckets: Iterable[Bucket], needed: Mapping[Tracked, Placement], *, compact: bool) -> list[Bucket]:

@@ -13,10 +13,49 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rwalk.errors import MissingExtraError
+from rwalk.core import RWalkConfig
+from rwalk.core.checking import SCHEMA
+from rwalk.core.names import canonical_name
+from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.streams import Benchmark, Experience, Stream, TensorData, labels_of
 
-__all__ = ["stream_from_avalanche", "to_avalanche"]
+__all__ = ["state_from_avalanche", "stream_from_avalanche", "to_avalanche"]
+
+
+def state_from_avalanche(plugin: Any, *, tasks: int, steps: int) -> dict[str, Any]:
+    """What Avalanche's own RWalk plugin has learned, as a state that an ``RWalk`` goes on from.
+
+    Call it in the process that trained, between two experiences: nothing has to be stored and read by Avalanche.
+
+    Args:
+        plugin: An ``avalanche.training.plugins.RWalkPlugin`` after at least one experience.
+        tasks: Experiences that it has learned, ``strategy.clock.train_exp_counter``.
+        steps: Iterations so far, ``strategy.clock.train_iterations``.
+
+    Returns:
+        A state for ``load_state_dict`` (of an ``RWalk`` on the same model, with ``RWalkConfig.avalanche()``), or for
+        ``rwalk.core.files.save_state``. Parameters that the plugin did not weigh are absent.
+
+    Raises:
+        RWalkError: No experience has ended yet.
+    """
+    if plugin.exp_penalties is None or tasks < 1:
+        raise RWalkError("Avalanche's plugin has no importances yet: they are there after the first experience")
+    config = RWalkConfig.avalanche(ewc_lambda=plugin.ewc_lambda, ewc_alpha=plugin.ewc_alpha, delta_t=plugin.delta_t)
+    kept = {
+        "fisher": plugin.iter_importance,
+        "score": plugin.exp_scores,
+        "importance": plugin.exp_penalties,
+        "anchor": plugin.exp_params,
+    }
+    parameters = {}
+    for name in plugin.exp_penalties:
+        tensors = {quantity: found[name].data.detach().clone() for quantity, found in kept.items()}
+        if config.keeps_task_score:
+            tensors["task_score"] = torch.zeros_like(tensors["score"])
+        parameters[canonical_name(name)] = {"updates": 2, "last_task": tasks - 1, **tensors}
+    counters = {"tasks": tasks, "steps": steps, "task_steps": 0, "window_steps": 0}
+    return {"schema": SCHEMA, "config": config.to_dict(), **counters, "parameters": parameters}
 
 
 def stream_from_avalanche(experiences: Iterable[Any]) -> Stream:

@@ -8,11 +8,15 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from rwalk.core.replacing import dead, fsync_folder, mark
 
 __all__ = ["BuildError", "cache_folder", "load_library"]
 
@@ -23,19 +27,24 @@ FLAGS = ("-O3", "-ffp-contract=off", "-std=gnu11", "-shared", "-fPIC")
 #: What makes it faster, and not every compiler has: clang often comes without OpenMP's library.
 EXTRAS = (("-march=native", "-fopenmp"), ("-march=native",), ())
 TIMEOUT = 120.0
+#: What the names of folders begin with in which something is being built.
+BUILDING = ".building-"
 
 
 class BuildError(Exception):
     """Why there is no library; the message says it in one line."""
 
 
-def load_library(source: str) -> ctypes.CDLL:
+def load_library(source: str, functions: Sequence[str] = ()) -> ctypes.CDLL:
     """Compile C source, unless an earlier run has, and load it.
 
-    The compiler is ``$CC``, or ``cc``, ``gcc`` or ``clang``. Several processes may do this at once.
+    The compiler is ``$CC``, or ``cc``, ``gcc`` or ``clang``. Several processes may do this at once. What is in the
+    cache is loaded if it is the user's own, writable by nobody else, and has the hash that its name gives; else it is
+    built anew.
 
     Args:
         source: A C program.
+        functions: What the library has to have.
 
     Raises:
         BuildError: No compiler, it fails, or the library cannot be loaded.
@@ -44,20 +53,18 @@ def load_library(source: str) -> ctypes.CDLL:
     key = hashlib.sha256(repr([source, compiler, FLAGS, extras, _processor()]).encode()).hexdigest()[:24]
     try:
         folder = cache_folder()
+        _remove_leftovers(folder)
         for library in folder.glob(f"kernels-{key}-*.so"):
             try:
-                if library == _named(library, folder, key):
-                    return ctypes.CDLL(str(library))
-                reason = "its content is not what was written"  # running it might end the process
+                return _verified(library, folder, key, functions)
             except OSError as error:
-                reason = str(error)
-            log.info("compiling the fused kernels anew, %s cannot be loaded: %s", library, reason)
+                log.info("compiling the fused kernels anew, %s cannot be loaded: %s", library, error)
             with suppress(OSError):
                 library.unlink()
         started = time.perf_counter()
         library = _compile(compiler, extras, source, folder, key)
         log.info("compiled the fused kernels in %.1f s: %s", time.perf_counter() - started, library)
-        return ctypes.CDLL(str(library))
+        return _verified(library, folder, key, functions)
     except OSError as error:
         raise BuildError(f"the compiled kernels cannot be stored or loaded: {error}") from error
 
@@ -73,13 +80,48 @@ def cache_folder() -> Path:
         base = str(Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "rwalk")
     folder = Path(base)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if hasattr(os, "getuid"):
-        found = folder.stat()
-        if found.st_uid != os.getuid():
-            raise PermissionError(f"{folder} belongs to another user: set RWALK_CACHE_DIR to a folder of your own")
-        if found.st_mode & 0o002:
-            raise PermissionError(f"{folder} is writable by everyone: set RWALK_CACHE_DIR to a folder of your own")
+    _refuse_strangers(folder, folder.lstat(), stat.S_ISDIR)
     return folder
+
+
+def _verified(library: Path, folder: Path, key: str, functions: Sequence[str]) -> ctypes.CDLL:
+    """Load a library, once its owner and its content are what they should be: running another may end the process.
+
+    Raises:
+        OSError: They are not; or the system does not load it, or a function is missing.
+    """
+    _refuse_strangers(library, library.lstat(), stat.S_ISREG)
+    if library != _named(library, folder, key):
+        raise OSError("its content is not what was written")
+    loaded = ctypes.CDLL(str(library))
+    for function in functions:
+        if not hasattr(loaded, function):
+            raise OSError(f"it has no function {function}")
+    return loaded
+
+
+def _refuse_strangers(path: Path, found: os.stat_result, is_right: Callable[[int], bool]) -> None:
+    """Make sure that what is there is no link, the user's own, and writable by nobody else.
+
+    Raises:
+        PermissionError: It is not: somebody else's code would run.
+    """
+    own = "set RWALK_CACHE_DIR to a folder of your own"
+    if not is_right(found.st_mode):
+        raise PermissionError(f"{path} is a link, or not what belongs there: {own}")
+    if hasattr(os, "getuid"):
+        if found.st_uid != os.getuid():
+            raise PermissionError(f"{path} belongs to another user: {own}")
+        if found.st_mode & 0o022:
+            who = "everyone" if found.st_mode & 0o002 else "its group"
+            raise PermissionError(f"{path} is writable by {who}: {own}, or take that right away (chmod go-w)")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes that are no more were building."""
+    for found in folder.glob(f"{BUILDING}*"):
+        if dead(found, found.name[len(BUILDING) :]):
+            shutil.rmtree(found, ignore_errors=True)
 
 
 def _home() -> Path:
@@ -117,7 +159,7 @@ def _compiler() -> list[str]:
 
 def _compile(compiler: list[str], extras: tuple[tuple[str, ...], ...], source: str, folder: Path, key: str) -> Path:
     """Write the library under a name of its own and move it into place, so that nobody sees half of one."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as aside:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"{BUILDING}{mark()}-") as aside:
         program, library = Path(aside) / "kernels.c", Path(aside) / "kernels.so"
         program.write_text(source, encoding="utf-8")
         complaints = []
@@ -128,11 +170,21 @@ def _compile(compiler: list[str], extras: tuple[tuple[str, ...], ...], source: s
             except subprocess.TimeoutExpired:
                 raise BuildError(f"{compiler[0]} took longer than {TIMEOUT:.0f} s") from None
             if done.returncode == 0:
-                return library.replace(_named(library, folder, key))
+                return _keep(library, _named(library, folder, key))
             said = done.stderr.strip().splitlines() or ["no message"]
             complaints.append(next((line for line in said if "error" in line), said[0]))
             log.debug("%s fails with %s: %s", compiler[0], " ".join(extra), complaints[-1])
         raise BuildError(f"{compiler[0]} failed: {complaints[-1]}")
+
+
+def _keep(library: Path, place: Path) -> Path:
+    """Move a library where it belongs, once it is on the disk; nobody else may change it."""
+    library.chmod(0o700)
+    with library.open("rb+") as file:
+        os.fsync(file.fileno())
+    library.replace(place)
+    fsync_folder(place.parent)
+    return place
 
 
 def _named(library: Path, folder: Path, key: str) -> Path:

@@ -84,7 +84,7 @@ def types_of(bucket: Bucket) -> Types:
 def library(types: Types) -> tuple[ctypes.CDLL | None, str | None]:
     """The kernels for a combination of types, or why there are none; asked once a process."""
     try:
-        return load_library(program(types)), None
+        return load_library(program(types), ("rwalk_step", "rwalk_pull")), None
     except BuildError as error:
         return None, str(error)
 

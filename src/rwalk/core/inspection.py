@@ -1,0 +1,160 @@
+"""What is in a state file, in numbers: for people who have to decide what to do with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rwalk.core import compact
+from rwalk.core.checking import COUNTERS
+from rwalk.core.container import Deferred
+from rwalk.core.files import opened
+
+__all__ = ["compare_states", "summarize_state"]
+
+
+def summarize_state(path: str | Path) -> dict[str, Any]:
+    """Counters, config and a line for each parameter. Every byte of the file is verified on the way.
+
+    Args:
+        path: A state file.
+
+    Returns:
+        ``path``, ``bytes``, ``schema``, ``verified`` (schema 1 had no checksums), ``compact``, ``written`` (seconds
+        since 1970; of schema 1 the file's own time), ``age`` (seconds), the counters, ``config``, ``elements``,
+        ``layers``: name → share of all importance, and ``parameters``: name → ``shape``, ``elements``, ``share``,
+        ``norms`` (quantity → Euclidean norm). Shares are None before the first task's end.
+
+    Raises:
+        FileNotFoundError: No such file.
+        OSError: It cannot be read.
+        StateError: Not an rwalk state, or damaged.
+    """
+    path = Path(path)
+    with opened(path) as state:
+        found = path.stat()
+        written = state.get("written", int(found.st_mtime))
+        parameters: dict[str, dict[str, Any]] = {}
+        sums: dict[str, float] = {}
+        for name, values in state["parameters"].items():
+            norms = {}
+            for quantity, value in values.items():
+                if isinstance(value, Deferred) and quantity != "fresh":
+                    tensor = _tensor(values, quantity)
+                    norms[quantity] = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+                    if quantity == "importance":
+                        sums[name] = float(tensor.sum(dtype=torch.float64))
+            shape = next(value.shape for value in values.values() if isinstance(value, Deferred))
+            parameters[name] = {"shape": list(shape), "elements": shape.numel(), "share": None, "norms": norms}
+        total = sum(sums.values())
+        for name, part in sums.items():
+            parameters[name]["share"] = part / total if total > 0 else None
+        return {
+            "path": str(path),
+            "bytes": found.st_size,
+            "schema": state["schema"],
+            "verified": state["schema"] > 1,
+            "compact": state.get("compact", False),
+            "written": written,
+            "age": max(0, int(time.time()) - written),
+            **{name: state[name] for name in COUNTERS},
+            "config": dict(state["config"]),
+            "elements": sum(values["elements"] for values in parameters.values()),
+            "layers": _by_layer(parameters),
+            "parameters": parameters,
+        }
+
+
+def _by_layer(parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """A layer is what holds parameters: all that a name has before its last dot."""
+    layers: dict[str, float | None] = {}
+    for name, values in parameters.items():
+        layer = name.rpartition(".")[0]
+        part = values["share"]
+        layers[layer] = None if part is None else part + (layers.get(layer) or 0.0)
+    return layers
+
+
+def compare_states(one: str | Path, other: str | Path) -> dict[str, Any]:
+    """In what two state files differ.
+
+    Args:
+        one: A state file.
+        other: Another.
+
+    Returns:
+        ``same`` (whether nothing differs but when they were written), ``counters`` and ``config`` (name → the two
+        values, where they differ), ``only_in_first``, ``only_in_second`` (names of parameters), and ``parameters``:
+        name → quantity → ``distance`` (Euclidean norm of the difference) and ``relative`` (to the first's norm; None
+        if that is zero), or the two ``values`` or shapes, where they differ.
+
+    Raises:
+        FileNotFoundError: No such file.
+        OSError: One cannot be read.
+        StateError: One is no rwalk state, or damaged.
+    """
+    with opened(one) as first, opened(other) as second:
+        names = [*COUNTERS, "compact"]
+        numbers = _differing({n: first.get(n, False) for n in names}, {n: second.get(n, False) for n in names})
+        config = _differing(first["config"], second["config"])
+        before, after = first["parameters"], second["parameters"]
+        parameters = {}
+        for name in before:
+            if name in after:
+                found = _distances(before[name], after[name])
+                if found:
+                    parameters[name] = found
+        only = [name for name in before if name not in after], [name for name in after if name not in before]
+        return {
+            "same": not (numbers or config or parameters or any(only)),
+            "counters": numbers,
+            "config": config,
+            "only_in_first": only[0],
+            "only_in_second": only[1],
+            "parameters": parameters,
+        }
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, list[Any]]:
+    names = [*one, *(name for name in other if name not in one)]
+    return {name: [one.get(name), other.get(name)] for name in names if one.get(name) != other.get(name)}
+
+
+def _distances(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for quantity in [*one, *(name for name in other if name not in one)]:
+        pair = one.get(quantity), other.get(quantity)
+        if quantity in compact.SCALARS:
+            continue
+        if not all(isinstance(value, Deferred) for value in pair):
+            if pair[0] != pair[1]:
+                found[quantity] = {"values": [_plain(value) for value in pair]}
+            continue
+        before, after = _tensor(one, quantity), _tensor(other, quantity)
+        if before.shape != after.shape:
+            found[quantity] = {"values": [list(before.shape), list(after.shape)]}
+            continue
+        before, after = before.to(torch.float64), after.to(torch.float64)
+        distance, norm = float(torch.linalg.vector_norm(before - after)), float(torch.linalg.vector_norm(before))
+        if distance > 0:
+            found[quantity] = {"distance": distance, "relative": distance / norm if norm > 0 else None}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return f"a tensor of shape {list(value.shape)}" if isinstance(value, Deferred) else value
+
+
+def _tensor(values: Mapping[str, Any], quantity: str) -> Tensor:
+    """A quantity as it counts; of a compact state, decoded."""
+    stored: Tensor = values[quantity].make()
+    if quantity == "importance" and "importance_high" in values:
+        return compact.decoded(stored, values["importance_high"], values["importance_step"], torch.float32)
+    if quantity == "anchor" and "anchor_exponent" in values:
+        return compact.restored(stored, values["anchor_exponent"], torch.float32)
+    return stored
