@@ -17,7 +17,7 @@ from torch import nn
 from fuzz import Case, FindingError
 from fuzz.mutations import dumped, mutate_bytes, mutate_value
 from fuzz.states import bits_of
-from rwalk.errors import CheckpointError
+from rwalk.errors import CheckpointError, StateError
 from rwalk.experiments import Comparison, RunResult, RunSpec, load_comparison, load_spec, read_result, write_result
 from rwalk.experiments.results import SCHEMA_VERSION, checksum
 from rwalk.metrics import AccuracyMatrix
@@ -61,7 +61,7 @@ def resealed_checkpoints(folder: Path) -> Case:
             learned = plugin.resume(strategy)
             for experience in stream.train_stream[learned:]:
                 strategy.train(experience)
-        except CheckpointError:
+        except (CheckpointError, StateError):
             return "refused"
         return "gone on from"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from rwalk.errors import CheckpointError
 from rwalk.random_state import random_state, random_state_kept, set_random_state
 
 __all__ = ["Pass"]
@@ -39,21 +40,27 @@ class Pass:
         inner = getattr(loader, "base_dataloader", loader)  # Accelerate's has the methods, whatever it wraps
         self._own = hasattr(inner, "state_dict") and hasattr(loader, "load_state_dict")
         self._began: dict[str, Any] | None = None
+        self._batches: Iterator[Any] = iter(())
         if state is not None and self._own:
             loader.load_state_dict(state["own"])
         elif state is not None:
-            self._began = state["began"]
-            with random_state_kept():
-                set_random_state(state["began"])
-                self._batches: Iterator[Any] = iter(loader)
-                for _ in range(state["taken"]):
-                    next(self._batches, None)
-            self.taken = state["taken"]
+            self._go_on(state)
             return
         elif not self._own:
             self._began = random_state()
         self._batches = iter(loader)
         self.taken = 0 if state is None else state["taken"]
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        with random_state_kept():
+            try:
+                self._began, self.taken = state["began"], int(state["taken"])
+                set_random_state(state["began"])
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                raise CheckpointError(f"the checkpoint tells no place in a pass ({type(error).__name__})") from error
+            self._batches = iter(self.loader)
+            for _ in range(self.taken):
+                next(self._batches, None)
 
     def __iter__(self) -> Iterator[Any]:
         """Itself."""

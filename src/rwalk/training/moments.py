@@ -91,7 +91,9 @@ class Moment:
         Raises:
             CheckpointError: Another experience is being learned, or the states do not fit.
         """
-        told, here = self.state["place"]["experience"], list(experience_told(strategy.experience))
+        told, here = self.state["place"].get("experience"), list(experience_told(strategy.experience))
+        if not isinstance(told, list) or len(told) != len(here):
+            raise CheckpointError("the checkpoint does not tell in which experience it was made")
         if told != here:
             raise CheckpointError(
                 f"the checkpoint was made in experience {told[1]} of {told[0]} with {told[-1]} samples, and this is "

@@ -101,7 +101,7 @@ class CheckpointPlugin(BasePlugin):
 
         Raises:
             CheckpointError: There are checkpoints, and none is whole; or one does not fit the strategy, which is then
-                of no use any more.
+                of no use any more. ``train`` may raise it too, or ``StateError``, until it has gone on.
         """
         found = self.newest() if found is None else found
         if found is None:
