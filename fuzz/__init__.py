@@ -26,6 +26,10 @@ TARGETS = {
     "state-files-resealed": "fuzz.states:resealed_files",
     "state-files-schema-1": "fuzz.states:old_files",
     "state-dicts": "fuzz.states:dictionaries",
+    "checkpoints": "fuzz.runs:checkpoints",
+    "checkpoints-resealed": "fuzz.runs:resealed_checkpoints",
+    "results": "fuzz.runs:results",
+    "specs": "fuzz.runs:specs",
 }
 
 

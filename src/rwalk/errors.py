@@ -5,11 +5,18 @@ gone on from, whatever is wrong with it, ``StateError``, which is a ``ValueError
 everything else: calls in the wrong order, things missing on this machine.
 """
 
-__all__ = ["DataUnavailableError", "MissingExtraError", "RWalkError", "StateError"]
+__all__ = ["CheckpointError", "DataUnavailableError", "MissingExtraError", "RWalkError", "StateError"]
 
 
 class RWalkError(RuntimeError):
     """rwalk was used in a way that cannot give a correct result."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint or a stored result is damaged, of another version, or of something else than what goes on from it.
+
+    It is the one error of reading such a file; what could not be read or written at all is an ``OSError``.
+    """
 
 
 class StateError(ValueError):

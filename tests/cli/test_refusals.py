@@ -78,7 +78,7 @@ def test_a_folder_that_holds_another_run_is_refused_before_any_training(shell, s
     assert shell("run", "--spec", spec, "--out", "out")[0] == 0
     before = Path("out/result.json").read_text()
     with monkeypatch.context() as context:
-        context.setattr("rwalk.cli.commands.run", lambda *_, **__: pytest.fail("trained for nothing"))
+        context.setattr("rwalk.cli.commands.carry_out", lambda *_, **__: pytest.fail("trained for nothing"))
         result = shell("run", "--spec", spec, "--out", "out", "--seed", "8")
     refused(result, "out holds another run (result.json)", folder=Path("out"), holds=["result.json"])
     assert Path("out/result.json").read_text() == before

@@ -227,7 +227,7 @@ def test_interrupted_work_goes_on_where_it_stopped(shell, monkeypatch):
         return real(spec, **rest)
 
     with monkeypatch.context() as context:
-        context.setattr("rwalk.experiments.pool.run", interrupted)
+        context.setattr("rwalk.experiments.carrying.run", interrupted)
         assert shell("compare", *DIGITS, *options)[0] != 0
     assert calls == [0, 1, 2]
     assert not Path("out/comparison.json").exists()

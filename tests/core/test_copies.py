@@ -4,9 +4,11 @@ import copy
 import gc
 import io
 import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
+import torch.multiprocessing  # registers how tensors are sent
 from torch import nn
 
 from core.kernels import needs_compiler
@@ -96,3 +98,31 @@ def test_a_copy_needs_no_graph_of_the_gradients():
     optimizer.step()
     model.zero_grad()
     assert copy.deepcopy(rwalk).steps == 1
+
+
+def test_a_worker_that_reads_changes_nothing_here():
+    """Tensors reach another process as shared memory, so that what is written there is written here."""
+    for config in (RWalkConfig(delta_t=4), RWalkConfig(delta_t=1), RWalkConfig.avalanche(delta_t=4)):
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        rwalk = RWalk(model, optimizer, config)
+        for step in range(15):
+            optimizer.zero_grad()
+            model(torch.randn(4, 3)).square().mean().backward()
+            optimizer.step()
+            if step == 8:
+                rwalk.consolidate()
+        sent = bytes(ForkingPickler.dumps(rwalk))  # in the midst of a window, with a step that is not settled
+        before, weights = copy.deepcopy(rwalk.state_dict()), copy.deepcopy(model.state_dict())
+        theirs = ForkingPickler.loads(sent)
+        theirs.importances()
+        theirs.importances("score")
+        theirs.penalty()
+        theirs.settle()
+        theirs.state_dict()
+        copy.deepcopy(theirs)
+        for name, values in rwalk.state_dict()["parameters"].items():
+            for quantity, value in values.items():
+                expected = before["parameters"][name][quantity]
+                assert torch.equal(value, expected) if isinstance(value, torch.Tensor) else value == expected
+        assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())

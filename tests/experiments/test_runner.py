@@ -40,8 +40,9 @@ def test_a_result_says_what_was_run_and_what_came_of_it(finished, method):
         "untrained",
         "reference",
         *METRICS,
+        "checksum",
     }
-    assert result["schema_version"] == SCHEMA_VERSION == 2
+    assert result["schema_version"] == SCHEMA_VERSION == 3
     written = json.loads(json.dumps(result, allow_nan=False))
     assert RunSpec(**written["config"]).rwalk_config == finished[method].spec.rwalk_config
     rows = result["accuracy_matrix"]
@@ -74,7 +75,8 @@ def test_versions_are_those_installed(finished):
 def test_the_same_seed_gives_the_same_result_and_another_seed_another():
     first, second, other = (run(small(exemplars=2, seed=seed)) for seed in (5, 5, 6))
     ours, again = first.to_dict(), second.to_dict()
-    assert {**ours, "seconds": 0} == {**again, "seconds": 0}
+    ours, again = ({**one, "seconds": 0, "checksum": 0} for one in (ours, again))
+    assert ours == again
     assert other.matrix.tolist() != first.matrix.tolist()
 
 

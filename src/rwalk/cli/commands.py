@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +12,16 @@ from rich.console import Console
 from rwalk import __version__
 from rwalk.cli import demo as demonstration
 from rwalk.cli import display, options
+from rwalk.cli.signals import when_signalled
 from rwalk.cli.state_files import state_files
 from rwalk.cli.studies import studies
-from rwalk.experiments import METHODS, RunSpec, load_spec, read_result, reference_for, run, write_result
+from rwalk.experiments import METHODS, RunResult, RunSpec, load_spec, read_result, reference_for
+from rwalk.experiments.carrying import CHECKPOINTS, begun, carry_out, finished
+from rwalk.experiments.holding import held
 from rwalk.experiments.loading import merged
-from rwalk.experiments.results import Reference, check_folder
+from rwalk.experiments.results import RESULT, Reference, check_folder
 from rwalk.streams import benchmarks
+from rwalk.training import CheckpointPlugin
 
 __all__ = ["app"]
 
@@ -98,6 +103,12 @@ def run_(
         bool, typer.Option("--intransigence", help="Train the joint references (once; they are kept).")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run stored in --out.")] = False,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=0, help="Write a checkpoint every so many batches, and when told to end; 0 for none.")
+    ] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in --out; begin where there is none.")
+    ] = False,
 ) -> None:
     """Train on a stream of experiences and store accuracy matrix and metrics."""
     given = {
@@ -121,17 +132,43 @@ def run_(
         "threads": threads,
     }
     chosen = load_spec(spec, **merged(options.settings(settings or []), _present(**given)))
-    folder = check_folder(out, overwrite=overwrite)
-    joint = None if reference is None else _joint_accuracies(reference, chosen)
-    if intransigence and joint is None:
-        with console.status("joint references"):
-            joint = reference_for(chosen)
-    with display.run_progress(console) as progress:
-        result = run(chosen, plugins=[progress], reference=joint)
-    path = write_result(result.to_dict(), folder)
+    stored = None if reference is None else _joint_accuracies(reference, chosen)
+    with held(check_folder(out, overwrite=overwrite or resume)):
+        result = _done_before(out, chosen) if resume else None
+        if result is None:
+            checkpoint = _checkpoint(out, checkpoint_every, resume=resume, overwrite=overwrite)
+            asked = nullcontext() if checkpoint is None else when_signalled(checkpoint.stop)
+
+            def joint() -> Reference | None:
+                if not intransigence or stored is not None:
+                    return stored
+                with console.status("joint references"):
+                    return reference_for(chosen)
+
+            with asked, display.run_progress(console) as progress:
+                result = carry_out(chosen, out, plugins=[progress], reference=joint, checkpoint=checkpoint)
     display.matrix(console, result.matrix)
     display.metrics(console, result.metrics)
-    console.print(f"{path}  ({result.seconds:.1f} s)", highlight=False, soft_wrap=True)
+    told = display.plain(f"{out / RESULT}  ({result.seconds:.1f} s)")
+    console.print(told, highlight=False, soft_wrap=True)
+
+
+def _done_before(folder: Path, spec: RunSpec) -> RunResult | None:
+    """The result that is stored in the folder, if it is this run's."""
+    found = finished(folder, lambda note: console.print(display.plain(note), highlight=False, soft_wrap=True))
+    if found is not None and found.spec.canonical() != spec.canonical():
+        raise FileExistsError(f"{folder} holds another run ({RESULT}): choose another folder, or --overwrite it")
+    return found
+
+
+def _checkpoint(folder: Path, every: int, *, resume: bool, overwrite: bool) -> CheckpointPlugin | None:
+    """What writes checkpoints, if any are asked for or gone on from."""
+    checkpoint = CheckpointPlugin(folder / CHECKPOINTS, every=every)
+    if begun(folder) and not resume:
+        if not overwrite:
+            raise FileExistsError(f"{folder} holds a run that was interrupted: --resume it, or --overwrite it")
+        checkpoint.clear()
+    return checkpoint if every or begun(folder) else None
 
 
 def _present(**values: Any) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from rwalk.metrics import AccuracyMatrix
 from rwalk.training import BasePlugin
 
-__all__ = ["ProgressPlugin", "listing", "matrix", "metrics", "percent", "run_progress"]
+__all__ = ["ProgressPlugin", "listing", "matrix", "metrics", "percent", "plain", "run_progress"]
 
 LOSS_EVERY = 20  # iterations between two readings of the loss
 
@@ -42,7 +43,7 @@ class ProgressPlugin(BasePlugin):
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Move on; read the loss now and then, since reading it waits for the device."""
-        self.progress.advance(self._bar)
+        self.progress.update(self._bar, completed=strategy.clock.train_exp_iterations + 1)
         if strategy.clock.train_exp_iterations % LOSS_EVERY == 0:
             self.progress.update(self._bar, loss=f"loss {float(strategy.loss.detach()):.4f}")
 
@@ -55,6 +56,11 @@ def run_progress(console: Console) -> Iterator[ProgressPlugin]:
         yield ProgressPlugin(progress)
 
 
+def plain(text: object) -> Text:
+    """Text as it is: no part of it is markup, and nothing in it moves the cursor."""
+    return Text("".join(sign if sign.isprintable() else "?" for sign in str(text)))
+
+
 def percent(value: float | None) -> str:
     """A fraction in per cent, or a dash."""
     return "–" if value is None else f"{100 * value:.1f}"
@@ -64,7 +70,7 @@ def listing(console: Console, kind: str, entries: Mapping[str, str]) -> None:
     """Names with a line about each."""
     table = Table(kind, "", box=None, header_style="bold", pad_edge=False)
     for name, summary in entries.items():
-        table.add_row(name, summary)
+        table.add_row(plain(name), plain(summary))
     console.print(table)
     console.print()
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
-from rwalk.experiments.loading import merged, numbers
+from rwalk.experiments.loading import merged
+from rwalk.experiments.yaml_files import plain_yaml
 
 __all__ = ["counts", "settings", "values"]
 
@@ -67,6 +66,6 @@ def counts(text: str) -> list[int]:
 def _value(option: str, text: str) -> Any:
     """A value as YAML reads it, and ``1e-3`` as the number that it is."""
     try:
-        return numbers(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{option}: {text!r} is no value that YAML knows ({' '.join(str(error).split())})") from None
+        return plain_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{option}: {text!r} is no value that YAML knows ({error})") from None

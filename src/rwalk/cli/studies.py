@@ -16,6 +16,7 @@ from rwalk.cli import options as options_
 from rwalk.cli import tables as tables_
 from rwalk.experiments import Comparison, Outcome, RunSpec, load_comparison, run_all, summarise
 from rwalk.experiments.comparison import build_comparison
+from rwalk.experiments.holding import held
 from rwalk.experiments.loading import merged
 from rwalk.experiments.page import draw_plane, reproduction_page
 from rwalk.experiments.reproduce import load_table, report, tables
@@ -29,7 +30,8 @@ studies = typer.Typer()
 console = Console()
 
 Jobs = Annotated[int, typer.Option(help="Processes; -1 for one per core.")]
-Out = Annotated[Path, typer.Option(help="Folder for results; runs found finished there are not run again.")]
+Every = Annotated[int, typer.Option(min=0, help="Write a checkpoint of each run every so many batches; 0 for none.")]
+Out = Annotated[Path, typer.Option(help="Folder for results; runs finished there are kept, others go on.")]
 
 
 @studies.command()
@@ -50,6 +52,7 @@ def compare(
         bool | None, typer.Option(help="Train the joint reference (once; it is kept), which is what happens otherwise.")
     ] = None,
     jobs: Jobs = -1,
+    checkpoint_every: Every = 0,
 ) -> None:
     """Compare methods over seeds: means, deviations, differences seed by seed, the forgetting–intransigence plane."""
     shared = options_.settings(settings or [])
@@ -69,13 +72,17 @@ def compare(
         stored = load_comparison(spec)
         changed = {label: merged(settings, shared) for label, settings in stored.runs.items()}
         chosen = build_comparison({**stored.model_dump(), "runs": changed, **given})
-    outcomes, _ = _carried_out(chosen.specs(), chosen, out, jobs)
+    outcomes, _ = _carried_out(chosen.specs(), chosen, out, jobs, checkpoint_every)
     base = chosen.against or list(chosen.runs)[-1]
     rows = summarise(outcomes, list(chosen.runs), base)
     tables_.comparison(console, rows, base)
     write_json({"against": base, "rows": [row.to_dict() for row in rows]}, out / "comparison.json")
     picture = draw_plane(rows, out / "plane.svg")
-    console.print(", ".join(str(p) for p in (out / "comparison.json", picture) if p), highlight=False, soft_wrap=True)
+    console.print(
+        display.plain(", ".join(str(p) for p in (out / "comparison.json", picture) if p)),
+        highlight=False,
+        soft_wrap=True,
+    )
     _complain(rows)
 
 
@@ -92,18 +99,20 @@ def tune(
         typer.Option(help=f"What to choose by: {', '.join(BETTER)}."),
     ] = "average_accuracy",
     jobs: Jobs = -1,
+    checkpoint_every: Every = 0,
 ) -> None:
     """Choose settings on training data held out (a tenth, or --set validation=SHARE); test data is not looked at."""
     check_metric(metric)
     base = {"benchmark": benchmark, "method": method, **options_.settings(settings or [])}
     specs = candidates(base, options_.values(grid))
     plan = Comparison(runs={label: {} for label in specs}, seeds=tuple(range(seeds)), intransigence=False)
-    outcomes, _ = _carried_out(specs, plan, out, jobs)
+    outcomes, _ = _carried_out(specs, plan, out, jobs, checkpoint_every)
     winner = best(summarise(outcomes, list(specs)), metric)
     rows = summarise(outcomes, list(specs), winner.label)
     tables_.comparison(console, rows, winner.label)
     write_json({"metric": metric, "best": winner.label, "rows": [row.to_dict() for row in rows]}, out / "tuning.json")
-    console.print(f"best: {winner.label}  ({out / 'tuning.json'})", highlight=False, soft_wrap=True)
+    told = display.plain(f"best: {winner.label}  ({out / 'tuning.json'})")
+    console.print(told, highlight=False, soft_wrap=True)
     _complain(rows)
 
 
@@ -119,38 +128,46 @@ def reproduce(
         Path | None, typer.Option(help="Write what --out holds as a Markdown page, and run nothing.")
     ] = None,
     jobs: Jobs = -1,
+    checkpoint_every: Every = 0,
 ) -> None:
     """Run a published table again: published figures, ours, difference, seeds, time."""
     if page is not None:
         page.write_text(reproduction_page(out, page), encoding="utf-8")
-        console.print(str(page), highlight=False, soft_wrap=True)
+        console.print(display.plain(page), highlight=False, soft_wrap=True)
         return
     if table is None:
         display.listing(console, "table", tables())
         return
     chosen = load_table(table, quick=quick, seeds=seeds)
-    outcomes, seconds = _carried_out(chosen.specs(), chosen, out / "runs" / table, jobs)
+    outcomes, seconds = _carried_out(chosen.specs(), chosen, out / "runs" / table, jobs, checkpoint_every)
     rows = summarise(outcomes, list(chosen.runs), chosen.against)
     reused = sum(outcome.reused for outcome in outcomes)
     found = report(table, chosen, rows, quick=quick, wall_seconds=seconds, reused=reused)
     tables_.reproduction(console, found)
     target = write_json(found, out / f"{table}{'-quick' if quick else ''}.json")
     picture = draw_plane(rows, target.with_suffix(".svg"), title=chosen.title)
-    console.print(", ".join(str(path) for path in (target, picture) if path), highlight=False, soft_wrap=True)
+    console.print(
+        display.plain(", ".join(str(path) for path in (target, picture) if path)), highlight=False, soft_wrap=True
+    )
     _complain(rows)
 
 
-def _carried_out(specs: Mapping[str, RunSpec], plan: Comparison, out: Path, jobs: int) -> tuple[list[Outcome], float]:
+def _carried_out(
+    specs: Mapping[str, RunSpec], plan: Comparison, out: Path, jobs: int, every: int
+) -> tuple[list[Outcome], float]:
     """What became of every run, and how many seconds it took."""
     check_folder(out, overwrite=True)
     outcomes: list[Outcome] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     began = time.perf_counter()
-    with Progress(*columns, console=console, transient=True) as progress:
+    with held(out), Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("training", total=len(specs) * len(plan.seeds))
-        for outcome in run_all(specs, plan.seeds, jobs=jobs, folder=out / "runs", intransigence=plan.intransigence):
+        runs = run_all(specs, plan.seeds, jobs=jobs, folder=out / "runs", intransigence=plan.intransigence, every=every)
+        for outcome in runs:
             outcomes.append(outcome)
-            progress.update(bar, advance=1, description=f"{outcome.label}, seed {outcome.seed}")
+            for note in outcome.notes:
+                progress.console.print(display.plain(note), highlight=False, soft_wrap=True)
+            progress.update(bar, advance=1, description=f"{display.plain(outcome.label)}, seed {outcome.seed}")
     reused = sum(outcome.reused for outcome in outcomes)
     if reused:
         console.print(f"{reused} of {len(outcomes)} runs were finished before.", highlight=False)
@@ -170,10 +187,15 @@ def _runs(methods: str, counts: Sequence[int]) -> dict[str, dict[str, Any]]:
     }
 
 
+def _written(*paths: Path | None) -> None:
+    told = ", ".join(str(path) for path in paths if path)
+    console.print(display.plain(told), highlight=False, soft_wrap=True)
+
+
 def _complain(rows: Sequence[Row]) -> None:
     """Name what failed, and end with an exit status that says so."""
     failed = [(row.label, seed, error) for row in rows for seed, error in row.errors.items()]
     for label, seed, error in failed:
-        console.print(f"failed: {label}, seed {seed}: {error}", highlight=False, soft_wrap=True)
+        console.print(display.plain(f"failed: {label}, seed {seed}: {error}"), highlight=False, soft_wrap=True)
     if failed:
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rwalk.cli.display import plain
 from rwalk.experiments.summary import METRICS, Difference, Row
 
 __all__ = ["comparison", "reproduction"]
@@ -31,21 +32,21 @@ def comparison(console: Console, rows: Sequence[Row], base: str) -> None:
     table.add_column("s", justify="right")
     for row in rows:
         seconds = f"{row.seconds / len(row.results):.0f}" if row.results else "–"
-        table.add_row(row.label, *(_spread(row.spread(metric)) for metric in metrics), seconds)
+        table.add_row(plain(row.label), *(_spread(row.spread(metric)) for metric in metrics), seconds)
     console.print(table)
     if len(rows) > 1:
         _differences(console, rows, base, [metric for metric in metrics if metric != "learning_accuracy"])
 
 
 def _differences(console: Console, rows: Sequence[Row], base: str, metrics: Sequence[str]) -> None:
-    title = f"Less {base}, seed by seed: mean [95 % confidence interval], points"
+    title = plain(f"Less {base}, seed by seed: mean [95 % confidence interval], points")
     table = Table(title=title, title_justify="left")
     table.add_column("", no_wrap=True, min_width=12)
     for metric in metrics:
         table.add_column(TITLES[metric], justify="right")
     for row in rows:
         if row.label != base:
-            table.add_row(row.label, *(_difference(row.differences.get(metric)) for metric in metrics))
+            table.add_row(plain(row.label), *(_difference(row.differences.get(metric)) for metric in metrics))
     console.print(table)
 
 
@@ -53,7 +54,7 @@ def reproduction(console: Console, found: Mapping[str, Any]) -> None:
     """Published figure, ours, and the difference in points; a line for each metric of each label, all in per cent."""
     kind = " (quick version)" if found["quick"] else ""
     title = f"{found['title']}{kind}; {len(found['seeds'])} seeds, {found['wall_seconds'] / 60:.1f} min"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=plain(title), title_justify="left")
     table.add_column("", min_width=12)
     table.add_column("%")
     for name in ("published", "here", "difference"):
@@ -62,12 +63,12 @@ def reproduction(console: Console, found: Mapping[str, Any]) -> None:
     for row in found["rows"]:
         for metric in metrics:
             label, last = (row["label"] if metric is metrics[0] else ""), metric is metrics[-1]
-            table.add_row(label, TITLES[metric], *_beside(row, metric), end_section=last)
+            table.add_row(plain(label), TITLES[metric], *_beside(row, metric), end_section=last)
         if not metrics:
-            table.add_row(row["label"], "", "–", "–", "–", end_section=True)
+            table.add_row(plain(row["label"]), "", "–", "–", "–", end_section=True)
     console.print(table)
     for note in found["protocol"]:
-        console.print(f"- {note}", highlight=False)
+        console.print(plain(f"- {note}"), highlight=False)
 
 
 def _beside(row: Mapping[str, Any], metric: str) -> list[str]:

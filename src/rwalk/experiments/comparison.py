@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rwalk.experiments.loading import build_spec, explain, merged, read_yaml
+from rwalk.experiments.loading import build_spec, explain, merged, read_yaml, short
 from rwalk.experiments.spec import RunSpec
 
 __all__ = ["Comparison", "build_comparison", "load_comparison"]
+
+MOST_SEEDS = MOST_RUNS = 10_000
 
 
 class Comparison(BaseModel):
@@ -30,7 +32,7 @@ class Comparison(BaseModel):
 
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = (0, 1, 2, 3, 4)
     base: dict[str, Any] = Field(default_factory=dict)
-    runs: dict[str, dict[str, Any]] = Field(min_length=1)
+    runs: dict[str, dict[str, Any]] = Field(min_length=1, max_length=MOST_RUNS)
     against: str | None = None
     intransigence: bool = True
 
@@ -38,11 +40,13 @@ class Comparison(BaseModel):
     @classmethod
     def _count_or_list(cls, value: Any) -> Any:
         if isinstance(value, int):
-            if value < 1:
-                raise ValueError(f"seeds={value!r}: expected at least 1")
+            if not 1 <= value <= MOST_SEEDS:
+                raise ValueError(
+                    f"seeds={short(value)}: expected {'at least 1' if value < 1 else f'at most {MOST_SEEDS}'}"
+                )
             return tuple(range(value))
-        if isinstance(value, list | tuple) and (not value or len(set(value)) < len(value)):
-            raise ValueError(f"seeds={list(value)!r}: expected different seeds, at least one")
+        if isinstance(value, list | tuple) and (not value or len(set(map(str, value))) < len(value)):
+            raise ValueError(f"seeds={short(list(value))}: expected different seeds, at least one")
         return value
 
     @model_validator(mode="after")
@@ -55,7 +59,7 @@ class Comparison(BaseModel):
     @model_validator(mode="after")
     def _label_exists(self) -> Comparison:
         if self.against is not None and self.against not in self.runs:
-            raise ValueError(f"against={self.against!r}: choose one of the runs {', '.join(self.runs)}")
+            raise ValueError(f"against={short(repr(self.against))}: choose one of the runs {', '.join(self.runs)}")
         return self
 
     def specs(self) -> dict[str, RunSpec]:
@@ -70,7 +74,7 @@ class Comparison(BaseModel):
         try:
             return build_spec(merged(self.base, self.runs[label]))
         except ValueError as error:
-            raise ValueError(f"run {label!r}: {error}") from None
+            raise ValueError(f"run {short(label)!r}: {error}") from None
 
 
 def build_comparison(values: Mapping[str, Any]) -> Comparison:

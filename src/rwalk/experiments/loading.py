@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from rwalk.experiments.spec import RunSpec
+from rwalk.experiments.yaml_files import LARGEST, plain_yaml
 
-__all__ = ["build_spec", "explain", "load_spec", "merged", "numbers", "read_yaml"]
+__all__ = ["build_spec", "explain", "load_spec", "merged", "read_yaml"]
+
+
+LONGEST = 400  # characters of a message
 
 
 def load_spec(path: str | Path | None, /, **overrides: Any) -> RunSpec:
@@ -40,9 +42,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no spec file at {path}{' (it is a folder)' if Path(path).is_dir() else ''}")
     try:
-        values = numbers(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        if Path(path).stat().st_size > 4 * LARGEST:
+            raise ValueError(f"more than {4 * LARGEST} bytes")
+        values = plain_yaml(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())[:LONGEST]}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ValueError(f"{path}: expected keys and values, such as 'benchmark: split-digits'")
     return values
@@ -77,11 +81,15 @@ def build_spec(values: Mapping[str, Any], /, **overrides: Any) -> RunSpec:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first thing that is wrong, in one line that names it."""
+    return _explained(error, model)[: 5 * LONGEST]  # which may list all names that are known
+
+
+def _explained(error: ValidationError, model: type[BaseModel]) -> str:
     first = error.errors()[0]
     key, *inside = first["loc"] or ("",)
     if model is RunSpec:  # what else stands there is pydantic's names of alternatives
         inside = [part for part in inside if isinstance(part, int)]
-    where = ".".join(str(part) for part in (key, *inside))
+    where = ".".join(short(part) for part in (key, *inside))
     kind = "spec" if model is RunSpec else model.__name__.lower()
     if first["type"] == "missing":
         way_out = "name one, as an option or in a spec file; `rwalk list` shows them"
@@ -90,13 +98,15 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key {where!r}: a {kind} has {', '.join(model.model_fields)}"
     if first["type"] == "value_error":  # our own: it names the value already
         return str(first["msg"]).removeprefix("Value error, ")
-    return f"{where}={first['input']!r}: {first['msg']}"
+    return f"{where}={short(repr(first['input']))}: {first['msg']}"
 
 
-def numbers(value: Any) -> Any:
-    """YAML 1.1 reads ``1e-3`` as text, because it has no dot; take it as the number that it is."""
-    if isinstance(value, dict):
-        return {key: numbers(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [numbers(entry) for entry in value]
-    return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value
+def short(text: object) -> str:
+    """Text of a file in a message: its beginning, in one line.
+
+    Example:
+        >>> len(short("x" * 1000)), short("a" + chr(27))
+        (100, 'a?')
+    """
+    line = "".join(sign if sign.isprintable() else "?" for sign in str(text)[:101])
+    return line if len(line) <= 100 else f"{line[:99]}…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,23 @@ def draw_plane(rows: Sequence[Row], path: Path, *, title: str = "") -> Path | No
     axes = figure.add_subplot()
     for index, (label, (forgetting, f_spread), (intransigence, i_spread)) in enumerate(points):
         colour = f"C{index % 10}"
-        axes.errorbar(forgetting, intransigence, i_spread, f_spread, fmt="o", color=colour, capsize=3, label=label)
+        axes.errorbar(
+            forgetting, intransigence, i_spread, f_spread, fmt="o", color=colour, capsize=3, label=_drawn(label)
+        )
     axes.axhline(0.0, color="0.8", linewidth=0.8, zorder=0)
     axes.axvline(0.0, color="0.8", linewidth=0.8, zorder=0)
-    axes.set(xlabel="forgetting (lower is better)", ylabel="intransigence (lower is better)", title=title)
+    axes.set(xlabel="forgetting (lower is better)", ylabel="intransigence (lower is better)", title=_drawn(title))
     axes.legend(fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context({"svg.hashsalt": "rwalk", "svg.fonttype": "none"}):
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path
+
+
+def _drawn(text: str) -> str:
+    """Text in a picture: no mathematics, no line of its own; a label that begins with _ would be left out."""
+    line = "".join(sign if sign.isprintable() else "?" for sign in text[:200]).replace("$", r"\$")
+    return f" {line}" if line.startswith("_") else line
 
 
 def reproduction_page(folder: str | Path, page: str | Path = "page.md") -> str:
@@ -77,15 +86,18 @@ def reproduction_page(folder: str | Path, page: str | Path = "page.md") -> str:
     for path in found:
         picture = path.with_suffix(".svg")
         link = os.path.relpath(picture, Path(page).parent) if picture.is_file() else None
-        parts += _table(_stored(path), link)
+        try:
+            parts += _table(_stored(path), link)
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{path} is no stored reproduction ({type(error).__name__}): keep it elsewhere") from None
     return "\n".join(parts).rstrip() + "\n"
 
 
 def _stored(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {str(error)[:200]}") from None
     if not isinstance(stored, dict) or not {"table", "rows", "versions"} <= set(stored):
         raise ValueError(f"{path} is no stored reproduction: keep other files elsewhere")
     return stored
@@ -97,23 +109,24 @@ def _table(stored: Mapping[str, Any], picture: str | None) -> list[str]:
     runs = sum(len(row["seeds"]) + len(row["errors"]) for row in stored["rows"])
     reused = f" ({stored['reused']} of {runs} runs were finished before)" if stored["reused"] else ""
     lines = [
-        f"## {stored['title']}\n",
-        f"`rwalk reproduce {stored['table']}{' --quick' if stored['quick'] else ''}`: {stored['source']}; "
-        f"{len(stored['seeds'])} seeds, {minutes}{reused}, {stored['date']}, {known}.\n",
+        f"## {_safe(stored['title'])}\n",
+        f"`rwalk reproduce {_code(stored['table'])}{' --quick' if stored['quick'] else ''}`: "
+        f"{_safe(stored['source'])}; "
+        f"{len(stored['seeds'])} seeds, {minutes}{reused}, {_safe(stored['date'])}, {_safe(known)}.\n",
     ]
     metrics = [name for name in COLUMNS if any(row["mean"][name] is not None for row in stored["rows"])]
     head = ["", *(f"{COLUMNS[name]} {kind}" for name in metrics for kind in ("published", "here", "difference")), "s"]
     lines += [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     failed = []
     for row in stored["rows"]:
-        cells = [row["label"]]
+        cells = [_safe(row["label"])]
         for name in metrics:
             cells += _cells(row, name)
         seconds = [figures["seconds"] for figures in row["seeds"].values()]
         lines.append(_line([*cells, f"{sum(seconds) / len(seconds):.0f}" if seconds else "–"]))
-        failed += [f"- failed: {row['label']}, seed {seed}: {error}" for seed, error in row["errors"].items()]
+        failed += [_safe(f"- failed: {row['label']}, seed {seed}: {error}") for seed, error in row["errors"].items()]
     lines.append("\ns: seconds of a run.\n")
-    lines += [*failed, *(f"- {note}" for note in stored["protocol"])]
+    lines += [*failed, *(_safe(f"- {note}") for note in stored["protocol"])]
     if picture is not None:
         lines.append(f"\n![forgetting and intransigence]({picture})")
     return [*lines, ""]
@@ -130,6 +143,16 @@ def _cells(row: Mapping[str, Any], name: str) -> list[str]:
         difference = "–" if published["difference"] is None else f"{scale * published['difference']:+.{digits}f}"
     ours = "–" if mean is None else f"{scale * mean:.{digits}f} ± {scale * row['deviation'][name]:.{digits}f}"
     return [known, ours, difference]
+
+
+def _code(text: object) -> str:
+    return _safe(text).replace("`", "'")
+
+
+def _safe(text: object) -> str:
+    """Text of a file as Markdown shows it: in one line, no part of it HTML, a cell's end or a link."""
+    line = " ".join("".join(sign if sign.isprintable() or sign.isspace() else "?" for sign in str(text)).split())
+    return escape(line, quote=False).replace("|", "\\|").replace("](", "]\\(")
 
 
 def _line(cells: list[str]) -> str:

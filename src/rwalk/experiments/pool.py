@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from hashlib import blake2b
+from multiprocessing import current_process
 from pathlib import Path
 from typing import cast
 
 from joblib import Parallel, delayed, effective_n_jobs
 
+from rwalk.errors import CheckpointError
+from rwalk.experiments.carrying import CHECKPOINTS, begun, carry_out, finished
+from rwalk.experiments.holding import held
 from rwalk.experiments.references import last_reference, reference_spec
-from rwalk.experiments.results import RESULT, SCHEMA_VERSION, RunResult, read_result, write_result
+from rwalk.experiments.results import RESULT, Reference, RunResult, read_result
 from rwalk.experiments.runner import run
 from rwalk.experiments.spec import RunSpec
+from rwalk.experiments.watching import end_with_parent, when_parent_ends
+from rwalk.training import CheckpointPlugin
+from rwalk.training.plugins.checkpoints import Stopped
 
 __all__ = ["Outcome", "run_all"]
+
+HELD = 10.0  # seconds to wait for the folder of a run: a worker of a command that was killed may be leaving it
+LONGEST = 400  # characters of an error
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,7 @@ class Outcome:
         result: What came out; None if it failed.
         error: Why it failed, in one line; None if it did not.
         reused: Whether it had been finished before.
+        notes: What else there is to tell, such as a stored result that was broken.
     """
 
     label: str
@@ -38,6 +50,7 @@ class Outcome:
     result: RunResult | None = None
     error: str | None = None
     reused: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,7 @@ class _Work:
     folder: Path | None
     intransigence: bool
     only_reference: bool = False
+    every: int = 0
 
     @property
     def finished(self) -> bool:
@@ -56,9 +70,10 @@ class _Work:
         if self.folder is None or not (self.folder / RESULT).is_file():
             return False
         try:
-            return read_result(self.folder).get("schema_version") == SCHEMA_VERSION
-        except ValueError:
+            RunResult.from_dict(read_result(self.folder))
+        except CheckpointError:
             return False
+        return True
 
 
 def run_all(
@@ -68,6 +83,7 @@ def run_all(
     jobs: int = -1,
     folder: Path | None = None,
     intransigence: bool = False,
+    every: int = 0,
 ) -> Iterator[Outcome]:
     """Run every spec with every seed.
 
@@ -78,6 +94,8 @@ def run_all(
         folder: Where results are kept, one folder a run. A run of the same settings found there is not run again. None
             keeps nothing.
         intransigence: Also train the joint reference of each stream's last experience, once.
+        every: Batches from one checkpoint of a run to the next; 0 for none. A run that was interrupted goes on from its
+            last one in any case.
 
     Yields:
         An outcome for every run, as they finish.
@@ -87,7 +105,7 @@ def run_all(
         for label, spec in specs.items():
             seeded = spec.model_copy(update={"seed": seed})
             place = None if folder is None else folder / _place(label, seeded, intransigence)
-            work.append(_Work(label, seeded, place, intransigence))
+            work.append(_Work(label, seeded, place, intransigence, every=every))
     if intransigence:  # first, and each once: a run that waits for one would keep a core idle
         ahead = {
             json.dumps(reference_spec(item.spec).canonical()): _Work(item.label, item.spec, None, True, True)
@@ -137,24 +155,44 @@ def _numbered(index: int, item: _Work) -> tuple[int, Outcome]:
 
 def _done(item: _Work) -> Outcome:
     """Carry out a run, or find it finished; an error becomes part of the outcome."""
-    label, seed = item.label, item.spec.seed
+    label, seed, notes = item.label, item.spec.seed, list[str]()
+    if current_process().name != "MainProcess":
+        end_with_parent()
     try:
-        if item.folder is not None and item.finished:
-            return Outcome(label, seed, RunResult.from_dict(read_result(item.folder)), reused=True)
-        reference = last_reference(item.spec) if item.intransigence else None
         if item.only_reference:
+            last_reference(item.spec)
             return Outcome(label, seed)
-        result = run(item.spec, reference=reference)
-        if item.folder is not None:
-            write_result(result.to_dict(), item.folder)
+        if item.folder is None:
+            return Outcome(label, seed, run(item.spec, reference=_reference(item)))
+        with held(item.folder, wait=HELD):
+            found = finished(item.folder, notes.append)
+            reused = found is not None
+            result = found or _carried_out(item, item.folder)
+    except Stopped:  # with its parent
+        os._exit(1)
     except Exception as error:  # whatever it is, it ends one run and not the others
         message = (str(error).strip() or "no message").splitlines()[0]
-        return Outcome(label, seed, error=f"{type(error).__name__}: {message}")
-    return Outcome(label, seed, result)
+        return Outcome(label, seed, error=f"{type(error).__name__}: {message}"[:LONGEST], notes=tuple(notes))
+    return Outcome(label, seed, result, reused=reused, notes=tuple(notes))
+
+
+def _carried_out(item: _Work, folder: Path) -> RunResult:
+    checkpoint = None
+    if item.every or begun(folder):
+        checkpoint = CheckpointPlugin(folder / CHECKPOINTS, every=item.every)
+        when_parent_ends(checkpoint.stop)
+    try:
+        return carry_out(item.spec, folder, reference=lambda: _reference(item), checkpoint=checkpoint)
+    finally:
+        when_parent_ends(None)
+
+
+def _reference(item: _Work) -> Reference | None:
+    return last_reference(item.spec) if item.intransigence else None
 
 
 def _place(label: str, spec: RunSpec, intransigence: bool) -> Path:
     """A folder that is this run's own: readable, and different for different settings."""
-    settings = json.dumps([spec.canonical(), intransigence], sort_keys=True)
-    name = re.sub(r"[^\w+.-]+", "-", label).strip("-.") or "run"
+    settings = json.dumps([spec.canonical(), intransigence, label], sort_keys=True)
+    name = re.sub(r"[^\w+.-]+", "-", label).strip("-.")[:80] or "run"
     return Path(name) / f"seed-{spec.seed}-{blake2b(settings.encode(), digest_size=5).hexdigest()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from hashlib import blake2b
@@ -12,16 +13,19 @@ from typing import Any
 import torch
 from filelock import FileLock
 
+from rwalk.errors import CheckpointError
 from rwalk.experiments.data import evaluated, fingerprint, so_far, stream_of
-from rwalk.experiments.results import Reference, versions, write_json
+from rwalk.experiments.results import Reference, checksum, read_json, set_aside, versions, write_json
 from rwalk.experiments.runner import accuracies, build_strategy, check_device, on_threads
 from rwalk.experiments.spec import RunSpec
 from rwalk.models.registry import find_builder
 
 __all__ = ["Reference", "last_reference", "reference_folder", "reference_for", "reference_key", "reference_spec"]
 
+log = logging.getLogger(__name__)
+
 #: Changes whenever the same spec would train another reference than before.
-REVISION = 1
+REVISION = 2  # 1: without a checksum
 SEED = 0
 
 
@@ -93,14 +97,33 @@ def _kept(spec: RunSpec, k: int, folder: Path | None) -> float:
     folder, shared = reference_folder() if folder is None else folder, reference_spec(spec)
     key = reference_key(spec, k)
     target = folder / f"{key}.json"
-    if not target.is_file():
+    found = _read(target, k)
+    if found is None:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{key}.lock"):
-            if not target.is_file():
-                accuracy = _trained(shared, k)
+            found = _read(target, k, set_broken_aside=True)
+            if found is None:
+                found = _trained(shared, k)
                 about = {"config": shared.canonical(), "tasks": k, "versions": versions()}
-                write_json({"accuracy": accuracy, **about}, target)
-    return float(json.loads(target.read_text(encoding="utf-8"))["accuracy"])
+                content = {"accuracy": found, **about}
+                write_json({**content, "checksum": checksum(content)}, target)
+    return found
+
+
+def _read(file: Path, k: int, *, set_broken_aside: bool = False) -> float | None:
+    """The accuracy that a file holds, None if it is to be measured: it is not there, or is not as it was written."""
+    if not file.exists():
+        return None
+    try:
+        content = read_json(file)
+        accuracy, whole = content.get("accuracy"), "checksum" in content and content.get("tasks") == k
+        if not whole or not isinstance(accuracy, float) or not 0.0 <= accuracy <= 1.0:
+            raise CheckpointError(f"{file} is damaged: it holds no accuracy of {k} tasks")
+    except (CheckpointError, IsADirectoryError) as error:
+        if set_broken_aside:
+            log.warning("%s", set_aside(file, error))
+        return None
+    return accuracy
 
 
 def _source(model: str) -> str | None:

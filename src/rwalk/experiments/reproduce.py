@@ -80,8 +80,9 @@ def load_table(name: str, *, quick: bool = False, seeds: int | None = None) -> T
     Raises:
         ValueError: There is no such table (the known ones are listed), or its file is not a table.
     """
-    file = _folder() / f"{name}.yaml"
-    if not file.is_file():
+    known = {file.stem: file for file in _folder().glob("*.yaml")}
+    file = known.get(name)
+    if file is None:
         raise ValueError(f"unknown table {name!r}: choose one of {', '.join(tables())}")
     values = read_yaml(file)
     try:

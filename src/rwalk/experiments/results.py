@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rwalk.core.replacing import replacing
+from rwalk.errors import CheckpointError
 from rwalk.experiments.spec import RunSpec
 from rwalk.metrics import AccuracyMatrix
 
@@ -20,18 +24,37 @@ __all__ = [
     "RESULT",
     "SCHEMA_VERSION",
     "RunResult",
+    "as_text",
     "check_folder",
+    "checksum",
+    "read_json",
     "read_result",
+    "set_aside",
     "versions",
     "write_json",
     "write_result",
 ]
 
 RESULT = "result.json"
-SCHEMA_VERSION = 2
+BROKEN = ".broken"
+SCHEMA_VERSION = 3  # 2: without a checksum
+LARGEST = 64 * 2**20
 IMPORT_NAMES = {"scikit-learn": "sklearn"}
 
 Reference = tuple[float | None, ...]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)] | None
+
+
+class _Stored(BaseModel):
+    """What every stored run has; beside it stand versions and metrics."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    accuracy_matrix: Annotated[list[list[Fraction]], Field(min_length=1, max_length=10_000)]
+    seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    untrained: list[Fraction] | None = None
+    reference: list[Fraction] | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,7 +83,7 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``result.json``; accuracies and metrics are fractions."""
-        return {
+        content = {
             "schema_version": SCHEMA_VERSION,
             "config": self.spec.canonical(),
             "versions": versions(),
@@ -70,15 +93,31 @@ class RunResult:
             "reference": None if self.reference is None else list(self.reference),
             **self.metrics,
         }
+        return {**content, "checksum": checksum(content)}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> RunResult:
-        """The result that a ``result.json`` holds."""
+        """The result that a ``result.json`` holds.
+
+        Raises:
+            CheckpointError: It holds no run that this version can have stored.
+        """
+        if stored.get("schema_version") != SCHEMA_VERSION:
+            found = repr(stored.get("schema_version"))[:50]
+            raise CheckpointError(f"schema_version={found}: expected {SCHEMA_VERSION}")
+        try:
+            result = cls._from(stored)
+            as_text(result.to_dict())  # numbers only, a reference of every task
+        except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+            raise CheckpointError(f"not a stored run: {' '.join(str(error).split())[:200]}") from None
+        return result
+
+    @classmethod
+    def _from(cls, stored: Mapping[str, Any]) -> RunResult:
         matrix = AccuracyMatrix.from_rows(stored["accuracy_matrix"], stored.get("untrained"))
         reference = stored.get("reference")
-        return cls(
-            RunSpec(**stored["config"]), matrix, stored["seconds"], None if reference is None else tuple(reference)
-        )
+        spec, seconds = RunSpec(**stored["config"]), float(stored["seconds"])
+        return cls(spec, matrix, seconds, None if reference is None else tuple(reference))
 
 
 def versions() -> dict[str, str]:
@@ -120,18 +159,44 @@ def write_result(result: Mapping[str, Any], folder: str | Path) -> Path:
 
 def write_json(content: Mapping[str, Any], target: Path) -> Path:
     """Write a JSON file that is there whole or not at all, making its folder if need be."""
-    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    text = as_text(content)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(target) as file:
+        file.write(text.encode())
     return target
+
+
+def as_text(content: Mapping[str, Any]) -> str:
+    """JSON as it is stored."""
+    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """BLAKE2b of all entries but ``checksum``, in whichever order they stand."""
+    entries = {key: value for key, value in content.items() if key != "checksum"}
+    return blake2b(json.dumps(entries, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The entries of a JSON file; its checksum, if it has one, is compared.
+
+    Raises:
+        CheckpointError: It is not JSON, no mapping, or was changed since it was written.
+        OSError: It cannot be read.
+    """
+    try:
+        if file.stat().st_size > LARGEST:
+            raise CheckpointError(f"{file} is larger than any result")
+        content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{file} is not JSON: {str(error)[:200] or 'too deep'}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} is not a stored run: it has no entries")
+    if "checksum" in content and content["checksum"] != checksum(content):
+        raise CheckpointError(f"{file} is damaged: it does not match its checksum")
+    return content
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
@@ -139,16 +204,33 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: It is not a stored run.
+        CheckpointError: It is not a stored run, or was changed since it was stored.
     """
     path = Path(path)
     file = path / RESULT if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"no {RESULT} at {path}")
+    result = read_json(file)
+    if "accuracy_matrix" not in result:
+        raise CheckpointError(f"{file} is not a stored run: it has no accuracy_matrix")
+    version = result.get("schema_version")
+    if isinstance(version, int) and version >= SCHEMA_VERSION and "checksum" not in result:
+        raise CheckpointError(f"{file} is damaged: it has no checksum")
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from None
-    if not isinstance(result, dict) or "accuracy_matrix" not in result:
-        raise ValueError(f"{file} is not a stored run: it has no accuracy_matrix")
+        stored = _Stored(**result)
+    except (ValidationError, TypeError) as error:
+        raise CheckpointError(f"{file} is not a stored run: {' '.join(str(error).split())[:200]}") from None
+    if any(len(row) != len(stored.accuracy_matrix) for row in stored.accuracy_matrix):
+        raise CheckpointError(f"{file} is not a stored run: its accuracy_matrix is not square")
     return result
+
+
+def set_aside(file: Path, error: Exception) -> str:
+    """Rename a file that cannot be used, so that it is made again; what to tell of it."""
+    aside = file.with_name(file.name + BROKEN)
+    file.replace(aside)
+    return f"{error}; it was renamed to {aside.name} and is computed again"
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from rwalk.core.replacing import replacing
+from rwalk.errors import CheckpointError
 from rwalk.experiments.data import evaluated, so_far, stream_of
 from rwalk.experiments.methods import METHODS
 from rwalk.experiments.results import Reference, RunResult
@@ -21,7 +25,7 @@ from rwalk.replay import Sampler
 from rwalk.replay.layers import find_layer
 from rwalk.replay.samplers import SAMPLERS
 from rwalk.streams import Benchmark, Experience
-from rwalk.training import BasePlugin, BaseTemplate, Naive, ReplayPlugin
+from rwalk.training import BasePlugin, BaseTemplate, CheckpointPlugin, Naive, ReplayPlugin
 from rwalk.training.plugins.evaluation import experience_key
 
 __all__ = [
@@ -46,7 +50,14 @@ OPTIMIZERS: dict[str, Callable[[Any, float], Optimizer]] = {
 }
 
 
-def run(spec: RunSpec, *, plugins: Sequence[BasePlugin] = (), reference: Reference | None = None) -> RunResult:
+def run(
+    spec: RunSpec,
+    *,
+    plugins: Sequence[BasePlugin] = (),
+    reference: Reference | None = None,
+    checkpoint: CheckpointPlugin | None = None,
+    weights: Path | None = None,
+) -> RunResult:
     """Train on the spec's stream and evaluate on all that a run is judged by after each task.
 
     A task is an experience; in a task-free stream, a group of classes that is tested (see ``Stream``).
@@ -55,8 +66,12 @@ def run(spec: RunSpec, *, plugins: Sequence[BasePlugin] = (), reference: Referen
         spec: What to run.
         plugins: Further plugins, such as a progress display.
         reference: Accuracy on each task k of a model trained jointly on 1..k, None where it is not known.
+        checkpoint: Writes checkpoints, which this function fills in. If there is one of this run already, the run goes
+            on from it, and ends bit for bit as if it had not been interrupted.
+        weights: Where to write the model's last weights, a safetensors file.
 
     Raises:
+        CheckpointError: The checkpoints are another run's, or none of them is whole.
         ValueError: The reference does not cover the stream, or the device is not one of this machine.
         DataUnavailableError: The benchmark's data is not to be had.
     """
@@ -67,8 +82,8 @@ def run(spec: RunSpec, *, plugins: Sequence[BasePlugin] = (), reference: Referen
         raise ValueError(f"the reference has {len(reference)} accuracies for {tasks} experiences")
     with on_threads(spec.threads):
         began = time.perf_counter()
-        matrix = _learn(spec, data, plugins)
-        seconds = time.perf_counter() - began
+        matrix, before = _learn(spec, data, plugins, checkpoint, weights)
+        seconds = before + time.perf_counter() - began
     return RunResult(spec, matrix, seconds, None if reference is None else tuple(reference))
 
 
@@ -83,24 +98,73 @@ def on_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _learn(spec: RunSpec, data: Benchmark, plugins: Sequence[BasePlugin]) -> AccuracyMatrix:
-    """Go through the stream; the accuracy matrix."""
+def _learn(
+    spec: RunSpec,
+    data: Benchmark,
+    plugins: Sequence[BasePlugin],
+    checkpoint: CheckpointPlugin | None,
+    weights: Path | None,
+) -> tuple[AccuracyMatrix, float]:
+    """Go through the stream, or what is left of it; the accuracy matrix, and the seconds that it took before."""
     torch.manual_seed(spec.seed)
     judged, source, began = evaluated(data), METHODS[spec.method].data, 0
-    strategy = build_strategy(spec, data, [*build_plugins(spec), *plugins])
+    also = [] if checkpoint is None else [checkpoint]
+    strategy = build_strategy(spec, data, [*build_plugins(spec), *plugins, *also])
     matrix = AccuracyMatrix(len(judged))
-    matrix.record(-1, accuracies(strategy, judged))
+    learned, before = (0, 0.0) if checkpoint is None else _gone_on(spec, strategy, matrix, checkpoint)
+    if checkpoint is None or checkpoint.found is None:
+        matrix.record(-1, accuracies(strategy, judged))
+    trained = 0
     for task, end in enumerate(judged.milestones):
+        experiences = list(range(began, end)) if source == "new" else [end]
+        began, trained = end, trained + len(experiences)
+        if trained <= learned:
+            continue
         if source == "joint":
             strategy.model, strategy.optimizer = build_learner(spec, data)
-        if source == "new":
-            for experience in data.train_stream[began:end]:
-                strategy.train(experience)
-        else:
-            strategy.train(so_far(data, end))
+        for place in experiences[max(0, len(experiences) - (trained - learned)) :]:
+            strategy.train(data.train_stream[place] if source == "new" else so_far(data, place))
         matrix.record(task, accuracies(strategy, judged))
-        began = end
-    return matrix
+    if weights is not None:
+        _write_weights(strategy.model, weights)
+    return matrix, before
+
+
+def _gone_on(spec: RunSpec, strategy: Naive, matrix: AccuracyMatrix, checkpoint: CheckpointPlugin) -> tuple[int, float]:
+    """Load the newest checkpoint, if there is one; how many experiences were learned, and in how many seconds."""
+    began, before = time.perf_counter(), 0.0
+
+    def more() -> dict[str, Any]:
+        seconds = before + time.perf_counter() - began
+        return {"config": spec.canonical(), "matrix": matrix.state_dict(), "seconds": seconds}
+
+    checkpoint.more = more
+    found = checkpoint.newest()
+    if found is None:
+        return 0, before
+    told, ours = found["more"].get("config"), spec.canonical()
+    if told != ours:
+        theirs = told if isinstance(told, dict) else {}
+        key = next((key for key, value in ours.items() if theirs.get(key) != value), "config")
+        raise CheckpointError(
+            f"{checkpoint.folder} holds checkpoints of another run, with {key}={theirs.get(key)!r} and not "
+            f"{ours.get(key)!r}: choose another folder, or --overwrite it"
+        )
+    learned = checkpoint.resume(strategy, found)
+    try:
+        matrix.load_state_dict(found["more"]["matrix"])
+        before = float(found["more"]["seconds"])
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{checkpoint.folder}: a checkpoint without the run's matrix ({error})") from None
+    return learned, before
+
+
+def _write_weights(model: nn.Module, path: Path) -> None:
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    content = save(tensors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(content)
 
 
 def accuracies(strategy: BaseTemplate, judged: Sequence[Experience]) -> list[float]:

@@ -14,7 +14,10 @@ from rwalk.streams import check_benchmark
 
 __all__ = ["DEFAULTS", "RunSpec"]
 
-Positive = Annotated[int, Field(ge=1)]
+#: Counts that a machine can be asked for: beyond, a number is a slip of the pen.
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Width = Annotated[int, Field(ge=1, le=2**20)]
+Name = Annotated[str, Field(max_length=1000)]
 
 #: Training settings of a benchmark where a spec names none, chosen on data held out of the training sets;
 #: permuted-mnist's are untuned. ``rwalk`` goes to the method of that name only: others weigh differently, so that its λ
@@ -79,27 +82,29 @@ class RunSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    benchmark: str
-    method: str
+    benchmark: Name
+    method: Name
     rwalk: dict[str, Any] = Field(default_factory=dict)
     options: dict[str, Any] = Field(default_factory=dict)
     n_experiences: Positive | None = None
-    class_order: tuple[int, ...] | None = None
+    class_order: Annotated[tuple[Annotated[int, Field(ge=-(2**31), lt=2**31)], ...], Field(max_length=10**6)] | None = (
+        None
+    )
     sizes: tuple[Positive, ...] | None = None
     shuffle_classes: bool = False
     task_labels: bool = False
     model: str = "mlp"
     model_options: dict[str, Any] = Field(default_factory=dict)
-    hidden: tuple[Positive, ...] = (256, 256)
+    hidden: Annotated[tuple[Width, ...], Field(max_length=100)] = (256, 256)
     heads: Literal["single", "masked", "current", "multi", "growing"] = "single"
-    exemplars: int = Field(default=0, ge=0)
+    exemplars: int = Field(default=0, ge=0, le=2**31 - 1)
     exemplars_total: Positive | None = None
     sampler: str = "uniform"
     sampler_layer: str | None = None
     replay_batch_size: Positive | Literal["balanced"] | None = None
     epochs: Positive = 1
     batch_size: Positive = 64
-    lr: float = Field(default=1e-3, gt=0.0, allow_inf_nan=False)
+    lr: float = Field(default=1e-3, gt=0.0, le=1e6, allow_inf_nan=False)
     optimizer: Literal["adam", "adamw", "sgd", "momentum"] = "adam"
     validation: float = Field(default=0.0, ge=0.0, lt=1.0)
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
+from math import prod
 from typing import Any
 
+from rwalk.experiments.comparison import MOST_RUNS
 from rwalk.experiments.loading import build_spec, merged
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.summary import Row
@@ -49,6 +51,8 @@ def candidates(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> di
     held_out = {"validation": VALIDATION, **base}
     if not held_out["validation"]:
         raise ValueError("validation=0: settings are chosen on held-out training data; give its share, such as 0.1")
+    if prod(map(len, grid.values())) > MOST_RUNS:
+        raise ValueError(f"{prod(map(len, grid.values()))} combinations: expected at most {MOST_RUNS}")
     found = {}
     for combination in product(*grid.values()):
         changes: dict[str, Any] = {}

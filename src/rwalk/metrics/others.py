@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rwalk.errors import MissingExtraError, RWalkError
@@ -54,6 +55,7 @@ class OtherMetric:
     def __init__(self, name: str, kind: Any) -> None:
         self.name, self.kind = name, kind
         self.metric: Any = None
+        self._made_for: tuple[tuple[int, ...], bool] = (), False
 
     @property
     def higher_is_better(self) -> bool | None:
@@ -74,6 +76,7 @@ class OtherMetric:
         """
         if self.metric is None:
             self.metric = self._made(answers, classes=classes).to(answers.device)
+            self._made_for = tuple(answers.shape[1:]), classes
         whole = type(self.metric).__module__.startswith("torchmetrics.classification") and not classes
         if whole and bool(((targets == 0) | (targets == 1)).all()):  # several labels: yes and no, which are no floats
             targets = targets.long()
@@ -91,6 +94,27 @@ class OtherMetric:
         if not isinstance(value, Tensor) or value.numel() != 1:
             raise ValueError(f"metric {self.name!r} gives {value!r}: expected one number (average='macro', say)")
         return float(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was counted so far; empty before there was a batch."""
+        if self.metric is None:
+            return {}
+        shape, classes = self._made_for
+        counted = {name: list(value) if isinstance(value, list) else value for name, value in self._counted().items()}
+        return {"shape": list(shape), "classes": classes, "counted": counted, "updates": self.metric._update_count}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on counting from a ``state_dict``."""
+        self.metric = None
+        if state_dict:
+            shape, classes = tuple(state_dict["shape"]), bool(state_dict["classes"])
+            self.metric, self._made_for = self._made(torch.empty(0, *shape), classes=classes), (shape, classes)
+            for name, value in state_dict["counted"].items():
+                setattr(self.metric, name, list(value) if isinstance(value, list) else value.clone())
+            self.metric._update_count = int(state_dict["updates"])
+
+    def _counted(self) -> dict[str, Any]:
+        return {name: getattr(self.metric, name) for name in self.metric._defaults}
 
     def _made(self, answers: Tensor, *, classes: bool) -> Any:
         if not isinstance(self.kind, type):

@@ -65,14 +65,16 @@ class RunningMean:
         return total / max(count, 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was counted so far, as numbers."""
+        """What was counted so far, as numbers, and in which precision sums are kept."""
         total, count = self._read()
-        return {"sum": None if self._sum is None else float(total), "count": int(count)}
+        dtype = None if self._sum is None else str(self._sum.dtype).removeprefix("torch.")
+        return {"sum": None if self._sum is None else float(total), "count": int(count), "dtype": dtype}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting from a ``state_dict``."""
         total = state_dict["sum"]
-        self._sum = None if total is None else torch.tensor(total, dtype=torch.float64)
+        kept = getattr(torch, str(state_dict.get("dtype")), torch.float64)  # states of older versions do not say
+        self._sum = None if total is None else torch.tensor(total, dtype=torch.float64).to(kept)
         self.count = state_dict["count"]
 
     def _read(self) -> tuple[float, float]:

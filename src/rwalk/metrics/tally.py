@@ -58,3 +58,17 @@ class Tally:
     def higher_is_better(self, metric: str) -> bool | None:
         """Whether more of a metric is better; None if there is no saying."""
         return self._others[metric].higher_is_better if metric in self._others else metric == ACCURACY
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was counted so far."""
+        others = {name: other.state_dict() for name, other in self._others.items()}
+        means = {"loss": self._loss.state_dict(), "accuracy": self._accuracy.state_dict()}
+        return {**means, "has_accuracy": self._has_accuracy, "others": others}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on counting from a ``state_dict``."""
+        self._loss.load_state_dict(state_dict["loss"])
+        self._accuracy.load_state_dict(state_dict["accuracy"])
+        self._has_accuracy = bool(state_dict["has_accuracy"])
+        for name, other in self._others.items():
+            other.load_state_dict(state_dict["others"][name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,3 +83,17 @@ class InShares:
             batch = torch.cat([torch.arange(BLOCK).repeat_interleave(column) for column in counts.T])
             self.ahead = list(drawn[batch.argsort(stable=True)].split(counts.sum(dim=1).tolist()))
         return self.ahead.pop(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next batches get, and each class's positions after that."""
+        return {
+            "ahead": [positions.clone() for positions in self.ahead],
+            "classes": [take.state_dict() if hasattr(take, "state_dict") else None for take in self.classes],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with these."""
+        self.ahead = [positions.clone() for positions in state_dict["ahead"]]
+        for take, state in zip(self.classes, state_dict["classes"], strict=True):
+            if state is not None:
+                take.load_state_dict(state)  # type: ignore[attr-defined]

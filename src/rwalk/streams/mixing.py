@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from rwalk.streams.collating import Collate, concatenated
 from rwalk.streams.data import TensorData
 from rwalk.streams.loader import Batches
+from rwalk.streams.passes import Pass
 
 __all__ = ["InTurn", "MixedLoader", "joined", "stacked"]
 
@@ -47,21 +48,38 @@ class MixedLoader:
         loader = getattr(loader, "base_dataloader", loader)  # Accelerate wraps the one that collates
         self._within = isinstance(getattr(loader, "collate_fn", None), Collate)
         self.old = old if self._within or isinstance(old, TensorData) else stacked(old)
+        self._drawing: Any = self._draw()
         if self._within:
-            loader.collate_fn = _Joined(loader.collate_fn, [old[at] for at in range(len(old))], self._draw())
+            loader.collate_fn = _Joined(loader.collate_fn, [old[at] for at in range(len(old))], self._drawing)
+        self._pass: Pass | None = None
+        self._left: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         """Batches in a pass."""
         return len(self.new)
 
     def __iter__(self) -> Iterator[Any]:
-        """One pass over the new data."""
-        if self._within:
-            yield from self.new
-            return
-        draw = self._draw()
-        for batch in self.new:
-            yield joined(batch, self.old, draw())
+        """One pass over the new data, or what was left of one."""
+        left, self._left = self._left, None
+        if not self._within:
+            self._drawing = self._draw()
+        self._pass = Pass(self.new, None if left is None else left["new"])
+        if left is not None:
+            load = getattr(self._drawing, "load_state_dict", None)
+            if load is not None:
+                load(left["draw"])
+        for batch in self._pass:
+            yield batch if self._within else joined(batch, self.old, self._drawing())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the pass stands, between two batches."""
+        save = getattr(self._drawing, "state_dict", None)  # a function of a user's may have none
+        draw = None if save is None else save()
+        return {"new": cast("Pass", self._pass).state_dict(), "draw": draw}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The next pass is what was left of another one."""
+        self._left = state_dict
 
     def _draw(self) -> Callable[[], Tensor]:
         size = self.old_batch_size
@@ -83,6 +101,14 @@ class InTurn:
             self.waiting = torch.cat([self.waiting, *orders])
         taken, self.waiting = self.waiting[:count], self.waiting[count:]
         return taken
+
+    def state_dict(self) -> dict[str, Any]:
+        """The positions that come next."""
+        return {"waiting": self.waiting.clone()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with these."""
+        self.waiting = state_dict["waiting"].clone()
 
 
 def joined(batch: Any, old: TensorData | Sequence[Any], chosen: Tensor) -> Any:

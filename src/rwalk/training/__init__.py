@@ -4,6 +4,7 @@ from rwalk.training.adaptation import adapt_model
 from rwalk.training.clock import Clock, PeriodicEval
 from rwalk.training.events import HOOKS, BasePlugin
 from rwalk.training.plugins import (
+    CheckpointPlugin,
     EarlyStoppingPlugin,
     EvaluationPlugin,
     LoggingPlugin,
@@ -19,6 +20,7 @@ __all__ = [
     "HOOKS",
     "BasePlugin",
     "BaseTemplate",
+    "CheckpointPlugin",
     "Clock",
     "EarlyStoppingPlugin",
     "EvaluationPlugin",

@@ -87,7 +87,7 @@ class PeriodicEval(BasePlugin):
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Evaluate what the model can do beforehand."""
-        if self.eval_every >= 0:
+        if self.eval_every >= 0 and not getattr(strategy, "resuming", False):
             strategy.evaluate_streams(**kwargs)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:

@@ -60,6 +60,18 @@ class PlainEngine:
         """Step the optimizer, if this iteration completes a batch."""
         optimizer.step()
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether no gradient is kept for a later iteration."""
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What goes on from one step to the next; nothing here."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` returned."""
+
     def gather(self, values: Tensor) -> Tensor:
         """An evaluation batch's values from all processes, each sample once."""
         return values
@@ -121,6 +133,22 @@ class AcceleratedEngine(PlainEngine):
         """Step, unless gradients are still being accumulated."""
         optimizer.step()
         self._used = self.accelerator.sync_gradients
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the last iteration has used what was accumulated."""
+        return self._used
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scaler of mixed precision, and how many iterations were counted."""
+        scaler = self.accelerator.scaler
+        return {"step": self.accelerator.step, "scaler": None if scaler is None else scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` returned."""
+        self.accelerator.step, self._used = state_dict["step"], True
+        if self.accelerator.scaler is not None and state_dict["scaler"]:
+            self.accelerator.scaler.load_state_dict(state_dict["scaler"])
 
     def gather(self, values: Tensor) -> Tensor:
         """Values from all processes, without the samples that only padded the last batch."""

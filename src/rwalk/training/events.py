@@ -67,7 +67,9 @@ class BasePlugin:
     made: a misspelt hook would otherwise never run.
 
     A plugin that keeps something from one experience to the next returns it from ``state_dict``, as tensors, numbers
-    and strings in dictionaries and lists, and takes it back in ``load_state_dict``.
+    and strings in dictionaries and lists, and takes it back in ``load_state_dict``. What it keeps during an experience
+    only, it may return from ``moment_dict(strategy)`` and take back in ``load_moment_dict(strategy, moment)``: they are
+    called by ``CheckpointPlugin`` between two batches, and where training goes on from there.
 
     Example:
         >>> class Oops(BasePlugin):

@@ -23,15 +23,18 @@ from rwalk.batches import (
 from rwalk.core.hooks import base_optimizer
 from rwalk.metrics.answers import is_class_target
 from rwalk.models import ModelCall
+from rwalk.models.following import follow_parameters, parameters_of
 from rwalk.models.wrappers import unwrapped
 from rwalk.module_state import in_eval_mode
 from rwalk.streams import Experience, TensorData, task_label_of
 from rwalk.streams.identity import by_stream
 from rwalk.streams.loader import Batches
+from rwalk.streams.passes import Pass
 from rwalk.training.adaptation import adapt_model
 from rwalk.training.clock import Clock, PeriodicEval
 from rwalk.training.engine import AcceleratedEngine, PlainEngine
 from rwalk.training.events import BasePlugin, check_hooks
+from rwalk.training.moments import Moment
 from rwalk.training.plugins.evaluation import EvaluationPlugin
 
 __all__ = ["BaseTemplate", "Naive", "SupervisedTemplate"]
@@ -52,6 +55,7 @@ OF_THE_MOMENT: dict[str, Any] = {
     "mb_output": None,
     "loss": torch.zeros(()),
     "_labels_checked": False,
+    "_pass": None,
 }
 
 
@@ -158,6 +162,10 @@ class SupervisedTemplate:
         self._labels_checked = self._stop_training = False
         self._eval_streams: list[list[Experience]] = []
         self._when_trained: list[Callable[[Any], None]] = []
+        self._between_batches: list[Callable[[Any], None]] = []
+        self._pass: Pass | None = None
+        self._moment: Moment | None = None
+        self._learned_in_call = 0
 
     # --- what is called -----------------------------------------------------------------------------------------------
 
@@ -187,11 +195,14 @@ class SupervisedTemplate:
         self.model.to(self.device)
         try:
             self._fire("before_training", **kwargs)
-            for self.experience in chosen:
+            learned = 0 if self._moment is None else self._moment.learned_in_call
+            for self._learned_in_call, self.experience in list(enumerate(chosen))[learned:]:
                 self._train_exp(**kwargs)
             self._fire("after_training", **kwargs)
         finally:
             self.is_training, self.experience, self._stop_training = False, None, False
+            self._pass = self._moment = None
+            self._between_batches.clear()
             self.loss, self.mb_output = self.loss.detach(), detached(self.mb_output)
         return dict(self.evaluator.get_last_metrics())
 
@@ -236,6 +247,19 @@ class SupervisedTemplate:
         """
         self._when_trained.append(act)
 
+    def between_batches(self, act: Callable[[Any], None]) -> None:
+        """Have ``act(strategy)`` called after each training batch, until ``train`` returns.
+
+        That is when every plugin has had its ``after_training_iteration``: the strategy is at rest, and all that it
+        needs to go on from there can be kept (see ``rwalk.training.moments``).
+        """
+        self._between_batches.append(act)
+
+    @property
+    def resuming(self) -> bool:
+        """Whether training is about to go on in the midst of an experience: what hooks do until then is put right."""
+        return self._moment is not None
+
     # --- an experience ------------------------------------------------------------------------------------------------
 
     def _train_exp(self, **kwargs: Any) -> None:
@@ -244,8 +268,13 @@ class SupervisedTemplate:
         self._when_trained.clear()
         self._prepare_exp("train", self.train_mb_size, {"shuffle": True, **options}, **kwargs)
         self._fire("before_training_exp", **kwargs)
-        for _ in range(self.train_epochs):
+        for epoch in range(self.train_epochs):
+            if self._moment is not None and epoch < self._moment.epoch:
+                continue
             self._fire("before_training_epoch", **kwargs)
+            if self._moment is not None:
+                self._moment.put_back(self)
+                self._moment = None
             if self._stop_training:
                 break
             self.training_epoch(**kwargs)
@@ -289,7 +318,8 @@ class SupervisedTemplate:
     def training_epoch(self, **kwargs: Any) -> None:
         """One pass over ``dataloader``."""
         fire = self._fire
-        for batch in self.dataloader:
+        self._pass = Pass(self.dataloader) if self._pass is None else self._pass
+        for batch in self._pass:
             if self._stop_training:
                 break
             self.mbatch = to_device(batch, self.device)
@@ -312,6 +342,9 @@ class SupervisedTemplate:
                 self.engine.step(self.optimizer)
                 fire("after_update", **kwargs)
                 fire("after_training_iteration", **kwargs)
+            for act in self._between_batches:
+                act(self)
+        self._pass = None
 
     def eval_epoch(self, **kwargs: Any) -> None:
         """One pass over ``dataloader`` without learning."""
@@ -415,7 +448,10 @@ class SupervisedTemplate:
         missing = [name for name in states if name not in plugins]
         if missing:
             raise ValueError(f"a state of plugin {missing[0]!r}, but the plugins are {list(plugins)}")
+        before = parameters_of(self.model)
         unwrapped(self.model).load_state_dict(state_dict["model"])
+        if follow_parameters(base_optimizer(self.optimizer), before, self.model):  # output layers that grow in loading
+            self.model = self.engine.renew(self.model)
         base_optimizer(self.optimizer).load_state_dict(state_dict["optimizer"])
         for name, state in states.items():
             plugins[name].load_state_dict(state)
@@ -430,8 +466,9 @@ class SupervisedTemplate:
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is at rest."""
-        at_rest: dict[str, Any] = {**OF_THE_MOMENT, "_stop_training": False, "_eval_streams": [], "_when_trained": []}
-        return {**vars(self), **at_rest, "loss": self.loss.detach().clone()}
+        lists = ("_eval_streams", "_when_trained", "_between_batches")
+        at_rest: dict[str, Any] = {**OF_THE_MOMENT, "_stop_training": False, "_moment": None, "_learned_in_call": 0}
+        return {**vars(self), **at_rest, **{name: [] for name in lists}, "loss": self.loss.detach().clone()}
 
 
 #: The name that the protocol has for it.

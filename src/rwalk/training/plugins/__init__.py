@@ -1,5 +1,6 @@
 """What can be plugged into a strategy."""
 
+from rwalk.training.plugins.checkpoints import CheckpointPlugin
 from rwalk.training.plugins.early_stopping import EarlyStoppingPlugin
 from rwalk.training.plugins.evaluation import EvaluationPlugin
 from rwalk.training.plugins.logs import LoggingPlugin
@@ -10,6 +11,7 @@ from rwalk.training.plugins.replay import ReplayPlugin
 from rwalk.training.plugins.rwalk import RWalkPlugin
 
 __all__ = [
+    "CheckpointPlugin",
     "EarlyStoppingPlugin",
     "EvaluationPlugin",
     "LRSchedulerPlugin",

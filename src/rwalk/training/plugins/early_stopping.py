@@ -15,6 +15,9 @@ __all__ = ["EarlyStoppingPlugin"]
 
 log = logging.getLogger(__name__)
 
+#: What it keeps of an experience, beside the best weights.
+COUNTERS = ("_best", "_last", "_best_at", "_looked_at", "_unseen", "_measured", "_stopped")
+
 
 class EarlyStoppingPlugin(BasePlugin):
     """Ends an experience once a metric has not improved for a while; it always ends with its best weights.
@@ -76,6 +79,25 @@ class EarlyStoppingPlugin(BasePlugin):
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Look at the metric between iterations."""
         self._look(strategy)
+
+    def moment_dict(self, strategy: Any) -> dict[str, Any]:
+        """The best weights, what was measured of them, and since when."""
+        kept = None
+        if self._kept is not None:
+            weights, (last, rows) = self._kept
+            stored = {
+                stream: {place: tally.state_dict() for place, tally in row.items()} for stream, row in rows.items()
+            }
+            kept = [dict(weights), {name: float(value) for name, value in last.items()}, stored]
+        return {"kept": kept, **{name: getattr(self, name) for name in COUNTERS}}
+
+    def load_moment_dict(self, strategy: Any, moment: dict[str, Any]) -> None:
+        """Go on watching."""
+        vars(self).update({name: moment[name] for name in COUNTERS})
+        if moment["kept"] is not None:
+            best, last, stored = moment["kept"]
+            rows = {stream: strategy.evaluator.tallies(row) for stream, row in stored.items()}
+            vars(self)["_kept"] = best, (last, rows)
 
     def _start(self) -> None:
         self._best: float = math.nan

@@ -162,6 +162,31 @@ class EvaluationPlugin(BasePlugin):
         self._last, self._learning, self._seen = dict(state_dict["last"]), state_dict["learning"], {}
         self._records.load_state_dict(state_dict)
 
+    def moment_dict(self, strategy: Any) -> dict[str, Any]:
+        """What was counted of this epoch, and what was measured of weights while an experience is learned."""
+        now = weights_version(strategy.model)
+        early = {
+            stream: [{place: tally.state_dict() for place, tally in row.items()}, weights == now]
+            for stream, (row, weights) in self._early.items()
+        }
+        return {"epoch": self._epoch.state_dict(), "early": early}
+
+    def load_moment_dict(self, strategy: Any, moment: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._epoch = Tally(self.metrics)
+        self._epoch.load_state_dict(moment["epoch"])
+        now = weights_version(strategy.model)
+        self._early = {
+            stream: (self.tallies(row), now if present else []) for stream, (row, present) in moment["early"].items()
+        }
+
+    def tallies(self, states: Mapping[int, Any]) -> dict[int, Tally]:
+        """Tallies of this plugin's metrics from their states, by place."""
+        found = {int(place): Tally(self.metrics) for place in states}
+        for place, tally in found.items():
+            tally.load_state_dict(states[place])
+        return found
+
     def __getstate__(self) -> dict[str, Any]:
         """A copy knows its streams by what tells them apart, and holds no data."""
         return {**vars(self), "_seen": {}}

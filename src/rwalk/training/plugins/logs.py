@@ -27,6 +27,15 @@ class LoggingPlugin(BasePlugin):
         self.level = level
         self._tally, self._iterations = Tally(), 0
 
+    def moment_dict(self, strategy: Any) -> dict[str, Any]:
+        """What was counted of this epoch."""
+        return {"tally": self._tally.state_dict(), "iterations": self._iterations}
+
+    def load_moment_dict(self, strategy: Any, moment: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._tally, self._iterations = Tally(), int(moment["iterations"])
+        self._tally.load_state_dict(moment["tally"])
+
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         """Start counting."""
         self._tally, self._iterations = Tally(), 0

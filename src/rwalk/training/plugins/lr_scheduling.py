@@ -73,6 +73,15 @@ class LRSchedulerPlugin(BasePlugin):
         self.scheduler.load_state_dict(loaded["scheduler"])
         self._initial, self._settings, self._moved = loaded["initial"], loaded["settings"], set(loaded["moved"])
 
+    def moment_dict(self, strategy: Any) -> dict[str, Any]:
+        """What was measured since the last step."""
+        return {"loss": self._loss.state_dict(), "training": self._training, "series": self._series}
+
+    def load_moment_dict(self, strategy: Any, moment: dict[str, Any]) -> None:
+        """Go on measuring."""
+        self._loss, self._training, self._series = RunningMean(), bool(moment["training"]), moment["series"]
+        self._loss.load_state_dict(moment["loss"])
+
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Start measuring; from the beginning also after a training that was broken off."""
         if self._training:

@@ -95,9 +95,20 @@ class LwFPlugin(BasePlugin):
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Make the teacher of a state that was loaded."""
         if self._weights:
-            self.teacher = copy.deepcopy(unwrapped(strategy.model)).eval().requires_grad_(False)
+            moment = getattr(strategy, "_moment", None)  # in the midst of an experience the model may have grown
+            like = None if moment is None else moment.as_built
+            model = unwrapped(strategy.model) if like is None else like
+            self.teacher = copy.deepcopy(model).to(strategy.device).eval().requires_grad_(False)
             self.teacher.load_state_dict(self._weights)
             self._weights = {}
+
+    def moment_dict(self, strategy: Any) -> dict[str, Any]:
+        """Nothing beside its state."""
+        return {}
+
+    def load_moment_dict(self, strategy: Any, moment: dict[str, Any]) -> None:
+        """The teacher is needed at once."""
+        self.before_training(strategy)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the distillation to the loss."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from rwalk.streams import MixedLoader, NoClassLabelsError, data_loader, labels_o
 from rwalk.streams.collating import TASK_LABELS, collate_fn_of
 from rwalk.streams.loader import Batches
 from rwalk.streams.mixing import InTurn, joined, stacked
+from rwalk.streams.passes import Pass
 from rwalk.training.events import BasePlugin
 
 __all__ = ["ReplayPlugin"]
@@ -151,17 +152,38 @@ class _OnlineLoader:
     def __init__(self, new: Batches, memory: ExemplarMemory, old_batch_size: int) -> None:
         self.new, self.memory, self.old_batch_size = new, memory, old_batch_size
         self._first_pass = True
+        self._pass: Pass | None = None
+        self._left: dict[str, Any] | None = None
+        self._offers: bool = False
+        self._batch: Any = None  # given, and not offered to the memory yet
 
     def __len__(self) -> int:
         return len(self.new)
 
     def __iter__(self) -> Iterator[Any]:
-        offers, self._first_pass = self._first_pass, False
-        for batch in self.new:
+        left, self._left = self._left, None
+        if left is None:
+            self._offers, self._first_pass, self._batch = self._first_pass, False, None
+        self._pass = Pass(self.new, None if left is None else left["new"])
+        self._offer()  # the batch that a pass was left at
+        for batch in self._pass:
+            self._batch = batch
             yield self._joined(batch) if len(self.memory) else batch
-            if offers:  # the loop asks for the next batch when it is done with this one
-                samples = _Unbatched(batch)
-                self.memory.update(samples, labels_of(samples) if self.memory.sampler.by_class else None)
+            self._offer()  # the loop asks for the next batch when it is done with this one
+
+    def _offer(self) -> None:
+        batch, self._batch = self._batch, None
+        if self._offers and batch is not None:
+            samples = _Unbatched(batch)
+            self.memory.update(samples, labels_of(samples) if self.memory.sampler.by_class else None)
+
+    def state_dict(self) -> dict[str, Any]:
+        waiting = self._batch if self._offers else None
+        return {"new": cast("Pass", self._pass).state_dict(), "offers": self._offers, "batch": waiting}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._left, self._first_pass = state_dict, False
+        self._offers, self._batch = state_dict["offers"], state_dict["batch"]
 
     def _joined(self, batch: Any) -> Any:
         samples = self.memory.samples
