@@ -1,5 +1,7 @@
 """What a run is: valid specs, and one clear line about each that is not."""
 
+import copy
+
 import pytest
 from pydantic import ValidationError
 
@@ -26,15 +28,37 @@ def refusal(values, **overrides):
 def test_a_benchmark_brings_its_usual_settings(name):
     spec = RunSpec(benchmark=name, method="rwalk")
     for key, value in DEFAULTS[name].items():
-        assert getattr(spec, key) == value
-    assert spec.rwalk_config == RWalkConfig(**DEFAULTS[name]["rwalk"])
+        if key != "rwalk":
+            assert getattr(spec, key) == value
+    for method, settings in DEFAULTS[name]["rwalk"].items():
+        assert RunSpec(benchmark=name, method=method).rwalk == settings
+    assert spec.rwalk_config == RWalkConfig(**DEFAULTS[name]["rwalk"]["rwalk"])
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "tuned"),
+    [
+        ("fine-tuning", {}, True),
+        ("joint", {}, True),
+        ("rwalk", {}, True),
+        ("ewc++", {}, True),
+        ("rwalk-facil", {}, False),
+        ("rwalk-facil", {"rwalk": {"ewc_lambda": 2.0}}, True),
+        ("mas", {}, False),
+        ("rwalk", {"benchmark": "permuted-mnist"}, False),
+        ("rwalk", {"benchmark": "permuted-mnist", "rwalk": {"ewc_lambda": 30.0}}, True),
+        ("rwalk", {"benchmark": "rotated-mnist"}, False),
+    ],
+)
+def test_whether_a_strength_was_chosen_for_the_benchmark(method, settings, tuned):
+    assert RunSpec(**{"benchmark": "split-digits", "method": method, **settings}).is_tuned() is tuned
 
 
 def test_what_is_given_wins_over_what_is_usual():
     spec = RunSpec(**DIGITS, epochs=2, lr=0.5, rwalk={"delta_t": 3})
     assert (spec.epochs, spec.lr) == (2, 0.5)
     assert spec.batch_size == DEFAULTS["split-digits"]["batch_size"]
-    assert spec.rwalk == {**DEFAULTS["split-digits"]["rwalk"], "delta_t": 3}
+    assert spec.rwalk == {**DEFAULTS["split-digits"]["rwalk"]["rwalk"], "delta_t": 3}
     assert RunSpec(**DIGITS, rwalk={"ewc_lambda": 0.25}).rwalk_config.ewc_lambda == 0.25
 
 
@@ -43,7 +67,7 @@ def test_none_is_as_good_as_not_given():
 
 
 def test_the_usual_settings_are_not_changed_by_use():
-    before = {name: {**values, "rwalk": dict(values["rwalk"])} for name, values in DEFAULTS.items()}
+    before = copy.deepcopy(DEFAULTS)
     RunSpec(**DIGITS, rwalk={"delta_t": 3}).rwalk["ewc_alpha"] = 0.1
     assert before == DEFAULTS
 

@@ -72,11 +72,14 @@ def compare(
         stored = load_comparison(spec)
         changed = {label: merged(settings, shared) for label, settings in stored.runs.items()}
         chosen = build_comparison({**stored.model_dump(), "runs": changed, **given})
-    outcomes, _ = _carried_out(chosen.specs(), chosen, out, jobs, checkpoint_every)
+    specs = chosen.specs()
+    outcomes, _ = _carried_out(specs, chosen, out, jobs, checkpoint_every)
     base = chosen.against or list(chosen.runs)[-1]
     rows = summarise(outcomes, list(chosen.runs), base)
-    tables_.comparison(console, rows, base)
-    write_json({"against": base, "rows": [row.to_dict() for row in rows]}, out / "comparison.json")
+    untuned = [label for label, of_label in specs.items() if not of_label.is_tuned()]
+    tables_.comparison(console, rows, base, untuned)
+    listed = [{**row.to_dict(), "tuned": row.label not in untuned} for row in rows]
+    write_json({"against": base, "rows": listed}, out / "comparison.json")
     picture = draw_plane(rows, out / "plane.svg")
     console.print(
         display.plain(", ".join(str(p) for p in (out / "comparison.json", picture) if p)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -21,8 +21,15 @@ TITLES = {
 }
 
 
-def comparison(console: Console, rows: Sequence[Row], base: str) -> None:
-    """Mean ± standard deviation of each metric, and the difference from ``base`` seed by seed, in per cent."""
+def comparison(console: Console, rows: Sequence[Row], base: str, untuned: Collection[str] = ()) -> None:
+    """Mean ± standard deviation of each metric, and the difference from ``base`` seed by seed, in per cent.
+
+    Args:
+        console: Where to.
+        rows: The runs.
+        base: The label that others are compared with.
+        untuned: Labels whose method's strength was not chosen for this benchmark.
+    """
     seeds = max(len(row.results) for row in rows)
     table = Table(title=f"Mean ± standard deviation in %, {seeds} seeds", title_justify="left")
     table.add_column("", no_wrap=True, min_width=12)
@@ -32,8 +39,15 @@ def comparison(console: Console, rows: Sequence[Row], base: str) -> None:
     table.add_column("s", justify="right")
     for row in rows:
         seconds = f"{row.seconds / len(row.results):.0f}" if row.results else "–"
-        table.add_row(plain(row.label), *(_spread(row.spread(metric)) for metric in metrics), seconds)
+        label = f"{row.label} *" if row.label in untuned else row.label
+        table.add_row(plain(label), *(_spread(row.spread(metric)) for metric in metrics), seconds)
     console.print(table)
+    if untuned:
+        console.print(
+            "* at its preset's strength, which was not chosen for this benchmark: `rwalk tune` chooses, "
+            "--set or --spec gives it",
+            highlight=False,
+        )
     if len(rows) > 1:
         _differences(console, rows, base, [metric for metric in metrics if metric != "learning_accuracy"])
 

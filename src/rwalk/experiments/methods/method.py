@@ -39,3 +39,8 @@ class Method:
     preset: str | None = None
     data: Literal["new", "all", "joint"] = "new"
     rank: int = 50
+
+    @property
+    def has_strength(self) -> bool:
+        """Whether it holds on to the past by something whose strength has to be chosen for each benchmark."""
+        return self.plugins is not _nothing
