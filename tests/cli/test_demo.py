@@ -19,8 +19,10 @@ def short(monkeypatch):
         done = list(run_all(*work, jobs=1))
         return sorted(done, key=lambda run: run.seed * (-1 if run.label == "replay" else 1))
 
-    specs = {label: spec.model_copy(update={"epochs": 1}) for label, spec in demonstration.SPECS.items()}
-    monkeypatch.setattr(demonstration, "SPECS", specs)
+    for name in ("KEEPING", "SPECS"):
+        specs = getattr(demonstration, name)
+        specs = {label: spec.model_copy(update={"epochs": 1}) for label, spec in specs.items()}
+        monkeypatch.setattr(demonstration, name, specs)
     monkeypatch.setattr(demonstration, "run_all", in_no_order)
 
 
@@ -37,6 +39,13 @@ def test_every_method_is_compared_over_the_seeds_and_every_run_kept(short, tmp_p
         assert [result["config"]["seed"] for result in results] == [0, 1]
         mean = sum(result["average_accuracy"] for result in results) / 2
         assert re.search(rf"{re.escape(label)}\s.*{100 * mean:.1f} ± ", text)
+    for label in demonstration.KEEPING:
+        folder = tmp_path / "runs" / label.replace(" ", "")
+        kept = [read_result(folder / f"seed-{seed}")["accuracy_matrix"][1][0] for seed in (0, 1)]
+        first = re.search(
+            rf"{label.partition(',')[0]}\s[^\n]*±[^\n]*?([\d.]+) ± [\d.]+\s*│\s*[\d.]+ ± [\d.]+\s*│", text
+        )
+        assert float(first[1]) == pytest.approx(100 * sum(kept) / 2, abs=0.051)
     pairs = zip(stored["RWalk + replay"], stored["replay"], strict=True)
     gains = [ours["average_accuracy"] - theirs["average_accuracy"] for ours, theirs in pairs]
     mean, deviation = mean_and_deviation(gains)

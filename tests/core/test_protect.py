@@ -328,3 +328,34 @@ def test_options_out_of_range():
         with pytest.raises(ValueError, match=f"{next(iter(options))}="):
             rwalk.protect([torch.randn(4, 3)], **options)
     assert rwalk.tasks == 0
+
+
+@pytest.mark.parametrize("batch", [torch.zeros(3, 4), {"input_ids": torch.zeros(3, 4)}])
+def test_a_single_batch_is_refused(batch):
+    model = nn.Linear(4, 3)
+    rwalk = RWalk(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(TypeError, match=r"one batch is \[batch\]"):
+        rwalk.protect(batch)
+    assert rwalk.tasks == 0
+
+
+def test_a_progress_bar_counts_samples(capsys):
+    model = nn.Linear(4, 3)
+    RWalk(model, torch.optim.SGD(model.parameters(), lr=0.1)).protect(
+        [torch.randn(6, 4), torch.randn(6, 4)], max_samples=10, progress=True
+    )
+    assert "10/10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("combine", "told"), [("replace", 1), ("sum", 0), ("max", 0)])
+def test_a_task_that_replaces_what_was_protected_is_told_of_once(combine, told, caplog):
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer, RWalkConfig(combine=combine))
+    rwalk.protect([torch.randn(6, 4)])
+    for _ in range(2):
+        nn.functional.cross_entropy(model(torch.randn(6, 4)), torch.arange(6) % 3).backward()
+        optimizer.step()
+        rwalk.consolidate()
+    assert sum("replaces the importances that protect() has found" in text for text in caplog.messages) == told

@@ -168,3 +168,52 @@ def test_a_memory_of_another_budget_is_refused():
     memory = ExemplarMemory(per_class=2)
     with pytest.raises(ValueError, match="per_class=2, total=None; this one has per_class=None, total=2"):
         ExemplarMemory(total=2).load_state_dict(memory.state_dict())
+
+
+def test_batches_for_a_loop_of_ones_own():
+    memory = ExemplarMemory(per_class=5)
+    labels = torch.arange(10) % 2
+    x = torch.arange(10.0).view(10, 1)
+    memory.update(TensorDataset(x, labels), labels, 3)
+    drawn = memory.batches(4, seed=0)
+    batches = [next(drawn) for _ in range(5)]
+    for inputs, targets, tasks in batches:
+        assert inputs.shape == (4, 1)
+        assert torch.equal(inputs.flatten().long() % 2, targets)  # each with its own label
+        assert tasks.tolist() == [3] * 4
+    values = torch.cat([inputs for inputs, *_ in batches]).flatten().tolist()
+    assert sorted(values[:10]) == sorted(values[10:]) == list(range(10))  # all once, then all again
+    assert values[:10] != values[10:]
+    again = memory.batches(4, seed=0)
+    assert all(torch.equal(next(again)[0], batch[0]) for batch in batches)
+
+
+def test_batches_follow_the_memory_and_are_never_larger():
+    memory = ExemplarMemory(per_class=2)
+    memory.update(TensorDataset(torch.zeros(2, 1), torch.zeros(2).long()), torch.zeros(2).long())
+    drawn = memory.batches(32)
+    assert len(next(drawn)[1]) == 2
+    memory.update(TensorDataset(torch.ones(2, 1), torch.ones(2).long()), torch.ones(2).long())
+    next(drawn)
+    assert set(torch.cat([next(drawn)[1] for _ in range(2)]).tolist()) == {0, 1}
+
+
+def test_batches_of_rows():
+    memory = ExemplarMemory(total=4, sampler="reservoir")
+    memory.update([{"input_ids": torch.tensor([i, i]), "labels": i % 2} for i in range(4)], None)
+    batch = next(memory.batches(3))
+    assert batch["input_ids"].shape == (3, 2)
+    assert torch.equal(batch["input_ids"][:, 0] % 2, batch["labels"])
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 2.0])
+def test_batches_of_no_size_are_refused(size):
+    memory = ExemplarMemory(per_class=2)
+    memory.update(TensorDataset(torch.zeros(2, 1), torch.zeros(2).long()), torch.zeros(2).long())
+    with pytest.raises(ValueError, match="size="):
+        memory.batches(size)
+
+
+def test_no_batches_of_an_empty_memory():
+    with pytest.raises(ValueError, match="the memory is empty"):
+        ExemplarMemory(per_class=2).batches(3)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rwalk.core import equations as F
 from rwalk.core import files
 from rwalk.core.config import Combine, RWalkConfig
 from rwalk.core.consolidate import estimate_fisher, freeze, merge_fisher, take_fisher
 from rwalk.core.hooks import OptimizerHooks, base_optimizer, release, watch_loading
 from rwalk.core.native import backend_of
-from rwalk.core.sharding import is_sharded, join, local, over_processes, weights_in_sums, writes_files
+from rwalk.core.readings import Readings
+from rwalk.core.sharding import local, writes_files
 from rwalk.core.state import Cohort, Tracked, keepings_of, unstage
 from rwalk.core.steps import Pending, Steps
 from rwalk.core.strength import StrengthCheck
@@ -33,11 +33,8 @@ __all__ = ["RWalk"]
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["penalty", "fisher", "score"]
-KINDS = {"penalty": "importance", "fisher": "fisher", "score": "score"}
 
-
-class RWalk:
+class RWalk(Readings):
     r"""Riemannian Walk on a model and the optimizer that trains it.
 
     A step counts when the next gradient shows where it led. Before every optimizer step, one pass over memory brings
@@ -95,6 +92,7 @@ class RWalk:
         self._steps = Steps(self._tracker)
         self._held = False
         self._strength, self._rates = StrengthCheck(), list[Any]()
+        self._held_share, self._has_protected = (-1, 0.0), False
         self._hooks: OptimizerHooks | None = None
         self._loading = watch_loading(model, self._weights_replaced)
         if attach:
@@ -195,16 +193,6 @@ class RWalk:
             self._pull(steps.pending.entries, skipped)
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Bring the last step into the state, the weights being where they are.
-
-        It is called by all that shows the state. Call it before you replace weights other than by
-        ``load_state_dict``. Settled now or when the next gradient comes, the state has the same bits, if nothing moves
-        the weights in between.
-        """
-        self._steps.settle()
-
-    @torch.no_grad()
     def hold_weights(self) -> None:
         """Note that a step begins where the weights are now, though its gradient will be taken elsewhere.
 
@@ -260,6 +248,12 @@ class RWalk:
             parameters = {entry.name: entry.parameter for cohort in residents for entry in cohort.entries}
             merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), config)
         steps.flush_window(residents)
+        if self._has_protected and config.combine == "replace":
+            self._has_protected = False
+            log.warning(
+                "consolidate() replaces the importances that protect() has found; with "
+                "RWalkConfig(combine='sum') a task's join those that are there"
+            )
         self._freeze(residents, config)
 
     @torch.no_grad()
@@ -274,6 +268,7 @@ class RWalk:
         max_samples: int | None = None,
         combine: Combine = "sum",
         seed: int = 0,
+        progress: bool = False,
     ) -> Protection:
         r"""Protect the model as it stands, by its Fisher on a few hundred samples; nobody need have watched it learn.
 
@@ -297,6 +292,7 @@ class RWalk:
             max_samples: Stop after so many.
             combine: As in ``RWalkConfig``; what was protected before is kept unless it is ``"replace"``.
             seed: Of the labels that are drawn.
+            progress: Show a progress bar (tqdm's).
 
         Returns:
             How many samples, as what, and how their gradients were found.
@@ -305,7 +301,9 @@ class RWalk:
             RWalkError: What the outputs are cannot be told, there are no samples, a gradient is not finite, parameters
                 are sharded over processes, or it is called between ``before_step`` and ``after_step``. Nothing has
                 changed then.
+            TypeError: ``batches`` is a single batch.
             ValueError: ``labels``, ``combine`` or ``max_samples`` is out of range.
+            MissingExtraError: A progress bar is wanted and tqdm is not installed.
         """
         from rwalk.core.samples import protection_of  # which a walk does not need
 
@@ -314,7 +312,7 @@ class RWalk:
         tracker.check()
         estimate, done = protection_of(
             self.model, tracker.moved, batches, labels=labels, likelihood=likelihood, class_dim=class_dim,
-            log_prob=log_prob, max_samples=max_samples, seed=seed,
+            log_prob=log_prob, max_samples=max_samples, seed=seed, progress=progress,
         )  # fmt: skip
         steps.settle()
         steps.make_room(tracker.moved)
@@ -325,6 +323,7 @@ class RWalk:
         self._freeze(residents, config.replace(terms="both" if walked else "fisher"))
         for entry in tracker.moved:
             entry.last_task = steps.tasks - 1
+        self._has_protected = True
         return done
 
     @torch.no_grad()
@@ -347,42 +346,7 @@ class RWalk:
         """
         self._steps.drop_window()
 
-    # --- what it says -------------------------------------------------------------------------------------------------
-
-    @property
-    def tasks(self) -> int:
-        """Tasks consolidated so far."""
-        return self._steps.tasks
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps seen so far, of those that count, as far as is known of the last one.
-
-        Where a GPU counts them, this waits for it; so do the other counters.
-        """
-        self._steps.look()
-        pending = self._steps.pending
-        return self._steps.steps + int(pending is not None and not pending.is_void and not self._steps.begun)
-
-    @property
-    def task_steps(self) -> int:
-        """Those of this task."""
-        taken = self.steps - self._steps.steps
-        return self._steps.task_steps + taken
-
-    @property
-    def window_steps(self) -> int:
-        """Those of the open window."""
-        taken = self.steps - self._steps.steps
-        closes = taken and self._steps.closes_window(1)
-        return 0 if closes else self._steps.window_steps + taken
-
-    @property
-    def skipped(self) -> int:
-        """Steps that this object has seen and that do not count: skipped, raised, or without a finite gradient."""
-        self._steps.look()
-        pending = self._steps.pending
-        return self._steps.skipped + int(pending is not None and pending.is_void and not self._steps.begun)
+    # --- its settings, and whom it follows ----------------------------------------------------------------------------
 
     @property
     def config(self) -> RWalkConfig:
@@ -403,79 +367,6 @@ class RWalk:
     def attached(self) -> bool:
         """Whether the optimizer's own steps are followed."""
         return self._hooks is not None
-
-    @property
-    def backend(self) -> str:
-        """What runs the equations now: ``"fused"`` (in C), ``"triton"``, ``"eager"``; several are joined by ``"+"``.
-
-        Raises:
-            RWalkError: The fused kernels were asked for and cannot be had.
-        """
-        names = {backend_of(bucket, self.config.backend).name for bucket in self._tracker.buckets}
-        return "+".join(sorted(names)) or self.config.backend
-
-    def penalty(self) -> Tensor:
-        r""":math:`\lambda \sum_i (F_i + s_i)(\theta_i - \theta^*_i)^2` at the present weights (Eq. 8), for logging.
-
-        Returns:
-            A scalar tensor; 0 before the first ``consolidate``. Differentiable, but do not add it to the loss of an
-            attached RWalk: its gradient is added already. Where parameters are sharded it is not differentiable, and
-            all processes must call it.
-        """
-        whole = torch.zeros((), dtype=torch.float32)
-        if not self.tasks:
-            return whole
-        self._make_room()
-        shards: list[Tensor] = []
-        values: list[Tensor] = []
-        for cohort in self._tracker.resident():
-            for entry, importance, anchor in zip(
-                cohort.entries, cohort.views("importance"), cohort.views("anchor"), strict=True
-            ):
-                weights = local(entry.parameter).to(anchor.dtype)
-                value = F.penalty(importance, weights, anchor, self.config.strength)
-                if is_sharded(entry.parameter):
-                    shards.append(entry.parameter)
-                    values.append(value.detach())
-                else:
-                    whole = whole.to(value) + value
-        if not shards:
-            return whole
-        found = torch.stack([value.to(values[0]) for value in values]).double()
-        sharded = (found * found.new_tensor(weights_in_sums(shards))).sum()
-        return whole + over_processes(sharded, shards, "sum").to(values[0])
-
-    def importances(self, kind: Kind = "penalty") -> dict[str, Tensor]:
-        r"""What each weight is worth, by parameter name.
-
-        Args:
-            kind: ``"penalty"``, the frozen :math:`F + s` of the penalty, scaled; ``"fisher"`` or ``"score"``, the
-                running values, unscaled (score: sum over windows on top of the averaged score of past tasks).
-
-        Returns:
-            Copies, each in its parameter's shape. Parameters that never had a gradient are absent. Shards are put
-            together, which all processes have to take part in.
-
-        Raises:
-            ValueError: Unknown ``kind``.
-        """
-        if kind not in KINDS:
-            raise ValueError(f"kind={kind!r}: expected one of {', '.join(map(repr, KINDS))}")
-        self._tracker.check()
-        self.settle()
-        self._make_room()
-        values = {}
-        for bucket in self._tracker.buckets:
-            for entry in bucket.starts:
-                if entry.last_task is None:
-                    continue
-                value = bucket.view(entry, KINDS[kind]).to(bucket.dtype, copy=True)
-                if kind == "score" and self.config.keeps_task_score:
-                    value += bucket.view(entry, "task_score")
-                values[entry.name] = join(value, entry.parameter)
-        return values
-
-    # --- whom it follows ----------------------------------------------------------------------------------------------
 
     def attach(self, optimizer: Optimizer | None = None, model: nn.Module | None = None) -> None:
         """Follow the optimizer through its step hooks.
@@ -565,7 +456,7 @@ class RWalk:
         """
         self._steps.start_over(files.restore(self._tracker, state_dict))
         self._held = False
-        self._strength, self._rates = StrengthCheck(), []
+        self._strength, self._rates, self._held_share = StrengthCheck(), [], (-1, 0.0)
 
     def save(self, path: str | Path) -> None:
         """Write the state to a safetensors file, atomically.
@@ -631,6 +522,8 @@ class RWalk:
     def _freeze(self, residents: list[Cohort], config: RWalkConfig) -> None:
         """The task has ended: from Fisher and scores as they are, importances and anchors."""
         freeze(self._tracker.buckets, residents, config, self._steps.tasks)
+        for entry in self._tracker.entries:
+            entry.grew = False
         self._steps.end_task()
         self._check_strength(anew=True)
 
@@ -679,10 +572,6 @@ class RWalk:
         for handle in self._loading:
             handle.remove()
         self._loading = watch_loading(self.model, self._weights_replaced)
-
-    @torch.no_grad()
-    def _make_room(self) -> None:
-        self._steps.make_room()
 
     def _end_begun(self) -> None:
         if self._steps.begun:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -17,7 +18,7 @@ from rwalk.core.closed_form import squares_of_samples, unknown_layers
 from rwalk.core.likelihood import WAYS_OUT, Kind, Labels, Likelihood, call, outputs_of, split, tell
 from rwalk.core.sharding import is_sharded, over_replicas, replicated
 from rwalk.core.state import Tracked, arithmetic
-from rwalk.errors import RWalkError
+from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.module_state import in_eval_mode, with_buffers_put_back
 
 __all__ = ["LogProb", "Protection", "fisher_of_samples", "protection_of"]
@@ -39,11 +40,16 @@ def protection_of(
 
     Raises:
         RWalkError: As there; parameters are sharded, or a gradient is not finite.
+        TypeError: ``batches`` is a single batch.
         ValueError: An option is out of range.
     """
     for name, value, choices in (("labels", options["labels"], Labels), ("likelihood", options["likelihood"], Kind)):
         if value not in get_args(choices) and not (name == "likelihood" and value is None):
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(choices)))}")
+    if isinstance(batches, (Tensor, Mapping, str)):
+        raise TypeError(
+            f"batches is one {type(batches).__name__}: expected an iterable of batches; one batch is [batch]"
+        )
     limit = options["max_samples"]
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise ValueError(f"max_samples={limit!r}: expected a whole number of samples ≥ 1, or None")
@@ -101,6 +107,7 @@ def fisher_of_samples(
     log_prob: LogProb | None = None,
     max_samples: int | None = None,
     seed: int = 0,
+    progress: bool = False,
 ) -> tuple[dict[str, Tensor], Protection]:
     r"""Diagonal Fisher of a model as it stands, from the gradients of single samples.
 
@@ -120,6 +127,7 @@ def fisher_of_samples(
         log_prob: Maps model, batch and a generator to one log-probability a sample, shape (B,), instead of all this.
         max_samples: Stop after so many.
         seed: Of what is drawn.
+        progress: Show a progress bar.
 
     Returns:
         A tensor per name, in the parameter's shape; and what was done.
@@ -134,7 +142,7 @@ def fisher_of_samples(
     rng, device = torch.Generator().manual_seed(seed), next(iter(learning.values())).device
     teller = _Teller(model, labels, likelihood, class_dim, log_prob, rng)
     squares, count = _Squares(model, learning, total, rng), 0
-    with in_eval_mode(model), with_buffers_put_back(model):
+    with in_eval_mode(model), with_buffers_put_back(model), _bar(progress, max_samples) as bar:
         for given in batches:
             plain = dict(given) if isinstance(given, Mapping) else given  # a tokenizer's batch cannot be cut
             batch = _first(to_device(plain, device), None if max_samples is None else max_samples - count)
@@ -142,12 +150,25 @@ def fisher_of_samples(
             if size:
                 squares.add(teller.question(batch), batch, size)
                 count += size
+                if bar is not None:
+                    bar.update(size)
             if max_samples is not None and count >= max_samples:
                 break
     if not count:
         raise RWalkError("there are no samples to protect: the batches are empty, or there are none")
     found = {name: value.div_(count) for name, value in total.items()}
     return found, Protection(count, teller.name, labels if log_prob is None else "log_prob's", str(squares.method))
+
+
+def _bar(wanted: bool, total: int | None) -> AbstractContextManager[Any]:
+    if not wanted:
+        return nullcontext()
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise MissingExtraError("progress=True", "cli", error) from error
+    bar: AbstractContextManager[Any] = tqdm(total=total, desc="protect", unit="sample")
+    return bar
 
 
 class _Teller:

@@ -88,6 +88,7 @@ class Tracked:
         fresh: After growth, the elements (bool) that have seen no gradient; they start their Fisher anew.
         left_at: Its weights when it left the optimizer in a window in which it had moved; None if it is there.
         held: Its weights as the step began, before it has state of its own.
+        grew: Whether it has become larger since the last task ended.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Tracked:
     fresh: Tensor | None = field(default=None, repr=False)
     left_at: Tensor | None = field(default=None, repr=False)
     held: Tensor | None = field(default=None, repr=False)
+    grew: bool = False
 
     @property
     def weights(self) -> Tensor:
@@ -191,6 +193,7 @@ def _carry_over(source: Bucket, target: Bucket, entry: Tracked, shape: torch.Siz
     before = source.shapes[entry]
     block: tuple[slice, ...] = ()
     if before != shape:
+        entry.grew = prod(shape) > prod(before)
         if len(before) != len(shape):
             entry.updates, entry.fresh = 0, torch.ones(shape, dtype=torch.bool, device=target.device)
             return

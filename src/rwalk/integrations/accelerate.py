@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 from torch.optim import Optimizer
 
 from rwalk.core import RWalk, RWalkConfig
+from rwalk.core.first_protection import FirstProtection
 from rwalk.errors import MissingExtraError, RWalkError
 
 try:
@@ -20,7 +24,13 @@ ENGINES = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 def prepare_rwalk(
-    accelerator: Accelerator, model: nn.Module, optimizer: Optimizer, config: RWalkConfig | None = None
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: Optimizer,
+    config: RWalkConfig | None = None,
+    *,
+    protect: Any = None,
+    protect_options: Mapping[str, Any] | None = None,
 ) -> RWalk:
     """Attach an RWalk to a prepared optimizer and register it for the accelerator's checkpoints.
 
@@ -32,11 +42,17 @@ def prepare_rwalk(
         model: The model, as ``prepare`` returned it.
         optimizer: The optimizer, as ``prepare`` returned it. One call for each, where there are several.
         config: Settings; ``RWalkConfig()`` if None.
+        protect: Batches of what the model knows already, prepared (each process gives its share) or not (each gives
+            them all): ``RWalk.protect`` protects the model as it stands, and ``combine="replace"`` becomes ``"sum"``,
+            so that this is kept. A state that is loaded later has it already.
+        protect_options: Keyword arguments of ``RWalk.protect``.
 
     Returns:
         The core. ``accelerator.save_state`` writes its state beside the model's and ``load_state`` reads it.
 
     Raises:
+        TypeError: ``protect`` is a single batch.
+        ValueError: An option that ``RWalk.protect`` does not have.
         RWalkError: The optimizer is not prepared; DeepSpeed or Megatron-LM, which step inside their own engine; or as
             ``RWalk``.
 
@@ -59,6 +75,10 @@ def prepare_rwalk(
             f"the optimizer ({type(optimizer).__name__}) is not prepared: call prepare_rwalk with what "
             "model, optimizer = accelerator.prepare(model, optimizer) returned"
         )
-    rwalk = RWalk(accelerator.unwrap_model(model), optimizer, config)
+    first = FirstProtection(protect, protect_options)
+    plain = accelerator.unwrap_model(model)
+    rwalk = RWalk(plain if protect is None else model, optimizer, first.keeps(config), attach=False)
+    first([rwalk], batch_size=1)  # the wrapped model knows of the other processes
+    rwalk.attach(model=plain)
     accelerator.register_for_checkpointing(rwalk)
     return rwalk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import torch
 
 from rwalk.core import RWalk, RWalkConfig
 from rwalk.core.files import load_state
+from rwalk.core.first_protection import FirstProtection
 from rwalk.core.sharding import local, over_processes
 from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.integrations.several import RWalkGroup
@@ -21,6 +23,9 @@ except ImportError as error:
     raise MissingExtraError("RWalkCallback", "lightning", error) from error
 
 __all__ = ["RWalkCallback"]
+
+#: Samples in a batch of a dataset that is to be protected.
+DEFAULT_BATCH = 32
 
 
 class RWalkCallback(Callback):
@@ -38,10 +43,16 @@ class RWalkCallback(Callback):
             interrupted); every so many optimizer steps, at the end of the batch that completes them; or None, when you
             call ``consolidate``.
         start_from: A file that ``callback.rwalk.save`` wrote, to go on from in a first ``fit``.
-        log: Log ``rwalk/penalty`` (summed over optimizers) and ``rwalk/tasks`` every ``log_every_n_steps`` steps.
+        log: Log ``rwalk.report().metrics()`` every ``log_every_n_steps`` steps; of several optimizers each one's, the
+            second's under ``rwalk/optimizer_1/``, and so on.
+        protect: What the model knows already: a ``DataLoader``, batches or a dataset. When the first ``fit`` begins,
+            ``RWalk.protect`` protects the module as it stands, by its ``forward``; ``combine="replace"`` becomes
+            ``"sum"``, so that this is kept. A state that is loaded has it already.
+        protect_options: Keyword arguments of ``RWalk.protect``.
 
     Raises:
-        ValueError: ``consolidate_on`` is none of these.
+        ValueError: ``consolidate_on`` is none of these, or an option that ``RWalk.protect`` does not have.
+        TypeError: ``protect`` is a single batch.
         RWalkError: In ``fit``: DeepSpeed, LBFGS, a parameter in two optimizers, no optimizer with protected parameters,
             a second RWalk on an optimizer, a parameter or optimizer gone whose importances are kept.
 
@@ -61,12 +72,15 @@ class RWalkCallback(Callback):
         consolidate_on: Literal["train_end"] | int | None = "train_end",
         start_from: str | Path | None = None,
         log: bool = False,
+        protect: Any = None,
+        protect_options: Mapping[str, Any] | None = None,
     ) -> None:
         counts = isinstance(consolidate_on, int) and not isinstance(consolidate_on, bool) and consolidate_on >= 1
         if not counts and consolidate_on not in ("train_end", None):
             raise ValueError(f"consolidate_on={consolidate_on!r}: expected 'train_end', a number of steps ≥ 1 or None")
         self.consolidate_on, self.logs = consolidate_on, log
-        self._group = RWalkGroup(config)
+        self._protect = FirstProtection(protect, protect_options)
+        self._group = RWalkGroup(self._protect.keeps(config))
         self._evaluating = False
         self._weights: list[int] = []
         self._walked: list[torch.Tensor] = []
@@ -112,7 +126,15 @@ class RWalkCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Follow this fit's optimizers. Checkpoints are restored and nothing is trained yet."""
+        is_new = not self.rwalks and not self._group.waits
         self._group.attach(pl_module, trainer.optimizers)
+        if is_new:
+            plugin, strategy = trainer.precision_plugin, trainer.strategy
+            self._protect(
+                self.rwalks.values(),
+                batch_size=DEFAULT_BATCH,
+                prepare=lambda batch: plugin.convert_input(strategy.batch_to_device(batch)),
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Follow an optimizer put in place since. Weights put in place as an epoch began are no walk."""
@@ -129,9 +151,10 @@ class RWalkCallback(Callback):
                 rwalk.consolidate()
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # a part of Trainer sets it
         if self.logs and trainer.global_step % every == 0:
-            penalties = [rwalk.penalty().detach() for rwalk in self.rwalks.values()]
-            pl_module.log("rwalk/penalty", torch.stack(penalties).sum())
-            pl_module.log("rwalk/tasks", float(max(rwalk.tasks for rwalk in self.rwalks.values())))
+            for place, rwalk in enumerate(self.rwalks.values()):
+                part = f"rwalk/optimizer_{place}/" if place else "rwalk/"
+                figures = {name.replace("rwalk/", part): value for name, value in rwalk.report().metrics().items()}
+                pl_module.log_dict(figures)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the task of a fit resumed after its last step: Lightning neither starts nor ends its training."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +13,7 @@ from torch.optim import Optimizer
 
 from rwalk.core import RWalk, RWalkConfig
 from rwalk.core.files import load_state
+from rwalk.core.first_protection import FirstProtection
 from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.integrations.trainer_checkpoints import checkpoint_of, resumed_from, state_file
 
@@ -17,6 +21,7 @@ try:
     from accelerate import PartialState
     from accelerate.utils.deepspeed import DeepSpeedOptimizerWrapper
     from transformers import TrainerCallback
+    from transformers.trainer_callback import CallbackHandler
 except ImportError as error:
     raise MissingExtraError("RWalkTrainerCallback", "transformers", error) from error
 
@@ -35,10 +40,17 @@ class RWalkTrainerCallback(TrainerCallback):
             ``"epoch_end"``; every so many optimizer steps of a ``train()`` call; or None, when you say
             ``callback.rwalk.consolidate()``.
         start_from: An rwalk state file, or a checkpoint folder that holds one, to go on from in a first ``train()``.
-        log: Add ``rwalk/penalty`` and ``rwalk/tasks`` to what Trainer logs; each time, this waits for the device.
+        log: Add ``rwalk.report().metrics()`` to what Trainer logs, for all its reporters (``report_to``); each time,
+            this waits for the device.
+        protect: What the model knows already: a dataset like ``train_dataset`` (a list holds samples), or a
+            ``DataLoader``. When the first ``train()``
+            begins, ``RWalk.protect`` protects the model as it stands; ``combine="replace"`` becomes ``"sum"``, so that
+            this is kept. A state that is loaded has it already.
+        protect_options: Keyword arguments of ``RWalk.protect``.
 
     Raises:
-        ValueError: ``consolidate_on`` is none of these.
+        ValueError: ``consolidate_on`` is none of these, or an option that ``RWalk.protect`` does not have.
+        TypeError: ``protect`` is a single batch.
         RWalkError: In ``train()``: DeepSpeed, a hyperparameter search, a second RWalk on the optimizer, a model that
             lacks parameters whose importances are kept, a resumed checkpoint without a state, an unseen step.
 
@@ -58,13 +70,17 @@ class RWalkTrainerCallback(TrainerCallback):
         consolidate_on: Literal["train_end", "epoch_end"] | int | None = "train_end",
         start_from: str | Path | None = None,
         log: bool = False,
+        protect: Any = None,
+        protect_options: Mapping[str, Any] | None = None,
     ) -> None:
         is_count = isinstance(consolidate_on, int) and not isinstance(consolidate_on, bool) and consolidate_on >= 1
         if not is_count and consolidate_on not in ("train_end", "epoch_end", None):
             raise ValueError(
                 f"consolidate_on={consolidate_on!r}: expected 'train_end', 'epoch_end', a number of steps ≥ 1 or None"
             )
-        self.config, self.consolidate_on, self.start_from, self.log = config, consolidate_on, start_from, log
+        self._protect = FirstProtection(protect, protect_options)
+        self.config, self.consolidate_on, self.start_from = self._protect.keeps(config), consolidate_on, start_from
+        self.log = log
         self.rwalk: RWalk | None = None
         self._steps = 0
 
@@ -78,7 +94,16 @@ class RWalkTrainerCallback(TrainerCallback):
             source = resumed_from(args, state, [args.resume_from_checkpoint, self.start_from])
         elif self.rwalk is None and self.start_from is not None:
             source = Path(self.start_from)
-        self._follow(kwargs["model"], kwargs["optimizer"], source).attach()
+        is_new = self.rwalk is None and source is None
+        rwalk = self._follow(kwargs["model"], kwargs["optimizer"], source)
+        if is_new:
+            collate = getattr(kwargs["train_dataloader"], "collate_fn", None)
+            self._protect.data = _of_the_model(self._protect.data, rwalk.model, args)
+            size = args.per_device_train_batch_size
+            self._protect([rwalk], batch_size=size, collate_fn=collate, lists_hold_samples=True)
+        rwalk.attach()
+        if self.log:
+            _put_before_reporters(self, sys._getframe(1).f_locals.get("self"))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remember how many steps were seen, so that an unseen one is noticed."""
@@ -111,9 +136,9 @@ class RWalkTrainerCallback(TrainerCallback):
         PartialState().wait_for_everyone()  # another process may be about to read it, beside the best model
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Add RWalk's figures to the entry just logged."""
+        """Add RWalk's figures to the entry just logged, before reporters read it."""
         if self.log and self.rwalk is not None and self.rwalk.attached:
-            figures = {"rwalk/penalty": self.rwalk.penalty().item(), "rwalk/tasks": self.rwalk.tasks}
+            figures = self.rwalk.report().metrics()
             kwargs["logs"].update(figures)
             state.log_history[-1].update(figures)
 
@@ -145,6 +170,24 @@ class RWalkTrainerCallback(TrainerCallback):
         else:
             self.rwalk = RWalk(model, optimizer, self.config, attach=False)
         return self.rwalk
+
+
+def _put_before_reporters(callback: TrainerCallback, handler: Any) -> None:
+    """Reporters come first in Trainer's list of callbacks, and nothing public moves a callback in front of them."""
+    if isinstance(handler, CallbackHandler) and callback in handler.callbacks:
+        handler.callbacks.remove(callback)  # those in front have been called already, so that none is left out
+        handler.callbacks.insert(0, callback)
+
+
+def _of_the_model(data: Any, model: nn.Module, args: Any) -> Any:
+    """A Hugging Face dataset without the columns that Trainer leaves out too."""
+    if not args.remove_unused_columns or not hasattr(data, "select_columns"):
+        return data
+    inner: Any = model
+    while hasattr(inner, "get_base_model"):  # PEFT's forward takes anything
+        inner = inner.get_base_model()
+    known = {*inspect.signature(inner.forward).parameters, "label", "label_ids", *(args.label_names or ["labels"])}
+    return data.select_columns([name for name in data.column_names if name in known])
 
 
 def _refuse_what_cannot_work(state: Any, optimizer: Optimizer) -> None:

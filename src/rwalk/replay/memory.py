@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from rwalk.replay.probe import Probe
 from rwalk.replay.ranking import Ranking, Sample, class_of
@@ -167,6 +168,29 @@ class ExemplarMemory:
         """Exemplars altogether."""
         return sum(len(kept.samples) for kept in self._rankings.values())
 
+    def batches(self, size: int, *, seed: int | None = None) -> Iterator[Any]:
+        """Batches of exemplars without end, for a loop of your own: ``x, y, _ = next(batches)``.
+
+        Every exemplar comes once before one comes again, in a new order each time. Samples that join the memory are
+        drawn from the next pass on.
+
+        Args:
+            size: Samples in each batch; all there are, where there are fewer.
+            seed: Of the order. None: from torch's global generator.
+
+        Yields:
+            Batches ``[x, y, task labels]``, or of rows that are mappings, mappings. x and y are put together as torch's
+            ``default_collate`` does.
+
+        Raises:
+            ValueError: ``size`` is not a whole number ≥ 1, or the memory is empty.
+        """
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"size={size!r}: expected a whole number of samples ≥ 1")
+        if not len(self):
+            raise ValueError("the memory is empty: update(dataset, labels) it at the end of a task first")
+        return _batches(self, size, None if seed is None else torch.Generator().manual_seed(seed))
+
     def state_dict(self) -> dict[str, Any]:
         """Budgets, sampler, random generator, and the exemplars in the order of their ranking.
 
@@ -226,3 +250,15 @@ class ExemplarMemory:
                 log.warning(
                     "class %d has only %d samples for per_class=%d: all of them are kept", label, count, self.per_class
                 )
+
+
+def _batches(memory: ExemplarMemory, size: int, rng: torch.Generator | None) -> Iterator[Any]:
+    def in_order() -> Iterator[Sample]:
+        while True:
+            samples = memory.samples
+            yield from (samples[index] for index in torch.randperm(len(samples), generator=rng).tolist())
+
+    drawn = in_order()
+    while True:
+        chosen = list(islice(drawn, min(size, len(memory))))
+        yield default_collate([sample[0] if isinstance(sample[0], Mapping) else sample for sample in chosen])

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from rwalk.batches import scores_of, to_device
 from rwalk.core import RWalk, RWalkConfig
+from rwalk.core.first_protection import FirstProtection
 from rwalk.core.hooks import base_optimizer
 from rwalk.errors import RWalkError
 from rwalk.streams import data_loader
 from rwalk.training.events import HOOKS, BasePlugin
+
+if TYPE_CHECKING:
+    from rwalk.core.report import Report
 
 __all__ = ["RWalkPlugin"]
 
@@ -53,23 +58,38 @@ class RWalkPlugin(BasePlugin):
 
     # without "-> None", which inspect.signature would show as the class's
     def __init__(self, ewc_lambda: float = 0.1, ewc_alpha: float = 0.9, delta_t: int = 10):
+        self._protect = FirstProtection(None, None)
         self._config = RWalkConfig(ewc_lambda=ewc_lambda, ewc_alpha=ewc_alpha, delta_t=delta_t)
         self.rwalk: RWalk | None = None
         self._saved: dict[str, Any] = {}
+        self._seen: dict[tuple[int, ...], set[int]] = {}
+        self._hints: list[str] = []
 
     @classmethod
-    def from_config(cls, config: RWalkConfig) -> RWalkPlugin:
+    def from_config(
+        cls, config: RWalkConfig, *, protect: Any = None, protect_options: Mapping[str, Any] | None = None
+    ) -> RWalkPlugin:
         """A plugin with all settings at once.
 
+        Args:
+            config: The settings.
+            protect: What the model knows already: batches x or (x, y, …), or a dataset of samples (x, y, …). When the
+                first experience begins, ``RWalk.protect`` protects the model as it stands; ``combine="replace"``
+                becomes ``"sum"``, so that this is kept. A state that is loaded has it already.
+            protect_options: Keyword arguments of ``RWalk.protect``. A model that needs task labels needs ``log_prob``.
+
         Raises:
-            TypeError: Not an ``RWalkConfig``.
+            TypeError: Not an ``RWalkConfig``, or ``protect`` is a single batch.
+            ValueError: An option that ``RWalk.protect`` does not have.
 
         Example:
             >>> RWalkPlugin.from_config(RWalkConfig.avalanche(ewc_lambda=10.0)).config.unfinished
             'carry'
         """
         plugin = cls()
+        plugin._protect = FirstProtection(protect, protect_options)
         plugin.config = config
+        plugin.config = plugin._protect.keeps(config) or config
         return plugin
 
     @property
@@ -113,6 +133,16 @@ class RWalkPlugin(BasePlugin):
     def delta_t(self, value: int | None) -> None:
         self.config = self.config.replace(delta_t=value)
 
+    def report(self, loss: Tensor | float | None = None) -> Report:
+        """``RWalk.report``, with what is known of the stream: classes that no exemplar keeps from being outvoted.
+
+        Raises:
+            RWalkError: Training has not begun.
+        """
+        if self.rwalk is None:
+            raise RWalkError("there is nothing to report before training begins")
+        return self.rwalk.report(loss, hints=self._hints)
+
     def state_dict(self) -> dict[str, Any]:
         """The core's state; empty before there is any."""
         return self._saved if self.rwalk is None else {"rwalk": self.rwalk.state_dict()}
@@ -138,6 +168,7 @@ class RWalkPlugin(BasePlugin):
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Follow the strategy's model and optimizer, which may be others than last time."""
         self._follow(strategy)
+        self._hints = _outvoted(strategy, self._seen)
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Follow an optimizer or model put in place since."""
@@ -166,11 +197,33 @@ class RWalkPlugin(BasePlugin):
             if self._saved:
                 self.rwalk.load_state_dict(self._saved["rwalk"])
                 self._saved = {}
+            else:
+                self._protect([self.rwalk], batch_size=strategy.train_mb_size, prepare=_without_task_labels)
         else:
             if self.rwalk.attached:  # training was interrupted, or the optimizer was replaced
                 self.rwalk.detach()
             self.rwalk.follow(strategy.model, strategy.optimizer)
         self.rwalk.attach()
+
+
+def _outvoted(strategy: Any, seen: dict[tuple[int, ...], set[int]]) -> list[str]:
+    """Whether old classes share outputs with new ones and none of their exemplars is replayed."""
+    experience = getattr(strategy, "experience", None)
+    classes = {int(label) for label in getattr(experience, "classes_in_this_experience", None) or ()}
+    outputs = seen.setdefault(tuple(getattr(experience, "task_labels", None) or (0,)), set())
+    past = outputs - classes
+    outputs |= classes
+    replays = any(hasattr(plugin, "memory") or hasattr(plugin, "storage_policy") for plugin in strategy.plugins)
+    if not classes or not past or replays:
+        return []
+    return [
+        f"{len(past)} classes of past experiences share outputs with the new ones and have no exemplars: they are "
+        "outvoted whatever ewc_lambda is; add a ReplayPlugin"
+    ]
+
+
+def _without_task_labels(batch: Any) -> Any:
+    return batch[:2] if isinstance(batch, (list, tuple)) else batch
 
 
 def _forward(strategy: Any, batch: Any) -> Tensor:
