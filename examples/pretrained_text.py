@@ -185,9 +185,9 @@ def problem(each: int, steps: int) -> Problem:
         score=score,
         optimizer=adamw,
         strengths={
-            "L2-SP": (1e-2, 1e-1, 1.0),
-            "EWC": (1.0, 10.0, 100.0),
-            "RWalk.protect": (1.0, 10.0, 100.0),
+            "L2-SP": (0.03, 0.1, 0.3),
+            "EWC": (100.0, 1e3, 1e4),
+            "RWalk.protect": (100.0, 1e3, 1e4, 1e5),
         },
         options={"likelihood": "gaussian"},
         tells="A: second halves found, B: sections named, both in %",
