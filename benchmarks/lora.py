@@ -19,6 +19,7 @@ from benchmarks.tensors import MemoryTrace, own_bytes
 from benchmarks.timing import interleave, visit
 from benchmarks.traffic import FLOAT
 from rwalk import RWalk, RWalkConfig
+from rwalk.integrations.peft import BaseProtection
 
 __all__ = ["ADAPTERS", "NextToken", "adapted"]
 
@@ -26,6 +27,7 @@ WINDOW = 10
 VOCABULARY, TOKENS, BATCH_SIZE = 4096, 64, 4
 #: Layers with adapters: those of LoRA's paper, and all.
 ADAPTERS: dict[str, Any] = {"attention": ["q_proj", "v_proj"], "all_linear": "all-linear"}
+FORMS = ("factored", "whole")
 
 
 class NextToken(nn.Module):
@@ -66,10 +68,39 @@ def measure(quick: bool) -> Result:
         result.rows.append(row)
         for figure in ("parameters", "floats_at_rest", "floats_at_peak", "added_share"):
             result.ratios[f"{name}.{figure}"] = row[figure]
+        row |= _base(target_modules, quick)
+        for form in FORMS:
+            for figure in ("floats", "added_share"):
+                result.ratios[f"{name}.base_{form}_{figure}"] = row[f"base_{form}_{figure}"]
+    result.note("base: BaseProtection; floats: what it keeps / (4 x adapted weights of the base)")
     result.note("floats: bytes / (4 x trainable parameters) that RWalk keeps, after the first task")
     result.note("at rest: alive between steps; at the peak: the most in a window of steps, less the most without it")
     result.note("added = step with it - step without, paired within a round; median over rounds, quartiles beside it")
     return result
+
+
+def _base(target_modules: str | Sequence[str], quick: bool) -> dict[str, Any]:
+    """BaseProtection: what it keeps for each adapted weight of the base, and its part of a step."""
+    model, optimizer, batches = _subject(target_modules)
+    plain = plain_loop(model, optimizer, batches)
+    plain(2)
+    bare, row = visit(plain, 1, lead_in=0), dict[str, Any]()
+    variants, known = {"bare": bare}, [tensor for batch in batches for tensor in batch]
+    for form in FORMS:
+        already = own_bytes(model, optimizer, known)
+        protection = BaseProtection(model, optimizer, 1e-4, importance=form, attach=False)
+        protection.protect([batches[0][0][:1]], likelihood="categorical", class_dim=1)
+        variants[form] = attached(protection, bare, 1)
+        variants[form]()  # what a first step prepares
+        adapted = sum(value.numel() for value in protection.importances().values())
+        row["adapted"] = adapted
+        row[f"base_{form}_floats"] = (own_bytes(model, optimizer, known) - already) / adapted / FLOAT
+    rounds = interleave(variants, budget=10.0 if quick else 60.0, at_least=1 if quick else 7, turns=2)
+    check_finite(model)
+    for form in FORMS:
+        share = rounds.summary(lambda seconds, form=form: seconds[form] / seconds["bare"] - 1)
+        row |= {f"base_{form}_added_share": share.median, f"base_{form}_q1": share.q1, f"base_{form}_q3": share.q3}
+    return row
 
 
 def _subject(target_modules: str | Sequence[str]) -> tuple[NextToken, Optimizer, list[Batch]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -56,7 +56,17 @@ def past_first_task(model: nn.Module, optimizer: Optimizer, run: Run, **settings
     return rwalk, first
 
 
-def attached(rwalk: RWalk, turn: Visit, steps: int) -> Visit:
+class Follower(Protocol):
+    """What can follow an optimizer and let go of it: an ``RWalk``, a ``BaseProtection``."""
+
+    def attach(self) -> None:
+        """Follow."""
+
+    def detach(self) -> None:
+        """Let go."""
+
+
+def attached(rwalk: Follower, turn: Visit, steps: int) -> Visit:
     """A turn of so many steps during which rwalk follows the optimizer.
 
     Letting go, which settles the last step, counts: in a run without turns the next step would do it.

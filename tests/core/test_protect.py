@@ -359,3 +359,13 @@ def test_a_task_that_replaces_what_was_protected_is_told_of_once(combine, told, 
         optimizer.step()
         rwalk.consolidate()
     assert sum("replaces the importances that protect() has found" in text for text in caplog.messages) == told
+
+
+def test_labels_drawn_around_outputs_measure_how_much_weights_move_them():
+    """A Gaussian's Fisher is the sum over outputs of squared derivatives, which needs no label at all."""
+    torch.manual_seed(0)
+    model, x = nn.Linear(3, 2).double(), torch.randn(4, 3).double()
+    rwalk = rwalk_on(model)
+    rwalk.protect([x.repeat(4000, 1)], likelihood="gaussian")
+    expected = x.square().mean(0).expand(2, 3)  # of y = Wx, each output moves by x
+    torch.testing.assert_close(rwalk.importances("fisher")["weight"], expected, rtol=0.06, atol=0.0)

@@ -37,6 +37,11 @@ def test_peft(tmp_path):
             optimizer.step()
             optimizer.zero_grad()
 
-    names = run("peft", {"torch": torch, "folder": tmp_path, "build_base": language_model, "train": train})
+    given = {"torch": torch, "folder": tmp_path, "build_base": language_model, "train": train}
+    for task, name in enumerate(("old_batches", "more_batches")):
+        given[name] = [{key: value[None] for key, value in sample.items()} for sample in sentences(task, samples=4)]
+    names = run("peft", given)
     assert (names["rwalk"].tasks, names["rwalk"].steps) == (1, 8)
     assert names["rwalk"].penalty() > 0
+    assert names["protection"].tasks == 2
+    assert names["protection"].penalty() > 0

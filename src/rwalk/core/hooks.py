@@ -78,23 +78,24 @@ class OptimizerHooks:
     Args:
         optimizer: Whose steps to follow.
         rwalk: Whom to tell.
+        alone: Nobody else follows it. A follower that only adds to gradients may be one of several.
 
     Raises:
         RWalkError: LBFGS, or an optimizer that another RWalk follows already, or shares parameters with one.
     """
 
-    def __init__(self, optimizer: Optimizer, rwalk: StepFollower) -> None:
+    def __init__(self, optimizer: Optimizer, rwalk: StepFollower, *, alone: bool = True) -> None:
         if isinstance(optimizer, LBFGS):
             raise RWalkError(
                 "LBFGS evaluates its closure several times a step, so there is no one gradient to score: "
                 "use a first-order optimizer"
             )
-        if _follower_of(optimizer) is not None:
+        if alone and _follower_of(optimizer) is not None:
             raise RWalkError(
                 "another RWalk is attached to this optimizer: detach() it first (RWalk.release(optimizer) does, if it "
                 "is out of reach), or use one RWalk (one plugin) only"
             )
-        sharing = _sharing(rwalk.protected())
+        sharing = _sharing(rwalk.protected()) if alone else None
         if sharing is not None:
             raise RWalkError(
                 f"another RWalk is attached to an optimizer ({type(sharing).__name__}) that holds some of the same "
@@ -112,14 +113,21 @@ class OptimizerHooks:
         self._closure: Callable[[], Any] | None = None
         self._nested = 0
         _watch_all_optimizers()
-        _FOLLOWED[optimizer] = ref(self)
+        if alone:
+            _FOLLOWED[optimizer] = ref(self)
 
     def remove(self) -> None:
         """Stop following."""
         for handle in self._handles:
             handle.remove()
         self._read = self._caller = self._closure = None
-        _FOLLOWED.pop(self._optimizer, None)
+        if _follower_of(self._optimizer) is self:
+            del _FOLLOWED[self._optimizer]
+
+    def is_first(self) -> bool:
+        """Whether this comes before the RWalk that follows the optimizer too, and so changes the gradients it reads."""
+        other = _follower_of(self._optimizer)
+        return other is not None and other is not self and self._handles[0].id < other._handles[0].id
 
     def is_stepping(self) -> bool:
         """Whether the optimizer is in the middle of a step that is followed."""
