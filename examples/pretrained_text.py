@@ -148,7 +148,7 @@ def problem(each: int, steps: int) -> Problem:
         return [rows(known, chosen) for chosen in order(seed).split(20)]
 
     def old_loss(model: nn.Module, batch: Batch) -> Tensor:
-        found = model(**batch)
+        found: Tensor = model(**batch)
         return 0.5 * (found - found.detach() - torch.randn_like(found)).square().sum(1).mean()
 
     def learn(model: Any, optimizer: Optimizer, *_: Any) -> None:
