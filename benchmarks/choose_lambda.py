@@ -179,7 +179,7 @@ def _second(
     if keeps:
         optimizer.load_state_dict(copy.deepcopy(start[1]))
     rwalk = RWalk(model, optimizer, RWalkConfig(ewc_lambda=lam or 0.0))
-    rwalk.protect(problem.unlabelled(problem.tasks[0][0]))
+    rwalk.protect(problem.unlabelled(problem.tasks[0][0]), likelihood="categorical")
     torch.manual_seed(seed + 77)
 
     def ask(step: int) -> None:

@@ -12,14 +12,18 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import TrainerCallback
 
 from contracts.doors_lightning import QUIET, quiet
-from integrations.trainers import classifier, labelled, trainer
-from reference.problems import assert_same
+from integrations.trainers import classifier, labelled, language_model, sentences, trainer
+from reference.problems import assert_same, weights
 from rwalk import RWalk, RWalkConfig, RWalkPlugin
+from rwalk.errors import StateError
 from rwalk.integrations.accelerate import prepare_rwalk
 from rwalk.integrations.lightning import RWalkCallback
+from rwalk.integrations.peft import BaseProtection
 from rwalk.integrations.transformers import RWalkTrainerCallback
 from rwalk.training import Naive
 from training.toys import toy
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 WEAK = RWalkConfig(ewc_lambda=1e-3)
 
@@ -217,3 +221,54 @@ def test_what_is_refused(door):
         door(protect=[inputs()], protect_options={"labelz": "data"})
     with pytest.raises(ValueError, match="protect_options without protect"):
         door(protect_options={"labels": "data"})
+
+
+def adapted(seed=0):
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(language_model(seed, dropout=0.0), LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+
+
+def test_hugging_face_trainer_with_adapters_protects_the_frozen_base(tmp_path):
+    model, old = adapted(), sentences(0, 8)
+    twin = adapted()
+    by_hand = BaseProtection(twin, torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], lr=0.1))
+    rows = {name: torch.stack([row[name] for row in old]) for name in old[0]}
+    by_hand.protect([{name: value[at : at + 4] for name, value in rows.items()} for at in (0, 4)])
+
+    callback = RWalkTrainerCallback(WEAK, protect=old, base_lambda=0.5)
+    options = {"save_strategy": "steps", "save_steps": 4}
+    trainer(model, tmp_path, sentences(1), callback, **options).train()
+    held = callback.base.protection
+    assert_same(held.importances(), by_hand.importances())
+    assert (held.ewc_lambda, held.attached, callback.rwalk.tasks) == (0.5, False, 1)
+    assert float(held.penalty().detach()) > 0
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainer(model, tmp_path / "second", sentences(1), callback).train()
+    assert callback.base.protection is held
+    assert any(not torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+    resumed, again = RWalkTrainerCallback(WEAK, protect=old, base_lambda=0.5), adapted()
+    trainer(again, tmp_path, sentences(1), resumed, **options).train(
+        resume_from_checkpoint=str(tmp_path / "checkpoint-4")
+    )
+    assert_same(resumed.base.protection.importances(), held.importances())
+    assert_same(weights(again), before)  # bit for bit the training that was not interrupted
+
+
+@pytest.mark.parametrize("where", [0.3, 0.9])
+def test_a_damaged_base_state_is_refused(tmp_path, where):
+    model = adapted()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    protection = BaseProtection(model, optimizer)
+    protection.protect(
+        [{"input_ids": torch.stack([row["input_ids"] for row in sentences(0, 8)])}], likelihood="categorical"
+    )
+    path = tmp_path / "base.safetensors"
+    protection.save(path)
+    content = bytearray(path.read_bytes())
+    content[int(where * len(content))] ^= 1
+    path.write_bytes(content)
+    protection.detach()
+    with pytest.raises(StateError):
+        BaseProtection.load(path, model, optimizer)

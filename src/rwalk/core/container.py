@@ -191,7 +191,7 @@ class Container:
         self._listing = self._listed(header)
         metadata = self._listing.pop("__metadata__", None)
         if not isinstance(metadata, dict) or not isinstance(metadata.get(key), str):
-            raise StateError(f"{path} is a safetensors file, but not one that RWalk.save wrote")
+            raise StateError(f"{path} is a safetensors file, but not one that holds {key!r}")
         self.content: dict[str, Any] = self._parsed(metadata[key], "metadata")
         self.tensors = self._deferred()
         self._sums = self._checksums() if self.verified else {}

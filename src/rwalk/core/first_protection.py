@@ -56,6 +56,28 @@ class FirstProtection:
             config = config.replace(combine="sum")
         return config
 
+    def batches(
+        self,
+        *,
+        batch_size: int,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        lists_hold_samples: bool = False,
+    ) -> Iterable[Any]:
+        """The data in batches.
+
+        Args:
+            batch_size: For a dataset.
+            collate_fn: Makes its samples a batch.
+            lists_hold_samples: A list is a dataset, not batches.
+        """
+        found: Any = self.data
+        is_dataset = hasattr(found, "__getitem__") or isinstance(found, IterableDataset)
+        holds_batches = DataLoader if lists_hold_samples else (DataLoader, list, tuple)
+        if is_dataset and not isinstance(found, holds_batches):
+            found = DataLoader(found, batch_size, collate_fn=collate_fn)
+        listed: Iterable[Any] = found
+        return listed
+
     def __call__(
         self,
         rwalks: Iterable[RWalk],
@@ -65,25 +87,21 @@ class FirstProtection:
         prepare: Callable[[Any], Any] = lambda batch: batch,
         lists_hold_samples: bool = False,
     ) -> None:
-        """Protect, and log what was done.
+        """Protect, once, and log what was done.
 
         Args:
             rwalks: The cores.
-            batch_size: For a dataset.
-            collate_fn: Makes its samples a batch.
+            batch_size: As in ``batches``, and so are ``collate_fn`` and ``lists_hold_samples``.
+            collate_fn: Makes samples a batch.
             prepare: What the framework does to each batch.
-            lists_hold_samples: A list is a dataset, not batches.
+            lists_hold_samples: A list is a dataset.
         """
         if self.data is None:
             return
-        batches = self.data
-        is_dataset = hasattr(batches, "__getitem__") or isinstance(batches, IterableDataset)
-        holds_batches = DataLoader if lists_hold_samples else (DataLoader, list, tuple)
-        if is_dataset and not isinstance(batches, holds_batches):
-            batches = DataLoader(batches, batch_size, collate_fn=collate_fn)
+        found = self.batches(batch_size=batch_size, collate_fn=collate_fn, lists_hold_samples=lists_hold_samples)
         listed = list(rwalks)
-        if len(listed) > 1 and isinstance(batches, Iterator):
-            batches = list(batches)  # each of them reads all
+        if len(listed) > 1 and isinstance(found, Iterator):
+            found = list(found)  # each of them reads all
         for rwalk in listed:
-            log.info("protect: %s", rwalk.protect(map(prepare, batches), **self.options))
+            log.info("protect: %s", rwalk.protect(map(prepare, found), **self.options))
         self.data = None

@@ -1,17 +1,15 @@
-"""A ``BaseProtection``'s state as a safetensors file."""
+"""A ``BaseProtection``'s state as a file, with a checksum of every byte as RWalk's own have."""
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from rwalk.core.container import Container, Deferred, shown, write_container
+from rwalk.errors import StateError
 
 __all__ = ["read", "write"]
 
@@ -19,43 +17,38 @@ KEY = "rwalk.base_protection"
 
 
 def write(state: Mapping[str, Any], path: str | Path) -> None:
-    """Write a state atomically: tensors as ``quantity/name``, all else as JSON in the file's metadata."""
-    path, tensors, scalars = Path(path), dict[str, Tensor](), dict[str, dict[str, Any]]()
+    """Write a state, complete or not at all: tensors as ``quantity/name``, all else as JSON in the file's metadata.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    tensors: dict[str, Deferred] = {}
+    scalars: dict[str, dict[str, Any]] = {}
     for name, values in state["parameters"].items():
         scalars[name] = {key: value for key, value in values.items() if not isinstance(value, Tensor)}
-        tensors.update(
-            {f"{key}/{name}": value.cpu().contiguous() for key, value in values.items() if isinstance(value, Tensor)}
-        )
-    header = {**state, "parameters": scalars}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, metadata={KEY: json.dumps(header)})
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{key}/{name}"] = Deferred.of(value)
+    write_container(Path(path), KEY, {**state, "parameters": scalars}, tensors)
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Read it back, tensors on the CPU.
+    """Read it back, tensors on the CPU, verified.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Not a safetensors file, or not one of these.
+        OSError: It cannot be read.
+        StateError: Not a safetensors file, not one of these, or damaged.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no state of a BaseProtection at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if KEY not in metadata:
-                raise ValueError(f"{path} is a safetensors file, but not one that BaseProtection.save wrote")
-            state: dict[str, Any] = json.loads(metadata[KEY])
-            for key in file.keys():  # noqa: SIM118 - not a mapping
-                quantity, _, name = key.partition("/")
-                state["parameters"].setdefault(name, {})[quantity] = file.get_tensor(key)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+    with Container.opened(path, KEY) as container:
+        state = container.content
+        parameters = state.get("parameters")
+        if not container.verified or not isinstance(parameters, dict):
+            raise StateError(f"{path} is not a file that BaseProtection.save wrote, or it is damaged")
+        for key, deferred in container.tensors.items():
+            quantity, _, name = key.partition("/")
+            values = parameters.setdefault(name, {})
+            if not isinstance(values, dict) or quantity in values:
+                raise StateError(f"{path}: it holds {shown(key)}, which belongs to no parameter: the file is damaged")
+            values[quantity] = deferred.whole()
     return state

@@ -366,7 +366,7 @@ class BaseProtection:
 
         Raises:
             FileNotFoundError: No such file.
-            ValueError: Not such a file.
+            StateError: Not such a file, or damaged.
             RWalkError: As when it is built, or the base is not the one that was protected.
         """
         state = read(path)

@@ -15,6 +15,7 @@ from rwalk.core import RWalk, RWalkConfig
 from rwalk.core.files import load_state
 from rwalk.core.first_protection import FirstProtection
 from rwalk.errors import MissingExtraError, RWalkError
+from rwalk.integrations.trainer_base import HeldBase
 from rwalk.integrations.trainer_checkpoints import checkpoint_of, resumed_from, state_file
 
 try:
@@ -47,6 +48,8 @@ class RWalkTrainerCallback(TrainerCallback):
             begins, ``RWalk.protect`` protects the model as it stands; ``combine="replace"`` becomes ``"sum"``, so that
             this is kept. A state that is loaded has it already.
         protect_options: Keyword arguments of ``RWalk.protect``.
+        base_lambda: Where the model has PEFT's adapters, ``protect`` is for its frozen base: a ``BaseProtection`` of
+            this strength holds it (``callback.base.protection``). Its importances have mean 1.
 
     Raises:
         ValueError: ``consolidate_on`` is none of these, or an option that ``RWalk.protect`` does not have.
@@ -72,6 +75,7 @@ class RWalkTrainerCallback(TrainerCallback):
         log: bool = False,
         protect: Any = None,
         protect_options: Mapping[str, Any] | None = None,
+        base_lambda: float = 0.01,
     ) -> None:
         is_count = isinstance(consolidate_on, int) and not isinstance(consolidate_on, bool) and consolidate_on >= 1
         if not is_count and consolidate_on not in ("train_end", "epoch_end", None):
@@ -80,7 +84,7 @@ class RWalkTrainerCallback(TrainerCallback):
             )
         self._protect = FirstProtection(protect, protect_options)
         self.config, self.consolidate_on, self.start_from = self._protect.keeps(config), consolidate_on, start_from
-        self.log = log
+        self.log, self.base = log, HeldBase(base_lambda)
         self.rwalk: RWalk | None = None
         self._steps = 0
 
@@ -88,6 +92,7 @@ class RWalkTrainerCallback(TrainerCallback):
         """Follow this training's model and optimizer; if it is resumed, from its checkpoint's state."""
         _refuse_what_cannot_work(state, kwargs["optimizer"])
         if self.rwalk is not None and self.rwalk.attached:  # an earlier training was interrupted
+            self.base.detach()
             self.rwalk.detach()
         source = None
         if state.global_step:
@@ -95,13 +100,22 @@ class RWalkTrainerCallback(TrainerCallback):
         elif self.rwalk is None and self.start_from is not None:
             source = Path(self.start_from)
         is_new = self.rwalk is None and source is None
-        rwalk = self._follow(kwargs["model"], kwargs["optimizer"], source)
-        if is_new:
-            collate = getattr(kwargs["train_dataloader"], "collate_fn", None)
+        model, optimizer = kwargs["model"], kwargs["optimizer"]
+        rwalk = self._follow(model, optimizer, source)
+        self.base.follow(model, optimizer, source)
+        if is_new and self._protect.data is not None:
             self._protect.data = _of_the_model(self._protect.data, rwalk.model, args)
-            size = args.per_device_train_batch_size
-            self._protect([rwalk], batch_size=size, collate_fn=collate, lists_hold_samples=True)
+            how = {
+                "batch_size": args.per_device_train_batch_size,
+                "collate_fn": getattr(kwargs["train_dataloader"], "collate_fn", None),
+                "lists_hold_samples": True,
+            }
+            if self.base.takes(model):
+                self.base.protect(model, optimizer, self._protect, **how)
+            else:
+                self._protect([rwalk], **how)
         rwalk.attach()
+        self.base.attach()
         if self.log:
             _put_before_reporters(self, sys._getframe(1).f_locals.get("self"))
 
@@ -132,6 +146,8 @@ class RWalkTrainerCallback(TrainerCallback):
         file = state_file(checkpoint_of(args, state))
         if args.should_save:
             file.parent.mkdir(exist_ok=True)
+        if args.should_save:
+            self.base.save(file)
         self._core.save(file)  # in every process: shards are put together, and the first one writes
         PartialState().wait_for_everyone()  # another process may be about to read it, beside the best model
 
@@ -152,6 +168,7 @@ class RWalkTrainerCallback(TrainerCallback):
                 rwalk.consolidate(kwargs["train_dataloader"], lambda batch: model(**batch).logits.movedim(-1, 1))
             else:
                 rwalk.consolidate()
+        self.base.detach()
         rwalk.detach()
 
     @property
