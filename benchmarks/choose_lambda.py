@@ -114,35 +114,35 @@ def cnn(seed: int) -> Problem:
 def text(seed: int) -> Problem:
     """What is a text about, in one invented language, then in another; a small BERT, AdamW."""
     import hf_text_classification as example
-    from two_languages import two_languages
 
-    languages, numbers = two_languages(seed)
-    learned, tested = (
-        [example.texts(language, numbers, count, seed + shift) for language in languages]
-        for count, shift in ((2000, 0), (500, 1000))
-    )
-    return Problem(
-        example.classifier(seed), lambda p: AdamW(p, 1e-3), _rows(learned),
-        lambda model, x, y: model(input_ids=x, labels=y).loss,
-        lambda model, task: example.accuracy(model, tested[task]), 5,
-        unlabelled=lambda x: [{"input_ids": part} for part in x[:SAMPLES].split(100)],
-    )  # fmt: skip
+    return _in_languages(seed, example, example.classifier(seed), lambda p: AdamW(p, 1e-3), (2000, 500), epochs=5)
 
 
 def lora(seed: int) -> Problem:
     """The next word, in one invented language, then in another; LoRA on a small Llama, AdamW."""
     import hf_causal_lm_lora as example
+
+    return _in_languages(seed, example, example.language_model(seed), lambda p: AdamW(p, 5e-3), (1000, 200), epochs=6)
+
+
+def _in_languages(
+    seed: int,
+    example: Any,
+    model: nn.Module,
+    optimizer: Callable[[Any], Optimizer],
+    counts: tuple[int, int],
+    epochs: int,
+) -> Problem:
     from two_languages import two_languages
 
     languages, numbers = two_languages(seed)
     learned, tested = (
         [example.texts(language, numbers, count, seed + shift) for language in languages]
-        for count, shift in ((1000, 0), (200, 1000))
+        for count, shift in zip(counts, (0, 1000), strict=True)
     )
     return Problem(
-        example.language_model(seed), lambda p: AdamW(p, 5e-3), _rows(learned),
-        lambda model, x, y: model(input_ids=x, labels=y).loss,
-        lambda model, task: example.accuracy(model, tested[task]), 6,
+        model, optimizer, _rows(learned), lambda model, x, y: model(input_ids=x, labels=y).loss,
+        lambda model, task: example.accuracy(model, tested[task]), epochs,
         unlabelled=lambda x: [{"input_ids": part} for part in x[:SAMPLES].split(100)],
     )  # fmt: skip
 
