@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -313,7 +314,10 @@ class _Squares:
                 return found.sum()
 
             mapped = vmap(grad(of_one), in_dims=(None, 0, 0), randomness="different")
-            for name, gradients in mapped(weights, _tensors(some), _tensors(given)).items():
+            with warnings.catch_warnings():  # of operations that torch maps one by one: slower, and right
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                found = mapped(weights, _tensors(some), _tensors(given))
+            for name, gradients in found.items():
                 total[name] = gradients.detach().square().sum(0) + total.get(name, 0.0)
         return total
 
