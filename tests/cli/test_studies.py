@@ -92,11 +92,23 @@ def test_methods_are_compared_over_seeds_with_and_without_exemplars(shell):
         assert row["mean"]["intransigence"] is not None
         assert f"{100 * row['mean']['average_accuracy']:.1f} ± {100 * row['deviation']['average_accuracy']:.1f}" in out
     assert "Less rwalk-S, seed by seed" in out
+    assert " *" not in out  # all of them at a strength that was chosen for this benchmark
     assert Path("out/plane.svg").is_file()
     assert len(list(Path("out/runs").rglob("result.json"))) == 8
     again = shell("compare", *DIGITS, "--methods", "rwalk,fine-tuning", "--exemplars", "0,2", "--seeds", "2",
                   "--out", "out", *SHORT)  # fmt: skip
     assert "8 of 8 runs were finished before." in again[1]
+
+
+def test_a_row_tells_that_its_strength_was_not_chosen_for_the_benchmark(shell):
+    status, out, _ = shell("compare", *DIGITS, "--methods", "mas,rwalk-facil,rwalk", "--seeds", "1", "--jobs", "1",
+                           "--no-intransigence", "--out", "out", *SHORT)  # fmt: skip
+    assert status == 0
+    assert all(f"{name} * " in out for name in ("mas", "rwalk-facil"))
+    assert "rwalk * " not in out
+    assert "at its preset's strength, which was not chosen for this benchmark" in " ".join(out.split())
+    stored = json.loads(Path("out/comparison.json").read_text())
+    assert {row["label"]: row["tuned"] for row in stored["rows"]} == {"mas": False, "rwalk-facil": False, "rwalk": True}
 
 
 def test_a_file_says_what_is_compared_and_options_change_all_runs(shell):
