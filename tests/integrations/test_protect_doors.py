@@ -99,10 +99,11 @@ def test_a_state_that_is_loaded_has_it_already(tmp_path):
     trainer(model, tmp_path, labelled(1), first).train()
     first.rwalk.save(tmp_path / "state.safetensors")
     second = RWalkTrainerCallback(
-        WEAK, consolidate_on=None, protect=labelled(0, 8), start_from=tmp_path / "state.safetensors"
+        consolidate_on=None, protect=labelled(0, 8), start_from=tmp_path / "state.safetensors"
     )
     trainer(model, tmp_path, labelled(1), second).train()
     assert second.rwalk.tasks == 1
+    assert second.rwalk.config == WEAK.replace(combine="sum")  # the saved one
 
 
 def test_reporters_in_front_get_the_figures_too(tmp_path):

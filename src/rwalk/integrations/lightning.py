@@ -80,7 +80,7 @@ class RWalkCallback(Callback):
             raise ValueError(f"consolidate_on={consolidate_on!r}: expected 'train_end', a number of steps ≥ 1 or None")
         self.consolidate_on, self.logs = consolidate_on, log
         self._protect = FirstProtection(protect, protect_options)
-        self._group = RWalkGroup(self._protect.keeps(config))
+        self._group = RWalkGroup(self._protect.keeps(config) if start_from is None else config)
         self._evaluating = False
         self._weights: list[int] = []
         self._walked: list[torch.Tensor] = []

@@ -83,7 +83,8 @@ class RWalkTrainerCallback(TrainerCallback):
                 f"consolidate_on={consolidate_on!r}: expected 'train_end', 'epoch_end', a number of steps ≥ 1 or None"
             )
         self._protect = FirstProtection(protect, protect_options)
-        self.config, self.consolidate_on, self.start_from = self._protect.keeps(config), consolidate_on, start_from
+        self.config = self._protect.keeps(config) if start_from is None else config
+        self.consolidate_on, self.start_from = consolidate_on, start_from
         self.log, self.base = log, HeldBase(base_lambda)
         self.rwalk: RWalk | None = None
         self._steps = 0
