@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import queue
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -47,10 +50,12 @@ class Report:
 
 def hunt(name: str, cases: range, seed: int, folder: Path) -> Report:
     """Run cases in this process."""
-    report, case = Report(), prepared(name, folder)
-    for index in cases:
-        ending, seconds, bad = _one(case, seed, index)
-        report.add(index, ending, seconds, bad=bad)
+    report = Report()
+    with _silence():
+        case = prepared(name, folder)
+        for index in cases:
+            ending, seconds, bad = _one(case, seed, index)
+            report.add(index, ending, seconds, bad=bad)
     return report
 
 
@@ -94,10 +99,23 @@ def _watch(worker: Any, at: Any, told: Any, report: Report, stop: int) -> int:
 
 
 def _work(name: str, start: int, stop: int, seed: int, folder: str, at: Any, told: Any) -> None:
-    case = prepared(name, Path(folder))
-    for index in range(start, stop):
-        at.value = index
-        told.put((index, *_one(case, seed, index)))
+    with _silence():
+        case = prepared(name, Path(folder))
+        for index in range(start, stop):
+            at.value = index
+            told.put((index, *_one(case, seed, index)))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Inside, rwalk logs nothing: of damaged files there is a line for each."""
+    logger = logging.getLogger("rwalk")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _one(case: Any, seed: int, index: int) -> tuple[str, float, bool]:

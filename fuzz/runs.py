@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
@@ -147,7 +146,6 @@ def _strategy(folder: Path, every: int = 0) -> tuple[Naive, CheckpointPlugin, Be
 
 def _checkpoints(folder: Path) -> tuple[list[bytes], Naive, set[bytes]]:
     torch.set_num_threads(1)
-    logging.getLogger("rwalk").setLevel(logging.CRITICAL)
     strategy, plugin, stream = _strategy(folder / "several", every=3)
     for experience in stream.train_stream:
         strategy.train(experience)

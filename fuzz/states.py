@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -140,7 +139,6 @@ def _originals(folder: Path) -> list[Original]:
             path = folder / f"{index}-{compact}"
             subject.rwalk.save(path, compact=compact)
             found.append((subject, path.read_bytes(), subject.read(path)))
-    logging.getLogger("rwalk").setLevel(logging.ERROR)
     return found
 
 

@@ -108,7 +108,7 @@ class RWalkTrainerCallback(TrainerCallback):
             self._protect.data = _of_the_model(self._protect.data, rwalk.model, args)
             how = {
                 "batch_size": args.per_device_train_batch_size,
-                "collate_fn": getattr(kwargs["train_dataloader"], "collate_fn", None),
+                "collate_fn": getattr(kwargs.get("train_dataloader"), "collate_fn", None),
                 "lists_hold_samples": True,
             }
             if self.base.takes(model):
