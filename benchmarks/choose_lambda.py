@@ -15,7 +15,7 @@ import json
 import random
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Problem:
     score: Callable[[nn.Module, int], float]
     epochs: int
     unlabelled: Callable[[Any], list[Any]] = lambda x: list(x[:SAMPLES].split(100))
+    answers: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def batches(self, task: int) -> Iterator[tuple[Any, Tensor]]:
         """All epochs' batches, in an order that torch's generator gives."""
@@ -76,7 +77,9 @@ def digits(seed: int) -> Problem:
 
     (a, test_a), (b, test_b) = two_tasks(seed)
     tasks = (a.tensors, b.tensors)
-    return Problem(network(seed), lambda p: Adam(p, 2e-3), tasks, classify, accuracies([test_a, test_b]), 10)
+    return Problem(
+        network(seed), lambda p: Adam(p, 2e-3), tasks, classify, accuracies([test_a, test_b, _first(tasks[1])]), 10
+    )
 
 
 def mnist(seed: int) -> Problem:
@@ -87,7 +90,7 @@ def mnist(seed: int) -> Problem:
     model = nn.Sequential(
         nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)
     )  # fmt: skip
-    score = accuracies([(u, v), (u[:, order], v)])
+    score = accuracies([(u, v), (u[:, order], v), _first((x[:, order], y))])
     return Problem(model, lambda p: Adam(p, 1e-3), ((x, y), (x[:, order], y)), classify, score, 3)
 
 
@@ -107,7 +110,7 @@ def cnn(seed: int) -> Problem:
         nn.Conv2d(1, 16, 3, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU(), nn.Flatten(),
         nn.Linear(1152, 64), nn.ReLU(), nn.Linear(64, 10),
     )  # fmt: skip
-    score = accuracies([(u, v), (u.rot90(1, (2, 3)), v)])
+    score = accuracies([(u, v), (u.rot90(1, (2, 3)), v), _first((x.rot90(1, (2, 3)), y))])
     return Problem(model, lambda p: Adam(p, 1e-3), ((x, y), (x.rot90(1, (2, 3)), y)), classify, score, 3)
 
 
@@ -142,7 +145,7 @@ def _in_languages(
     )
     return Problem(
         model, optimizer, _rows(learned), lambda model, x, y: model(input_ids=x, labels=y).loss,
-        lambda model, task: example.accuracy(model, tested[task]), epochs,
+        lambda model, task: example.accuracy(model, [*tested, learned[1][:SAMPLES]][task]), epochs,
         unlabelled=lambda x: [{"input_ids": part} for part in x[:SAMPLES].split(100)],
     )  # fmt: skip
 
@@ -160,6 +163,7 @@ def run(name: str, seed: int) -> list[dict[str, Any]]:
     _train(problem, problem.model, learner, 0)
     before = problem.score(problem.model, 0)
     start = (copy.deepcopy(problem.model.state_dict()), copy.deepcopy(learner.state_dict()))
+    problem.answers = _answers(problem, problem.model)
     runs = [{"problem": name, "seed": seed, "before": before, **_second(problem, seed, start, lam)} for lam in GRID]
     best = max(runs, key=lambda found: float(found["a"] + found["b"]))["lambda"]
     for state in STATES:
@@ -188,7 +192,14 @@ def _second(
 
     _train(problem, model, optimizer, 1, ask)
     rwalk.detach()
-    return {"lambda": rwalk.config.ewc_lambda, "a": problem.score(model, 0), "b": problem.score(model, 1)}
+    agrees = 100 * float((_answers(problem, model) == problem.answers).float().mean())
+    return {
+        "lambda": rwalk.config.ewc_lambda,
+        "a": problem.score(model, 0),
+        "b": problem.score(model, 1),
+        "agrees": agrees,
+        "b_learned": problem.score(model, 2),
+    }
 
 
 def _train(
@@ -201,6 +212,20 @@ def _train(
         optimizer.step()
         ask(step)
     model.train(mode=False)
+
+
+def _first(data: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    return data[0][:SAMPLES], data[1][:SAMPLES]
+
+
+@torch.no_grad()
+def _answers(problem: Problem, model: nn.Module) -> Tensor:
+    """What the network says of the unlabelled samples of A."""
+    found = []
+    for batch in problem.unlabelled(problem.tasks[0][0]):
+        scores = model(**batch).logits if isinstance(batch, dict) else model(batch)
+        found.append(scores.argmax(-1).flatten())
+    return torch.cat(found)
 
 
 def _trained(model: nn.Module) -> list[nn.Parameter]:
@@ -238,9 +263,19 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "fine-tuning": of_lambda[0.0],
             "tuned": {"lambda": tuned, **of_lambda[tuned]},
             "suggested": {"lambda": sorted(run["lambda"] for run in suggested), **_mean(suggested)},
+            "by_agreement": _by_agreement(plain),
             "states": states,
         }
     return found
+
+
+def _by_agreement(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """For each seed the λ with the most of: old samples answered as before, and new samples that were learned."""
+    best = [
+        max((run for run in runs if run["seed"] == seed), key=lambda run: run["agrees"] + run["b_learned"])
+        for seed in dict.fromkeys(run["seed"] for run in runs)
+    ]
+    return {"lambda": sorted(run["lambda"] for run in best), **_mean(best)}
 
 
 def _mean(runs: list[dict[str, Any]]) -> dict[str, float]:
@@ -271,7 +306,9 @@ def main() -> None:
             f"{name:>10}: A before {found['before']:.1f}; fine-tuning {found['fine-tuning']['mean']:.1f}; "
             f"tuned λ {tuned['lambda']:g} {tuned['mean']:.1f} (A {tuned['a']:.1f}, B {tuned['b']:.1f}); suggested λ "
             + "/".join(f"{lam:.3g}" for lam in suggested["lambda"])
-            + f" {suggested['mean']:.1f} (A {suggested['a']:.1f}, B {suggested['b']:.1f})"
+            + f" {suggested['mean']:.1f} (A {suggested['a']:.1f}, B {suggested['b']:.1f}); by agreement "
+            + "/".join(f"{lam:g}" for lam in found["by_agreement"]["lambda"])
+            + f" {found['by_agreement']['mean']:.1f}"
         )
 
 
