@@ -28,7 +28,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "batch_size": 32,
         "replay_batch_size": 128,
         "lr": 1e-3,
-        "rwalk": {"rwalk": {"ewc_lambda": 3.0}, "ewc++": {"ewc_lambda": 1000.0}},
+        "rwalk": {"rwalk": {"ewc_lambda": 3.0}, "ewc++": {"ewc_lambda": 1000.0}, "pi": {"ewc_lambda": 10.0}},
     },
     "split-mnist": {
         "epochs": 1,
