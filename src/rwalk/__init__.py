@@ -16,15 +16,21 @@ __all__ = [
     "RWalkPlugin",
     "StateError",
     "__version__",
+    "choose_lambda",
     "inspect_state",
 ]
 
 if TYPE_CHECKING:
+    from rwalk.core.choosing import choose_lambda
     from rwalk.training import RWalkPlugin
 else:
 
     def __getattr__(name: str) -> Any:
         """``RWalkPlugin`` brings the training loop along, so it is imported when it is first asked for."""
+        if name == "choose_lambda":
+            from rwalk.core.choosing import choose_lambda
+
+            return choose_lambda
         if name != "RWalkPlugin":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from rwalk.training import RWalkPlugin

@@ -1,0 +1,70 @@
+"""``choose_lambda``: the trials are what one would do by hand, and the model is left alone."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from rwalk import RWalk, RWalkConfig, RWalkError, choose_lambda
+
+X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+OLD, NEW = [X[:20], X[20:30]], [(X[30:], (X[30:, 0] > 0).long())]
+
+
+def network():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(0.1), nn.Linear(16, 2))
+
+
+def adam(model):
+    return torch.optim.Adam(model.parameters(), lr=0.02)
+
+
+def train(model, optimizer):
+    for _ in range(30):
+        index = torch.randint(30, (8,))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(NEW[0][0][index]), NEW[0][1][index]).backward()
+        optimizer.step()
+
+
+def test_trials_are_what_one_would_do_by_hand():
+    model = network()
+    before = copy.deepcopy(model.state_dict())
+    torch.manual_seed(5)
+    choice = choose_lambda(model, adam, train, OLD, NEW, grid=[0.0, 3.0, 1e4], max_samples=25)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    assert model.training
+    model.eval()
+    answers = [model(x).argmax(1) for x in OLD]
+    model.train()
+    for trial in choice.trials:
+        torch.manual_seed(5)
+        twin = copy.deepcopy(model)
+        optimizer = adam(twin)
+        RWalk(twin, optimizer, RWalkConfig(ewc_lambda=trial.ewc_lambda)).protect(OLD, max_samples=25)
+        train(twin, optimizer)
+        twin.eval()
+        same = torch.cat([twin(x).argmax(1) == answer for x, answer in zip(OLD, answers, strict=True)])
+        assert trial.agreement == pytest.approx(float(same.float().mean()))
+        assert trial.accuracy == pytest.approx(float((twin(NEW[0][0]).argmax(1) == NEW[0][1]).float().mean()))
+    weak, _, strong = choice.trials
+    assert strong.agreement > weak.agreement
+    best = max(trial.agreement + trial.accuracy for trial in choice.trials)
+    chosen = next(trial for trial in choice.trials if trial.ewc_lambda == choice.ewc_lambda)
+    assert chosen.agreement + chosen.accuracy == best
+    assert str(choice).count("<- chosen") == 1
+
+
+def test_what_is_refused():
+    for changes in ({"grid": []}, {"old": []}, {"new": []}):
+        given = {"old": OLD, "new": NEW, "grid": [1.0], **changes}
+        with pytest.raises(ValueError, match=f"{next(iter(changes))} is empty"):
+            choose_lambda(network(), adam, train, **given)
+    with pytest.raises(ValueError, match="ewc_lambda=-1"):
+        choose_lambda(network(), adam, train, OLD, NEW, grid=[-1.0])
+    with pytest.raises(RWalkError, match="new batches need labels"):
+        choose_lambda(network(), adam, train, OLD, [X], grid=[1.0])
+    with pytest.raises(RWalkError, match="counts classes"):
+        choose_lambda(network(), adam, train, OLD, [(X, torch.zeros(60, 2))], grid=[1.0])
