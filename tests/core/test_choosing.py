@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rwalk import RWalk, RWalkConfig, RWalkError, choose_lambda
+from rwalk.core.choosing import Trial
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
 OLD, NEW = [X[:20], X[20:30]], [(X[30:], (X[30:, 0] > 0).long())]
@@ -67,4 +68,28 @@ def test_what_is_refused():
     with pytest.raises(RWalkError, match="new batches need labels"):
         choose_lambda(network(), adam, train, OLD, [X], grid=[1.0])
     with pytest.raises(RWalkError, match="counts classes"):
-        choose_lambda(network(), adam, train, OLD, [(X, torch.zeros(60, 2))], grid=[1.0])
+        choose_lambda(network(), adam, train, OLD, [(X, torch.randn(60, 2))], grid=[1.0])
+
+
+def test_a_language_models_answers_are_of_the_next_position():
+    class Counts(nn.Module):
+        """Says the next number, as Hugging Face's models do: loss and scores; labels are shifted by the model."""
+
+        def __init__(self):
+            super().__init__()
+            self.scores = nn.Embedding.from_pretrained(10 * torch.eye(8).roll(1, dims=1), freeze=False)
+
+        def forward(self, input_ids, labels=None):
+            logits = self.scores(input_ids)
+            if labels is None:
+                return {"logits": logits}
+            flat, target = logits[:, :-1].reshape(-1, 8), labels[:, 1:].reshape(-1)
+            return {"loss": nn.functional.cross_entropy(flat, target), "logits": logits}
+
+    rows = (torch.arange(6) + torch.arange(5)[:, None]) % 8
+    batch = {"input_ids": rows, "labels": rows}
+    choice = choose_lambda(
+        Counts(), adam, lambda model, optimizer: None, [{"input_ids": rows}], [batch],
+        grid=[1.0], likelihood="categorical",
+    )  # fmt: skip
+    assert choice.trials[0] == Trial(1.0, 1.0, 1.0)

@@ -14,8 +14,9 @@ from torch.optim import Optimizer
 
 from rwalk.batches import to_device
 from rwalk.core.config import RWalkConfig
-from rwalk.core.likelihood import call, outputs_of, split
+from rwalk.core.likelihood import call, outputs_of, split, tell
 from rwalk.core.regularizer import RWalk
+from rwalk.core.samples import own_loss
 from rwalk.errors import RWalkError
 from rwalk.module_state import in_eval_mode
 
@@ -131,15 +132,20 @@ def _accuracy(model: nn.Module, batches: Iterable[Any]) -> float:
     device, right, count = next(model.parameters()).device, 0, 0
     with in_eval_mode(model):
         for batch in batches:
-            inputs, labels = split(to_device(dict(batch) if isinstance(batch, Mapping) else batch, device))
+            batch = to_device(dict(batch) if isinstance(batch, Mapping) else batch, device)  # noqa: PLW2901
+            inputs, labels = split(batch)
             if labels is None:
                 raise RWalkError("new batches need labels: pairs (x, y), or dictionaries with 'labels'")
-            answers = outputs_of(call(model, inputs)).argmax(-1)
-            if answers.shape != labels.shape:
+            outputs = outputs_of(call(model, inputs))
+            told = tell(outputs, labels, kind=None, class_dim=None, loss=own_loss(model, batch))
+            if told.kind != "categorical" or told.soft:
                 raise RWalkError(
-                    f"answers of shape {tuple(answers.shape)} and labels of shape {tuple(labels.shape)}: choose_lambda "
-                    "counts classes; for other tasks, try strengths in your own loop"
+                    f"outputs of shape {tuple(outputs.shape)} and labels of shape {tuple(labels.shape)} are "
+                    f"{told.kind}: choose_lambda counts classes; for other tasks, try strengths in your own loop"
                 )
+            answers = outputs.argmax(told.class_dim)
+            if told.shift:  # what is said at one position is of the next
+                answers, labels = answers[:, :-1], labels[:, 1:]
             counted = labels != IGNORED
             right += int((answers == labels)[counted].sum())
             count += int(counted.sum())

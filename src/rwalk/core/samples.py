@@ -22,7 +22,7 @@ from rwalk.core.state import Tracked, arithmetic
 from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.module_state import in_eval_mode, with_buffers_put_back
 
-__all__ = ["LogProb", "Protection", "fisher_of_samples", "protection_of"]
+__all__ = ["LogProb", "Protection", "fisher_of_samples", "own_loss", "protection_of"]
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ class _Teller:
             raise RWalkError("labels='data' needs batches with labels, pairs (x, y) or dictionaries with 'labels'")
         if self._told is None:
             with torch.no_grad():
-                loss = _own_loss(self._model, batch)
+                loss = own_loss(self._model, batch)
             self._told = tell(outputs, target, kind=self._kind, class_dim=self._class_dim, loss=loss)
             log.info("protect(): outputs of shape (B, %s) are %s", ", ".join(map(str, outputs.shape[1:])), self._told)
         likelihood = self._told
@@ -335,7 +335,7 @@ class _Called:
         return getattr(self._model, name)
 
 
-def _own_loss(model: nn.Module, batch: Any) -> float | None:
+def own_loss(model: nn.Module, batch: Any) -> float | None:
     """What a model computes itself from labels that are among its arguments."""
     if not isinstance(batch, Mapping) or LABELS not in batch:
         return None
