@@ -191,7 +191,8 @@ class Container:
         self._listing = self._listed(header)
         metadata = self._listing.pop("__metadata__", None)
         if not isinstance(metadata, dict) or not isinstance(metadata.get(key), str):
-            raise StateError(f"{path} is a safetensors file, but not one that holds {key!r}")
+            writer = "RWalk.save" if key == "rwalk" else key
+            raise StateError(f"{path} is a safetensors file, but not one that {writer} wrote")
         self.content: dict[str, Any] = self._parsed(metadata[key], "metadata")
         self.tensors = self._deferred()
         self._sums = self._checksums() if self.verified else {}
