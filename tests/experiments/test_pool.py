@@ -2,6 +2,9 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -147,3 +150,13 @@ def test_a_reference_that_fails_is_reported_by_the_runs_that_need_it(references)
     found = carried_out(specs, [1], intransigence=True)
     assert found["fails", 1].error == "ArithmeticError: in the middle of it"
     assert found["works", 1].result.metrics["intransigence"] is not None
+
+
+def test_a_worker_whose_parent_ended_while_it_was_importing_ends_at_once():
+    code = (
+        "import os, time; from rwalk.experiments.watching import end_with_parent; end_with_parent({}); time.sleep(30)"
+    )
+    gone = subprocess.run([sys.executable, "-c", code.format("os.getpid()")], timeout=25, check=False)  # not its parent
+    assert gone.returncode == 128 + signal.SIGTERM
+    here = subprocess.Popen([sys.executable, "-c", code.format("os.getppid()").replace("30", "2")])
+    assert here.wait(25) == 0

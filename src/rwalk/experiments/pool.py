@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from multiprocessing import current_process
 from pathlib import Path
@@ -55,7 +55,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Work:
-    """One run, or (``only_reference``) the reference that several of them share."""
+    """One run, or (``only_reference``) the reference that several of them share.
+
+    ``parent`` is the process that wants it done: a worker that is still importing when it ends has to know.
+    """
 
     label: str
     spec: RunSpec
@@ -63,6 +66,7 @@ class _Work:
     intransigence: bool
     only_reference: bool = False
     every: int = 0
+    parent: int = field(default_factory=os.getpid)
 
     @property
     def finished(self) -> bool:
@@ -157,7 +161,7 @@ def _done(item: _Work) -> Outcome:
     """Carry out a run, or find it finished; an error becomes part of the outcome."""
     label, seed, notes = item.label, item.spec.seed, list[str]()
     if current_process().name != "MainProcess":
-        end_with_parent()
+        end_with_parent(item.parent)
     try:
         if item.only_reference:
             last_reference(item.spec)

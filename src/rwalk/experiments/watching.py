@@ -20,15 +20,19 @@ _asked: list[Callable[[], object]] = []
 _watching = threading.Lock()
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """In a worker: end within three seconds of the process that began it, which need not be able to say so.
+
+    Where that has ended before this is called (while the worker imported what it needs), this does at once.
 
     Whatever ``when_parent_ends`` was given is called first. An interrupt from the keyboard goes to all processes of a
     terminal; it is left to the parent. Windows does not tell of a parent's end: there, workers end with their work.
+
+    Args:
+        parent: That process, by number.
     """
     if not _watching.acquire(blocking=False):  # it watches already
         return
-    parent = os.getppid()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=_end, daemon=True).start())
