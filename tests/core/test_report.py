@@ -197,6 +197,16 @@ def test_warning_lambda_zero():
     assert "ewc_lambda is 0" in only(rwalk.report())
 
 
+def test_warning_every_importance_is_zero():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer)
+    (0.0 * model(torch.ones(1, 5, dtype=torch.float64)).sum()).backward()
+    optimizer.step()
+    rwalk.consolidate()
+    assert "every importance is 0" in only(rwalk.report())
+
+
 def test_warning_unstable_explicit_step():
     _, _, rwalk, _ = walked(optimizer=torch.optim.SGD, lr=0.01, steps=0, ewc_lambda=1e3)
     assert "too strong for a step of SGD" in only(rwalk.report())

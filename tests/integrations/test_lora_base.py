@@ -2,14 +2,13 @@
 
 import copy
 import logging
-import math
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
-from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from peft import LoraConfig, PeftModel, inject_adapter_in_model
+from transformers import GPT2Config, GPT2LMHeadModel
 
+from integrations.lora_toys import Mixed, adam, lora, mixed, sgd, some, train
 from integrations.trainers import classifier, language_model
 from rwalk import RWalk, RWalkConfig, RWalkError
 from rwalk.core.low_rank import factor
@@ -19,48 +18,6 @@ from rwalk.integrations.peft import BaseProtection, is_peft
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 FORMS = ("factored", "whole")
-
-
-class Mixed(nn.Module):
-    """One layer of each kind that LoRA adapts."""
-
-    def __init__(self):
-        super().__init__()
-        self.tokens, self.mix = nn.Embedding(12, 6), nn.Conv2d(1, 3, 3, padding=1)
-        self.hidden, self.head = nn.Linear(6 * 5 * 3, 8), nn.Linear(8, 4)
-
-    def forward(self, tokens):
-        image = self.tokens(tokens).unsqueeze(1)
-        return self.head(self.hidden(self.mix(image).tanh().flatten(1)).tanh())
-
-
-def lora(base, modules, **options):
-    torch.manual_seed(1)
-    return get_peft_model(base, LoraConfig(**{"r": 2, "target_modules": modules, **options}))
-
-
-def mixed(**options):
-    torch.manual_seed(0)
-    return lora(Mixed().double(), ["tokens", "mix", "hidden", "head"], lora_alpha=5, **options)
-
-
-def some(seed=0, count=6):
-    return torch.randint(0, 12, (count, 5), generator=torch.Generator().manual_seed(seed))
-
-
-def adam(model):
-    return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-
-
-def sgd(model):
-    return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-
-
-def train(model, optimizer, steps=3, seed=9):
-    for step in range(steps):
-        optimizer.zero_grad()
-        model(some(seed + step)).square().sum().backward()
-        optimizer.step()
 
 
 def base_weights(model):
@@ -384,93 +341,6 @@ def test_a_state_goes_on_exactly(tmp_path):
     loaded = BaseProtection.load(tmp_path / "state.safetensors", again, adam(again))
     assert loaded.penalty().item() == protection.penalty().item()
     assert loaded.attached
-
-
-def test_another_base_is_refused_by_name(tmp_path):
-    model = mixed()
-    protection = BaseProtection(model, sgd(model))
-    protection.protect([some()])
-    protection.save(tmp_path / "state.safetensors")
-    torch.manual_seed(5)
-    other = lora(Mixed().double(), ["tokens", "mix", "hidden", "head"])
-    with pytest.raises(RWalkError, match=r"tokens\.weight is not where this protection knows"):
-        BaseProtection.load(tmp_path / "state.safetensors", other, sgd(other))
-    protection.detach()
-    with pytest.raises(RWalkError, match=r"tokens\.weight is not where this protection knows"):
-        protection.follow(other, sgd(other))
-    assert protection.model is model
-    train(model, protection.optimizer)
-    merged = lora(model.merge_and_unload(), ["tokens", "mix", "hidden", "head"])
-    with pytest.raises(RWalkError, match=r"follow\(model, optimizer\) was not called"):  # a new one knows no merge
-        BaseProtection.load(tmp_path / "state.safetensors", merged, sgd(merged))
-
-
-def test_protecting_while_an_adapter_is_merged_is_refused():
-    model = mixed()
-    protection = BaseProtection(model, sgd(model))
-    model.merge_adapter()
-    with pytest.raises(RWalkError, match=r"unmerge_adapter\(\) first"):
-        protection.protect([some()])
-
-
-def test_what_is_no_product_is_refused_by_name():
-    def refused(model, match):
-        with pytest.raises(RWalkError, match=match):
-            BaseProtection(model, torch.optim.SGD(model.parameters(), lr=0.1))
-
-    refused(Mixed(), "no LoRA adapter")
-    refused(lora(Mixed(), ["hidden"], use_dora=True), r"hidden\.weight is a variant of LoRA \(D")
-    refused(lora(Mixed(), ["hidden"], init_lora_weights="pissa"), "init_lora_weights='pissa'")
-    refused(lora(Mixed(), ["hidden"], lora_bias=True), r"hidden\.weight has a bias")
-    with pytest.warns(UserWarning, match="groups"):
-        grouped = lora(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)), ["0"])
-    refused(grouped, "in 2 groups")
-    free = lora(Mixed(), ["hidden"])
-    free.base_model.model.hidden.base_layer.weight.requires_grad_(requires_grad=True)
-    refused(free, r"hidden\.weight is trained itself")
-
-
-def test_other_adapters_than_lora_are_refused_by_name():
-    peft = pytest.importorskip("peft")
-    model = get_peft_model(Mixed(), peft.LoHaConfig(r=2, target_modules=["hidden"]))
-    with pytest.raises(RWalkError, match=r"hidden\.weight is adapted by peft\.tuners\.loha"):
-        BaseProtection(model, sgd(model))
-
-
-@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, True, "1"])
-def test_a_strength_out_of_range_is_refused(value):
-    model = mixed()
-    with pytest.raises(ValueError, match="ewc_lambda="):
-        BaseProtection(model, sgd(model), value)
-
-
-def test_arguments_out_of_range_are_refused(tmp_path):
-    model = mixed()
-    with pytest.raises(ValueError, match="importance='diagonal'"):
-        BaseProtection(model, sgd(model), importance="diagonal")
-    with pytest.raises(TypeError, match="expected a torch"):
-        BaseProtection("model", sgd(model))
-    protection = BaseProtection(model, sgd(model))
-    with pytest.raises(ValueError, match="combine='max'"):
-        protection.protect([some()], combine="max")
-    with pytest.raises(ValueError, match="labels='mine'"):
-        protection.protect([some()], labels="mine")
-    with pytest.raises(RWalkError, match="another BaseProtection"):
-        BaseProtection(model, protection.optimizer)
-    with pytest.raises(RWalkError, match="attached already"):
-        protection.attach()
-    with pytest.raises(RWalkError, match="detach"):
-        protection.follow(model)
-    with pytest.raises(ValueError, match="not the state of a BaseProtection"):
-        protection.load_state_dict({"schema": 1})
-    with pytest.raises(ValueError, match="'whole' and this BaseProtection 'factored'"):
-        protection.load_state_dict({**protection.state_dict(), "importance": "whole"})
-    with pytest.raises(FileNotFoundError):
-        BaseProtection.load(tmp_path / "none.safetensors", model, sgd(model))
-    (tmp_path / "text").write_text("no")
-    with pytest.raises(ValueError, match="not a safetensors file"):
-        BaseProtection.load(tmp_path / "text", model, sgd(model))
-    assert isinstance(language_model(), PreTrainedModel)
 
 
 def test_before_protect_a_step_is_as_without():

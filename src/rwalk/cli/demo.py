@@ -109,10 +109,14 @@ def _kept(console: Console, results: dict[str, list[RunResult]]) -> None:
     for label, found in results.items():
         cells = []
         for row, column in ((0, 0), (1, 0), (1, 1)):
-            mean, deviation = mean_and_deviation([float(result.matrix.values[row, column]) for result in found])
-            cells.append(f"{percent(mean)} ± {percent(deviation)}")
+            cells.append(_spread([float(result.matrix.values[row, column]) for result in found]))
         table.add_row(label.partition(",")[0], *cells)
     console.print(table)
+
+
+def _spread(values: list[float]) -> str:
+    mean, deviation = mean_and_deviation(values)
+    return f"{percent(mean)} ± {percent(deviation)}"
 
 
 def _first_pair(console: Console, results: dict[str, list[RunResult]]) -> None:
@@ -134,11 +138,8 @@ def _summary(console: Console, results: dict[str, list[RunResult]]) -> None:
     for name in ("average accuracy %", "forgetting %", "learning accuracy %"):
         table.add_column(name, justify="right")
     for label, found in results.items():
-        cells = []
-        for name in ("average_accuracy", "forgetting", "learning_accuracy"):
-            average, deviation = mean_and_deviation([result.metrics[name] or 0.0 for result in found])
-            cells.append(f"{percent(average)} ± {percent(deviation)}")
-        table.add_row(label, *cells)
+        names = ("average_accuracy", "forgetting", "learning_accuracy")
+        table.add_row(label, *(_spread([result.metrics[name] or 0.0 for result in found]) for name in names))
     console.print(table)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -45,6 +45,12 @@ class FirstProtection:
                 "one batch is [batch]"
             )
         self.data = data
+
+    @overload
+    def keeps(self, config: RWalkConfig) -> RWalkConfig: ...
+
+    @overload
+    def keeps(self, config: RWalkConfig | None) -> RWalkConfig | None: ...
 
     def keeps(self, config: RWalkConfig | None) -> RWalkConfig | None:
         """The settings, with which a task's end does not throw away what was protected."""

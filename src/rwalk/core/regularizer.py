@@ -467,7 +467,7 @@ class RWalk(Readings):
             StateError: The state is not rwalk's, damaged, or does not fit the model. Nothing has changed then.
         """
         self._steps.start_over(restore(self._tracker, state_dict, strict=strict))
-        self._held = False
+        self._held = self._has_protected = False
         self._strength, self._rates, self._held_share = StrengthCheck(), [], (-1, 0.0)
 
     @torch.no_grad()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -18,7 +17,8 @@ from rwalk.core.hooks import OptimizerHooks, base_optimizer
 from rwalk.core.low_rank import factor
 from rwalk.core.samples import LogProb, Protection, protection_of
 from rwalk.core.state import Tracked
-from rwalk.errors import MissingExtraError, RWalkError
+from rwalk.errors import RWalkError
+from rwalk.integrations.lora_checks import adapted_by, is_peft, refuse_other_base
 from rwalk.integrations.lora_files import read, write
 from rwalk.integrations.lora_penalty import GradientAdder, penalty_of
 from rwalk.integrations.lora_state import Kept
@@ -26,7 +26,6 @@ from rwalk.integrations.lora_state import Kept
 if TYPE_CHECKING:
     from rwalk.core.likelihood import Kind as Likelihood
     from rwalk.core.likelihood import Labels
-    from rwalk.integrations.lora_layers import AdaptedWeight
 
 __all__ = ["BaseProtection", "is_peft"]
 
@@ -35,17 +34,6 @@ log = logging.getLogger(__name__)
 Form = Literal["factored", "whole"]
 Combine = Literal["sum", "replace"]
 KIND = "base protection"
-
-
-def is_peft(model: nn.Module) -> bool:
-    """Whether a model, or one in it, has PEFT's adapters. Does not import peft.
-
-    Example:
-        >>> is_peft(nn.Linear(2, 2))
-        False
-    """
-    tuners = sys.modules.get("peft.tuners.tuners_utils")
-    return tuners is not None and any(isinstance(module, tuners.BaseTunerLayer) for module in model.modules())
 
 
 class BaseProtection:
@@ -112,7 +100,7 @@ class BaseProtection:
         self.model, self.optimizer, self._form = model, base_optimizer(optimizer), importance
         self.ewc_lambda = ewc_lambda
         self._kept: dict[str, Kept] = {}
-        self._adapted = _adapted(model, self.optimizer)
+        self._adapted = adapted_by(model, self.optimizer)
         self._hooks: OptimizerHooks | None = None
         self._adder = GradientAdder()
         if attach:
@@ -153,6 +141,7 @@ class BaseProtection:
         max_samples: int | None = None,
         combine: Combine = "sum",
         seed: int = 0,
+        progress: bool = False,
     ) -> Protection:
         """Protect what the base says of these samples, as it stands: with what was merged into it, without adapters.
 
@@ -168,6 +157,7 @@ class BaseProtection:
             max_samples: Stop after so many.
             combine: ``"sum"``: what was protected before stays so. ``"replace"``: it is let go.
             seed: Of the labels that are drawn.
+            progress: Show a progress bar.
 
         Returns:
             How many samples, as what, and how their gradients were found.
@@ -187,7 +177,7 @@ class BaseProtection:
         with base_alone(self.model, [entry.parameter for entry in entries.values()]):
             found, done = protection_of(
                 self.model, entries.values(), batches, labels=labels, likelihood=likelihood, class_dim=class_dim,
-                log_prob=log_prob, max_samples=max_samples, seed=seed,
+                log_prob=log_prob, max_samples=max_samples, seed=seed, progress=progress,
             )  # fmt: skip
         fisher = {name: found[entries[id(each.weight)].name] for name, each in self._adapted.items()}
         mean = sum(float(value.sum()) for value in fisher.values()) / sum(value.numel() for value in fisher.values())
@@ -306,16 +296,14 @@ class BaseProtection:
             raise RWalkError("this BaseProtection is attached to its present optimizer; detach() it first")
         chosen = self.model if model is None else model
         base = self.optimizer if optimizer is None else base_optimizer(optimizer)
-        adapted, kept = (
-            _adapted(chosen, base),
-            {name: Kept.restored(each.export()) for name, each in self._kept.items()},
-        )
+        adapted = adapted_by(chosen, base)
+        kept = {name: Kept.restored(each.export()) for name, each in self._kept.items()}
         for name, before in self._adapted.items():
             if name in kept and (name not in adapted or adapted[name].layer is not before.layer):
                 for part in before.parts(before.layer.merged_adapters):
                     kept[name].drifts(*part.factors())
         for name, each in adapted.items():
-            _refuse_other_base(name, each, kept.get(name))
+            refuse_other_base(name, each, kept.get(name))
         self.model, self.optimizer, self._adapted, self._kept = chosen, base, adapted, kept
         self._adder.forget()
         self._tell_others()
@@ -351,7 +339,7 @@ class BaseProtection:
         for name, each in self._adapted.items():
             if name in kept:
                 kept[name] = kept[name].to(each.weight.device)
-                _refuse_other_base(name, each, kept[name])
+                refuse_other_base(name, each, kept[name])
         self.ewc_lambda, self._kept = state_dict["ewc_lambda"], kept
         self._adder.forget()
         self._tell_others()
@@ -388,7 +376,7 @@ class BaseProtection:
 
     def _check_base(self) -> None:
         for name, each in self._adapted.items():
-            _refuse_other_base(name, each, self._kept.get(name))
+            refuse_other_base(name, each, self._kept.get(name))
 
     def _tell_others(self) -> None:
         if not self._kept:
@@ -409,24 +397,3 @@ class BaseProtection:
 
 
 _ATTACHED: WeakKeyDictionary[Optimizer, ref[BaseProtection]] = WeakKeyDictionary()
-
-
-def _adapted(model: nn.Module, optimizer: Optimizer) -> dict[str, AdaptedWeight]:
-    try:
-        from rwalk.integrations.lora_layers import adapted_weights
-    except ImportError as error:
-        raise MissingExtraError("BaseProtection", "peft", error) from error
-    found = adapted_weights(model)
-    moved = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
-    for name, each in found.items():
-        if id(each.weight) in moved:
-            raise RWalkError(f"{name} is trained itself, beside its adapter: freeze the base, or take RWalk.protect")
-    return found
-
-
-def _refuse_other_base(name: str, each: AdaptedWeight, kept: Kept | None) -> None:
-    if kept is not None and not each.layer.merged_adapters and not kept.is_of(each.matrix(each.weight.detach())):
-        raise RWalkError(
-            f"{name} is not where this protection knows the base to be: it is another base, or an adapter was merged "
-            "and follow(model, optimizer) was not called on the BaseProtection that watched it"
-        )

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from rwalk.core.first_protection import FirstProtection
-from rwalk.integrations.peft import BaseProtection, is_peft
+from rwalk.integrations.peft import BaseProtection
 from rwalk.integrations.trainer_checkpoints import state_file
 
 __all__ = ["HeldBase"]
@@ -41,15 +41,10 @@ class HeldBase:
         elif file is not None and file.is_file():
             self.protection = BaseProtection.load(file, model, optimizer, attach=False)
 
-    def takes(self, model: nn.Module) -> bool:
-        """Whether a model's base is frozen and has adapters."""
-        return is_peft(model)
-
     def protect(self, model: nn.Module, optimizer: Optimizer, first: FirstProtection, **how: object) -> None:
         """Protect the base by what a door was given."""
         self.protection = BaseProtection(model, optimizer, self.ewc_lambda, attach=False)
-        options = {name: value for name, value in first.options.items() if name != "progress"}
-        log.info("protect: the base, %s", self.protection.protect(first.batches(**how), **options))  # type: ignore[arg-type]
+        log.info("protect: the base, %s", self.protection.protect(first.batches(**how), **first.options))  # type: ignore[arg-type]
         first.data = None
 
     def attach(self) -> None:

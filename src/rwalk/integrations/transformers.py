@@ -15,6 +15,7 @@ from rwalk.core import RWalk, RWalkConfig
 from rwalk.core.files import load_state
 from rwalk.core.first_protection import FirstProtection
 from rwalk.errors import MissingExtraError, RWalkError
+from rwalk.integrations.lora_checks import is_peft
 from rwalk.integrations.trainer_base import HeldBase
 from rwalk.integrations.trainer_checkpoints import checkpoint_of, resumed_from, state_file
 
@@ -111,7 +112,7 @@ class RWalkTrainerCallback(TrainerCallback):
                 "collate_fn": getattr(kwargs.get("train_dataloader"), "collate_fn", None),
                 "lists_hold_samples": True,
             }
-            if self.base.takes(model):
+            if is_peft(model):
                 self.base.protect(model, optimizer, self._protect, **how)
             else:
                 self._protect([rwalk], **how)

@@ -87,9 +87,9 @@ class RWalkPlugin(BasePlugin):
             'carry'
         """
         plugin = cls()
-        plugin._protect = FirstProtection(protect, protect_options)
         plugin.config = config
-        plugin.config = plugin._protect.keeps(config) or config
+        plugin._protect = FirstProtection(protect, protect_options)
+        plugin.config = plugin._protect.keeps(config)
         return plugin
 
     @property
