@@ -24,7 +24,7 @@ def held(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
     """Inside, no other process holds this folder. It is made if need be; made for nothing, it goes again.
 
     The lock is the operating system's and ends with the process, however that ends. The file says who holds it, which
-    filelock's does not before its 4th version: whoever tries to take that empties it.
+    a file of filelock 3.16, the lowest allowed, does not: whoever tries to take that empties it.
 
     Args:
         folder: The folder.
