@@ -14,14 +14,13 @@ from collections import Counter
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from rwalk.core.replacing import replacing
-from rwalk.errors import CheckpointError
+from rwalk.errors import CheckpointError, MissingExtraError
 
 __all__ = ["read_sealed", "sealed", "unsealed", "write_sealed"]
 
@@ -35,6 +34,7 @@ def write_sealed(path: Path, kind: str, values: Any) -> Path:
 
     Raises:
         TypeError: There is something in it that such a file does not hold.
+        MissingExtraError: safetensors is not installed.
         OSError: It could not be written; what was there is as it was.
     """
     content = sealed(kind, values)
@@ -58,7 +58,7 @@ def sealed(kind: str, values: Any) -> bytes:
     """The file's content; see ``write_sealed``."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_packed(values, tensors, ()), ensure_ascii=False, separators=(",", ":"))
-    body: bytes = save(tensors, metadata={KEY: text})
+    body: bytes = _safetensors().save(tensors, metadata={KEY: text})
     digest = blake2b(body, digest_size=32).hexdigest()
     return f"{MAGIC} {VERSION} {kind} {len(body)} {digest}\n".encode() + body
 
@@ -75,12 +75,30 @@ def unsealed(content: bytes, kind: str, name: str = "the file") -> Any:
         raise CheckpointError(f"{name} holds a {words[2]!r}, not a {kind!r}")
     if words[3] != str(len(body)) or words[4] != blake2b(body, digest_size=32).hexdigest():
         raise CheckpointError(f"{name} is damaged: its {len(body)} bytes do not match their checksum")
+    library = _safetensors()
     try:
-        tensors = load(body)
+        tensors = library.load(body)
         header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
         return _unpacked(json.loads(header["__metadata__"][KEY]), tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (
+        library.SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+    ) as error:
         raise CheckpointError(f"{name} holds nothing that rwalk has written ({type(error).__name__})") from None
+
+
+def _safetensors() -> Any:
+    """The library, which training without checkpoints does not need."""
+    try:
+        from safetensors import SafetensorError, torch
+    except ImportError as error:
+        raise MissingExtraError("a checkpoint", "train", error) from error
+    return SimpleNamespace(load=torch.load, save=torch.save, SafetensorError=SafetensorError)
 
 
 def _packed(value: Any, tensors: dict[str, Tensor], where: tuple[Any, ...]) -> Any:  # noqa: PLR0911 - a case each
