@@ -93,3 +93,14 @@ def test_a_language_models_answers_are_of_the_next_position():
         grid=[1.0], likelihood="categorical",
     )  # fmt: skip
     assert choice.trials[0] == Trial(1.0, 1.0, 1.0)
+
+
+def test_classes_may_be_in_another_dimension():
+    torch.manual_seed(2)
+    model = nn.Conv2d(1, 3, 1)
+    images = torch.randn(4, 1, 5, 5)
+    labels = model(images).argmax(1)
+    choice = choose_lambda(
+        model, adam, lambda model, optimizer: None, [images], [(images, labels)], grid=[1.0], class_dim=1
+    )
+    assert choice.trials[0] == Trial(1.0, 1.0, 1.0)

@@ -82,7 +82,7 @@ def choose_lambda(
     state of torch's generator.
 
     Args:
-        model: Knows the old task; its outputs are scores of classes, last dimension first to vary.
+        model: Knows the old task; its outputs are scores of classes, over the last dimension or ``class_dim``.
         optimizer: Makes an optimizer for a copy.
         train: Trains a copy on the new task with its optimizer.
         old: Batches of what it knows, without labels or with: they protect it, and its answers to them are to stay.
@@ -103,7 +103,8 @@ def choose_lambda(
         if not len(given):
             raise ValueError(f"{name} is empty: expected at least one")
     settings = [config.replace(ewc_lambda=strength) for strength in strengths]  # refuses what is out of range
-    before, state, trials = _answers(model, old), torch.get_rng_state(), []
+    class_dim = options.get("class_dim")
+    before, state, trials = _answers(model, old, class_dim), torch.get_rng_state(), []
     for setting in settings:
         torch.set_rng_state(state)
         trained = copy.deepcopy(model)
@@ -112,23 +113,23 @@ def choose_lambda(
         rwalk.protect(old, **options)
         train(trained, moving)
         rwalk.detach()
-        agreement = float((_answers(trained, old) == before).float().mean())
-        trials.append(Trial(setting.ewc_lambda, agreement, _accuracy(trained, new)))
+        agreement = float((_answers(trained, old, class_dim) == before).float().mean())
+        trials.append(Trial(setting.ewc_lambda, agreement, _accuracy(trained, new, class_dim)))
         log.info("choose_lambda: %s", trials[-1])
     best = max(trials, key=lambda trial: (trial.agreement + trial.accuracy, -trial.ewc_lambda))
     return Choice(best.ewc_lambda, tuple(trials))
 
 
 @torch.no_grad()
-def _answers(model: nn.Module, batches: Iterable[Any]) -> Tensor:
-    device = next(model.parameters()).device
+def _answers(model: nn.Module, batches: Iterable[Any], class_dim: int | None) -> Tensor:
+    device, dim = next(model.parameters()).device, -1 if class_dim is None else class_dim
     with in_eval_mode(model):
-        found = [outputs_of(call(model, split(to_device(batch, device))[0])).argmax(-1).flatten() for batch in batches]
+        found = [outputs_of(call(model, split(to_device(batch, device))[0])).argmax(dim).flatten() for batch in batches]
     return torch.cat(found)
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, batches: Iterable[Any]) -> float:
+def _accuracy(model: nn.Module, batches: Iterable[Any], class_dim: int | None) -> float:
     device, right, count = next(model.parameters()).device, 0, 0
     with in_eval_mode(model):
         for batch in batches:
@@ -137,7 +138,7 @@ def _accuracy(model: nn.Module, batches: Iterable[Any]) -> float:
             if labels is None:
                 raise RWalkError("new batches need labels: pairs (x, y), or dictionaries with 'labels'")
             outputs = outputs_of(call(model, inputs))
-            told = tell(outputs, labels, kind=None, class_dim=None, loss=own_loss(model, batch))
+            told = tell(outputs, labels, kind=None, class_dim=class_dim, loss=own_loss(model, batch))
             if told.kind != "categorical" or told.soft:
                 raise RWalkError(
                     f"outputs of shape {tuple(outputs.shape)} and labels of shape {tuple(labels.shape)} are "
