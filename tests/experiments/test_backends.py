@@ -62,6 +62,6 @@ def test_no_scheduler_is_named_in_one_line(monkeypatch):
         raise OSError("Timed out\nand more")
 
     monkeypatch.setattr(distributed, "Client", refused)
-    with pytest.raises(RWalkError, match=r"^no Dask scheduler at tcp://nowhere:1: Timed out$"):
-        with cluster("dask", "tcp://nowhere:1"):
-            pass
+    message = r"^no Dask scheduler at tcp://nowhere:1: Timed out$"
+    with pytest.raises(RWalkError, match=message), cluster("dask", "tcp://nowhere:1"):
+        pass

@@ -122,7 +122,7 @@ def run_(
     threads: Annotated[int | None, typer.Option(help="Threads of the CPU.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="KEY=VALUE: any key of a spec, such as validation=0.1."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of a spec, such as validation=0.1."),
     ] = None,
     reference: Annotated[
         Path | None,

@@ -98,7 +98,9 @@ def show(console: Console, table: Table) -> None:
     if console.is_terminal:
         console.print(table)
         return
-    table.box, table.pad_edge = None, False
+    if table.title:
+        tell(console, table.title)
+    table.title, table.box, table.pad_edge = None, None, False
     with console.capture() as captured:
         console.print(table, width=PIPED, crop=False, no_wrap=True)
     for line in captured.get().splitlines():

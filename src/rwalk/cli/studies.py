@@ -49,7 +49,7 @@ def compare(
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.")] = None,
     against: Annotated[str | None, typer.Option(help="Label that the others are compared with.")] = None,
     intransigence: Annotated[
-        bool | None, typer.Option(help="Train the joint reference (once; it is kept), which is what happens otherwise.")
+        bool | None, typer.Option(help="Train the joint reference (once; it is kept), as --spec says; else yes.")
     ] = None,
     jobs: Jobs = -1,
     checkpoint_every: Every = 0,

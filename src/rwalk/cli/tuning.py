@@ -168,13 +168,13 @@ def _continual(
             display.show_json(console, content)
         else:
             _show(found, how)
-            spent = f"{trainings} trainings of a task, as many as {trainings / tasks:.1f} runs have"
-            display.tell(console, f"best: {strength}={chosen:g}  ({spent}; {out / 'tuning.json'})")
+            display.tell(console, f"best: {strength}={chosen:g}  ({out / 'tuning.json'})")
+            display.tell(console, f"It took {trainings} trainings of a task, as many as {trainings / tasks:.1f} runs.")
     complain(console, outcomes, quiet=as_json)
 
 
 def _show(found: Sequence[Mapping[str, Any]], how: Decay) -> None:
-    title = f"λ task by task: the strongest with {1 - how.tolerance:.0%} of fine-tuning's accuracy on the task"
+    title = f"The strongest λ with {1 - how.tolerance:.0%} of fine-tuning's accuracy on the task"
     table = Table(title=display.plain(title), title_justify="left")
     for name in ("task", "fine-tuning %", "with λ %", "λ", "tried"):
         table.add_column(name, justify="right", no_wrap=True)

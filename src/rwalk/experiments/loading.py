@@ -114,7 +114,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _explained(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors()[0]
+    first, *others = error.errors()
+    if first["type"] == "missing":  # which a slip of the pen may be the reason of
+        first = next((other for other in others if other["type"] == "extra_forbidden"), first)
     key, *inside = first["loc"] or ("",)
     if model is RunSpec:  # what else stands there is pydantic's names of alternatives
         inside = [part for part in inside if isinstance(part, int)]
