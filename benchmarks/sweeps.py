@@ -29,7 +29,7 @@ __all__ = ["main", "swept"]
 #: Runs of a fraction of a second: the shorter they are, the more what is around them counts.
 SPECS = {
     f"λ {strength}": RunSpec(
-        benchmark="split-digits", method="rwalk", rwalk={"ewc_lambda": strength}, hidden=(64,), epochs=4, exemplars=1
+        benchmark="split-digits", method="rwalk", rwalk={"ewc_lambda": strength}, hidden=(64,), epochs=2, exemplars=1
     )
     for strength in (0.1, 1.0, 10.0, 100.0)
 }

@@ -67,7 +67,8 @@ class ProgressPlugin(BasePlugin):
 def run_progress(console: Console) -> Iterator[ProgressPlugin]:
     """A live display for one run."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+    hidden = not console.is_terminal  # elsewhere it would be an empty line
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden) as progress:
         yield ProgressPlugin(progress)
 
 
@@ -101,8 +102,10 @@ def show(console: Console, table: Table) -> None:
     if table.title:
         tell(console, table.title)
     table.title, table.box, table.pad_edge = None, None, False
+    before, console.width = console.width, PIPED
     with console.capture() as captured:
-        console.print(table, width=PIPED, crop=False, no_wrap=True)
+        console.print(table)
+    console.width = before
     for line in captured.get().splitlines():
         console.print(Text(line.rstrip()), highlight=False, soft_wrap=True)
 
