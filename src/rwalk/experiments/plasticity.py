@@ -205,6 +205,7 @@ class Search(Work):
             **found.matrix.summary(),
         }
         content = json.loads(json.dumps(content))
-        write_json({**content, "checksum": checksum(content)}, (self.folder or Path()) / FILE)
+        content["checksum"] = checksum(content)
+        write_json(content, (self.folder or Path()) / FILE)
         result = RunResult(self.spec, found.matrix, found.seconds)
         return Outcome(self.label, self.spec.seed, result, more=content)
