@@ -67,6 +67,7 @@ def test_the_tables_that_can_be_reproduced():
         "eccv2018-mnist-multihead",
         "eccv2018-mnist-singlehead",
         "eccv2018-cifar100",
+        "agem2018-cifar100",
         "agem2018-permuted-mnist",
         "avalanche-split-mnist",
     }
