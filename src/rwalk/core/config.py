@@ -73,7 +73,7 @@ class RWalkConfig:
         unfinished: What ``consolidate`` does with a window that is not full: ``"flush"`` scores it as it is,
             ``"drop"`` forgets it, ``"carry"`` lets it go on into the next task.
         score_average: Averaged score from old and new: ``"mean"``, the first task's kept whole; ``"mean_from_zero"``,
-            the first task's halved; ``"sum"``; ``"accumulate"``, 1.5 old + 0.5 new, the first doubled.
+            the first task's halved; ``"sum"``; ``"accumulate"``, 1.5 old + 0.5 new, the first kept.
         scaling: How Fisher and score are brought to [0, 1] before they are added: ``"max"`` divides by the maximum
             over all parameters, ``"minmax"`` subtracts the minimum first, ``"none"`` leaves them.
         terms: What the penalty weighs by: ``"both"`` Fisher and score, or one of them.
@@ -274,7 +274,7 @@ class RWalkConfig:
 
     @classmethod
     def agem(cls, **changes: Any) -> RWalkConfig:
-        """The authors' TensorFlow code of 2018 on MNIST, as described; ``docs/method.md`` says where it differs."""
+        """The authors' TensorFlow code of 2018 on MNIST, but for the scale of its Fisher (see ``docs/method.md``)."""
         return cls.preset("agem", **changes)
 
     @classmethod
@@ -348,10 +348,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "score_average": "mean_from_zero",
         "scaling": "none",
     },
-    # facebookresearch/agem 4542149 on MNIST: Fisher at every tenth step, from before the window; 1.5 old + 0.5 new.
+    # facebookresearch/agem 4542149 on MNIST: squared gradients of a whole task (a sum there; min-max takes the number
+    # away), Fisher from before the window, 1.5 old + 0.5 new.
     "agem": {
         "ewc_lambda": 1.0,
-        "fisher_every": 10,
+        "ewc_alpha": 0.0,
+        "alpha_warmup": True,
+        "fisher_boundary": "reset",
         "fisher_in_score": "window_start",
         "distance_factor": 1.0,
         "damping": 1e-3,
