@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from rwalk.errors import RWalkError
+from rwalk.errors import RWalkError, closest
 
 __all__ = ["PRESETS", "RWalkConfig"]
 
@@ -239,7 +239,8 @@ class RWalkConfig:
         values = {name: value for name, value in values.items() if name not in RETIRED}
         unknown = sorted(set(values) - set(known))
         if unknown:
-            raise ValueError(f"unknown setting {unknown[0]!r}: RWalkConfig knows {', '.join(known)}")
+            hint = closest(unknown[0], known)
+            raise ValueError(f"unknown setting {unknown[0]!r}{hint}: RWalkConfig knows {', '.join(known)}")
         return cls(**values)
 
     @classmethod
@@ -254,7 +255,7 @@ class RWalkConfig:
             ValueError: Unknown name (the known ones are listed), or a bad setting.
         """
         if name not in PRESETS:
-            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+            raise ValueError(f"unknown preset {name!r}{closest(name, PRESETS)}: choose one of {', '.join(PRESETS)}")
         return cls.from_dict({**PRESETS[name], **changes})
 
     @classmethod
