@@ -139,3 +139,31 @@ def test_what_is_broken_is_named(site, body, complaint):
 def test_no_site_at_all_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="make docs"):
         check_site.complaints(Path(tmp_path))
+
+
+@pytest.fixture
+def html():
+    markdown = pytest.importorskip("markdown", reason="of the extra docs, which `make docs` installs")
+    pytest.importorskip("latex2mathml", reason="of the extra docs, which `make docs` installs")
+    return lambda text: markdown.markdown(text, extensions=[load("mathematics").Mathematics()])
+
+
+@pytest.mark.parametrize("text", [r"is :math:`\theta_1^*` here", r"is $\theta_1^*$ here"])
+def test_formulas_become_mathml(html, text):
+    found = html(text)
+    assert found.startswith("<p>is <math ")
+    assert found.endswith("</math> here</p>")
+    assert "<msubsup>" in found
+
+
+def test_a_block_is_a_formula_of_its_own_and_may_have_several_lines(html):
+    found = html("Before.\n\n.. math:: a \\approx\n    \\tfrac1n b\n\nAfter.")
+    assert found.count('<p class="formula"><math ') == 1
+    assert 'display="block"' in found
+    assert "<mfrac>" in found
+    assert found.endswith("<p>After.</p>")
+
+
+@pytest.mark.parametrize("text", ["`$x$`", "costs $5 and $6", "``:math:``"])
+def test_what_is_no_formula_stays(html, text):
+    assert "<math" not in html(text)
