@@ -32,7 +32,10 @@ OUT_OF_RANGE = [
     ("damping", math.inf, "a finite number > 0, 'machine' or None"),
     ("damping_scale", "Relative", "one of 'absolute', 'relative'"),
     ("rectify", "never", "one of 'window', 'task', 'penalty'"),
-    ("scaling", None, "one of 'max', 'minmax', 'none'"),
+    ("scaling", None, "one of 'max', 'minmax', 'mean', 'none'"),
+    ("anchors", "first", "one of 'weighted', 'latest'"),
+    ("proximal_rate", "adam", "one of 'lr', 'optimizer'"),
+    ("fisher_samples", 0, "at least 1 sample of each task (None: all)"),
     ("unfinished", "keep", "one of 'flush', 'drop', 'carry'"),
     ("penalty", "prox", "one of 'gradient', 'proximal'"),
 ]
