@@ -309,6 +309,11 @@ class RWalkConfig:
         """Path Integral (Synaptic Intelligence): scores over Euclidean distance, whole tasks, summed."""
         return cls.preset("path_integral", **changes)
 
+    @classmethod
+    def laplace(cls, **changes: Any) -> RWalkConfig:
+        """Importances that add up about the latest weights, as online Laplace does; ``consolidate`` needs data."""
+        return cls.preset("laplace", **changes)
+
 
 _CHOICES: dict[str, Any] = {
     "fisher_source": FisherSource,
@@ -393,5 +398,22 @@ PRESETS: dict[str, dict[str, Any]] = {
         "score_average": "sum",
         "scaling": "none",
         "terms": "score",
+    },
+    # Not published: docs/laboratory.md derives each setting and says what it brings.
+    "laplace": {
+        "ewc_lambda": 0.01,
+        "delta_t": None,
+        "fisher_source": "samples",
+        "fisher_samples": 1000,
+        "distance": "euclidean",
+        "distance_factor": 1.0,
+        "damping": 1e-3,
+        "rectify": "task",
+        "score_average": "latest",
+        "scaling": "mean",
+        "combine": "sum",
+        "anchors": "latest",
+        "penalty": "proximal",
+        "proximal_rate": "optimizer",
     },
 }

@@ -14,7 +14,7 @@ from rwalk.core.config import RWalkConfig
 from rwalk.core.sharding import local
 from rwalk.core.state import Cohort
 
-__all__ = ["pull_by_own_rates", "step_length"]
+__all__ = ["pull", "step_length", "step_lengths"]
 
 
 def step_length(lr: float | Tensor, second_moment: Tensor, correction: float | Tensor, eps: float) -> Tensor:
@@ -36,29 +36,45 @@ def step_length(lr: float | Tensor, second_moment: Tensor, correction: float | T
     return lr / (torch.sqrt(second_moment / correction) + eps)
 
 
-def pull_by_own_rates(
-    optimizer: Optimizer, cohort: Cohort, config: RWalkConfig, rates: Sequence[float | Tensor], void: Tensor | None
-) -> None:
-    """Take the penalty's proximal step on the weights, each as far as the optimizer's own step goes there.
+def step_lengths(
+    optimizer: Optimizer, cohort: Cohort, rates: Sequence[float | Tensor]
+) -> tuple[list[float | Tensor], bool]:
+    """How far the optimizer's own steps go, for each parameter a number or a tensor in its shape.
 
     Args:
         optimizer: Whose second moments (Adam's, RMSprop's, Adagrad's) shorten or lengthen steps; of others the
             learning rate is the length.
-        cohort: Whose weights.
-        config: For the strength.
-        rates: The parameters' learning rates.
-        void: One element; if it is not 0, nothing moves. It is not waited for.
+        cohort: Whose parameters.
+        rates: Their learning rates.
+
+    Returns:
+        The lengths, and whether any of them is each weight's own.
     """
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    parameters = [entry.parameter for entry in cohort.entries]
+    states = [optimizer.state.get(parameter, {}) for parameter in parameters]
+    lengths = [
+        _length(state, groups.get(id(parameter), {}), rate)
+        for parameter, state, rate in zip(parameters, states, rates, strict=True)
+    ]
+    return lengths, any(length is not rate for length, rate in zip(lengths, rates, strict=True))
+
+
+def pull(cohort: Cohort, config: RWalkConfig, lengths: Sequence[float | Tensor], void: Tensor | None) -> None:
+    """Take the penalty's proximal step on the weights, as ``Eager.pull`` with a length for each weight.
+
+    Args:
+        cohort: Whose weights.
+        config: For the strength.
+        lengths: As ``step_lengths`` gives them.
+        void: One element; if it is not 0, nothing moves. It is not waited for.
+    """
     importances, anchors = cohort.views("importance"), cohort.views("anchor")
-    for entry, rate, importance, anchor in zip(cohort.entries, rates, importances, anchors, strict=True):
-        group = groups.get(id(entry.parameter), {})
-        length = _length(optimizer.state.get(entry.parameter, {}), group, rate)
-        if void is not None:
-            length = length * (void.reshape(()) == 0)
+    for entry, length, importance, anchor in zip(cohort.entries, lengths, importances, anchors, strict=True):
+        far = length if void is None else length * (void.reshape(()) == 0)
         theta = local(entry.parameter)
-        present = theta.to(anchor.dtype)
-        theta.copy_(F.proximal_step(importance.to(anchor.dtype), present, anchor, config.strength, length))
+        present, held = theta.to(anchor.dtype), importance.to(anchor.dtype)
+        theta.copy_(F.proximal_step(held, present, anchor, config.strength, far))
 
 
 def _length(state: dict[str, Any], group: dict[str, Any], lr: float | Tensor) -> float | Tensor:

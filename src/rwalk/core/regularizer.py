@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rwalk.core import files
+from rwalk.core import files, proximal
 from rwalk.core.checking import COUNTERS
 from rwalk.core.config import Combine, RWalkConfig
 from rwalk.core.consolidate import estimate_fisher, freeze, merge_fisher, take_fisher
 from rwalk.core.exporting import checked, compacted, export, made
 from rwalk.core.hooks import OptimizerHooks, base_optimizer, release, watch_loading
 from rwalk.core.native import backend_of
-from rwalk.core.proximal import pull_by_own_rates
 from rwalk.core.readings import Readings
 from rwalk.core.restoring import restore
 from rwalk.core.sharding import local, writes_files
@@ -606,9 +605,11 @@ class RWalk(Readings):
             here = None if void is None else void.to(cohort.bucket.device)
             lengths = [rates[entry.group or 0] for entry in cohort.entries]
             if self.config.proximal_rate == "optimizer":
-                pull_by_own_rates(self.optimizer, cohort, self.config, lengths, here)
-            else:
-                backend.pull(cohort, self.config, lengths, here)
+                lengths, apart = proximal.step_lengths(self.optimizer, cohort, lengths)
+                if apart:
+                    proximal.pull(cohort, self.config, lengths, here)
+                    continue
+            backend.pull(cohort, self.config, lengths, here)
 
     def _refuse_gradient(self, entries: list[Tracked], gradients: list[Tensor], *, raises: bool) -> None:
         bad = [entry.name for entry, found in zip(entries, gradients, strict=True) if not bool(found.isfinite().all())]
