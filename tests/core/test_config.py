@@ -132,7 +132,9 @@ def test_from_dict_validates():
         RWalkConfig.from_dict({"delta_t": 0})
 
 
-@pytest.mark.parametrize("name", ["paper", "avalanche", "facil", "agem", "capymoa", "ewc_plus_plus", "path_integral"])
+@pytest.mark.parametrize(
+    "name", ["paper", "avalanche", "facil", "agem", "capymoa", "ewc_plus_plus", "path_integral", "laplace"]
+)
 def test_a_preset_is_a_class_method_that_takes_changes(name):
     config = getattr(RWalkConfig, name)(ewc_lambda=9.0)
     assert config == RWalkConfig.preset(name).replace(ewc_lambda=9.0)
