@@ -9,7 +9,7 @@ PEERS_STAMP := $(PEERS)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: install demo test test-with test-lowest asan check lint-workflows dist dist-check peers test-peers bench bench-check
-.PHONY: beside-avalanche gpu-check fuzz torture docs docs-look notebooks clean
+.PHONY: beside-avalanche fair-fights gpu-check fuzz torture docs docs-look notebooks clean
 
 install: $(STAMP)
 
@@ -143,6 +143,10 @@ bench: peers install
 beside-avalanche: peers
 	$(PEERS)/bin/python -m benchmarks.beside_avalanche --runs runs/beside-avalanche \
 	  --json benchmarks/results/beside_avalanche.json
+
+# Every method tuned over the same budget, then on streams that chose nothing: some ten minutes on one core.
+fair-fights: install
+	$(BIN)/python -m benchmarks.fair_fights
 
 # On a machine with a CUDA GPU: its own torch and Triton, nothing installed, no network; less than eight minutes.
 gpu-check:
