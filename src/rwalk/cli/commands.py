@@ -224,7 +224,8 @@ def _joint_accuracies(path: Path, spec: RunSpec) -> Reference:
     """What a stored joint run reached on each experience, if it is one over the spec's stream."""
     stored = read_result(path)
     config, rows = stored.get("config", {}), stored["accuracy_matrix"]
-    stream = ["benchmark", "n_experiences", "class_order", "sizes", "shuffle_classes", "task_labels", "validation"]
+    stream = ["benchmark", "n_experiences", "class_order", "sizes", "only_first", "shuffle_classes", "task_labels"]
+    stream.append("validation")
     ours = spec.canonical()
     expected = {name: ours[name] for name in [*stream, *(["seed"] if spec.shuffle_classes else [])]}
     for name, value in {"method": "joint", **expected}.items():

@@ -119,7 +119,8 @@ def _table(stored: Mapping[str, Any], picture: str | None) -> list[str]:
     lines += [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     failed = []
     for row in stored["rows"]:
-        cells = [_safe(row["label"])]
+        finished, seeds = len(row["seeds"]), len(stored["seeds"])
+        cells = [_safe(row["label"]) + (f" ({finished} of {seeds} seeds)" if finished < seeds else "")]
         for name in metrics:
             cells += _cells(row, name)
         seconds = [figures["seconds"] for figures in row["seeds"].values()]

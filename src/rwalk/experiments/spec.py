@@ -57,6 +57,7 @@ class RunSpec(BaseModel):
         n_experiences: Into how many experiences the data is split; the benchmark's usual number if None.
         class_order: Every class once, in the order in which they arrive.
         sizes: How many classes each experience brings.
+        only_first: Learn and test the stream's first so many experiences alone; all if None.
         shuffle_classes: Draw the order of classes (or the permutations) from the seed.
         task_labels: Tell tasks apart by a label (task-incremental), also when testing.
         model: Name of a network, or the import path ``package.module:function`` of one.
@@ -93,6 +94,7 @@ class RunSpec(BaseModel):
         None
     )
     sizes: tuple[Positive, ...] | None = None
+    only_first: Positive | None = None
     shuffle_classes: bool = False
     task_labels: bool = False
     model: str = "mlp"
