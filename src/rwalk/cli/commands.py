@@ -12,6 +12,7 @@ from rich.console import Console
 from rwalk import __version__
 from rwalk.cli import demo as demonstration
 from rwalk.cli import display, options
+from rwalk.cli.reports import reports
 from rwalk.cli.signals import when_signalled
 from rwalk.cli.state_files import state_files
 from rwalk.cli.studies import studies
@@ -66,6 +67,7 @@ def demo(
 
 app.add_typer(studies)
 app.add_typer(state_files)
+app.add_typer(reports)
 
 
 @app.command("run")

@@ -18,11 +18,12 @@ from rwalk.experiments import Comparison, Outcome, RunSpec, load_comparison, run
 from rwalk.experiments.comparison import build_comparison
 from rwalk.experiments.holding import held
 from rwalk.experiments.loading import merged
-from rwalk.experiments.page import draw_plane, reproduction_page
+from rwalk.experiments.page import reproduction_page
 from rwalk.experiments.reproduce import load_table, report, tables
 from rwalk.experiments.results import check_folder, write_json
 from rwalk.experiments.summary import Row
 from rwalk.experiments.tune import BETTER, best, candidates, check_metric
+from rwalk.report.plane import draw_plane
 
 __all__ = ["studies"]
 
@@ -148,7 +149,7 @@ def reproduce(
     found = report(table, chosen, rows, quick=quick, wall_seconds=seconds, reused=reused)
     tables_.reproduction(console, found)
     target = write_json(found, out / f"{table}{'-quick' if quick else ''}.json")
-    picture = draw_plane(rows, target.with_suffix(".svg"), title=chosen.title)
+    picture = draw_plane(rows, target.with_suffix(".svg"), title=chosen.title, published=chosen.published)
     console.print(
         display.plain(", ".join(str(path) for path in (target, picture) if path)), highlight=False, soft_wrap=True
     )

@@ -1,4 +1,4 @@
-"""What a run keeps of its course, in a few kilobytes: loss and penalty as it trained, importance by layer after each task."""
+"""What a run keeps of its course, in a few kilobytes: loss and penalty, and each layer's importance after each task."""
 
 from __future__ import annotations
 
@@ -208,4 +208,3 @@ def _shares(sums: Mapping[str, float]) -> dict[str, float]:
 def _short(value: float | None) -> float | None:
     """Four digits are enough to look at."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
-
