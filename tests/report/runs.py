@@ -8,7 +8,9 @@ from rwalk.experiments.pool import _place
 from rwalk.experiments.results import write_json, write_result
 from rwalk.metrics import AccuracyMatrix
 
-HOSTILE = "</script><script>window.hurt = 1</script><b>bold</b> <img src=x onerror='window.hurt=1'> %{y} {{7*7}} $x^2$ \x1b[2J"
+HOSTILE = (
+    "</script><script>window.hurt = 1</script><b>b</b> <img src=x onerror='window.hurt=1'> %{y} {{7*7}} $x^2$ \x1b"
+)
 
 
 def result(method="rwalk", seed=0, tasks=3, keep=0.8, name="fc", **settings):
@@ -20,7 +22,12 @@ def result(method="rwalk", seed=0, tasks=3, keep=0.8, name="fc", **settings):
         row = [0.9 * keep ** (task - k) + rng.uniform(0, 0.02) if k <= task else 0.0 for k in range(tasks)]
         matrix.record(task, row)
     course = [
-        {"experience": e, "step": [5, 10], "loss": [2.0 - e / 10, 0.5], "penalty": [None, None] if not e else [0.1, 0.3]}
+        {
+            "experience": e,
+            "step": [5, 10],
+            "loss": [2.0 - e / 10, 0.5],
+            "penalty": [None, None] if not e else [0.1, 0.3],
+        }
         for e in range(tasks)
     ]
     shares = [[0.5 + e / 10, 0.5 - e / 10] for e in range(tasks)]
@@ -39,7 +46,9 @@ def run_folder(folder: Path, **settings) -> Path:
     return folder
 
 
-def comparison(folder: Path, labels: dict, seeds: int = 3, against: str | None = None, summary: str = "comparison.json"):
+def comparison(
+    folder: Path, labels: dict, seeds: int = 3, against: str | None = None, summary: str = "comparison.json"
+):
     """What ``rwalk compare`` leaves; with another ``summary`` what ``rwalk tune`` does.
 
     Args:
@@ -56,6 +65,10 @@ def comparison(folder: Path, labels: dict, seeds: int = 3, against: str | None =
             write_result(found.to_dict(), folder / "runs" / _place(label, found.spec, True))
             outcomes.append(Outcome(label, seed, found))
     rows = [row.to_dict() for row in summarise(outcomes, list(labels), against)]
-    told = {"against": against or list(labels)[-1]} if summary == "comparison.json" else {"best": against, "metric": "average_accuracy"}
+    told = (
+        {"against": against or list(labels)[-1]}
+        if summary == "comparison.json"
+        else {"best": against, "metric": "average_accuracy"}
+    )
     write_json({**told, "rows": rows}, folder / summary)
     return folder

@@ -1,5 +1,6 @@
 """What is found in folders: runs, comparisons, tunings, reproductions, sweeps."""
 
+import itertools
 import json
 import shlex
 
@@ -35,7 +36,7 @@ def test_the_command_runs_the_same_again(tmp_path):
     from rwalk.cli.options import settings
 
     given = dict(zip(words[2:6:2], words[3:6:2], strict=True))
-    told = settings([word for before, word in zip(words, words[1:], strict=False) if before == "--set"])
+    told = settings([word for before, word in itertools.pairwise(words) if before == "--set"])
     again = RunSpec(benchmark=given["--benchmark"], method=given["--method"], **told)
     assert again == result(hidden=(8, 8), rwalk={"delta_t": 5}, exemplars=2).spec
 
@@ -67,7 +68,10 @@ def test_the_plan_of_a_comparison_makes_the_same_specs(tmp_path):
 
 
 def test_a_tuning(tmp_path):
-    labels = {f"rwalk.ewc_lambda={v}": {"rwalk": {"ewc_lambda": v}, "keep": k, "validation": 0.1} for v, k in ((1.0, 0.5), (3.0, 0.8))}
+    labels = {
+        f"rwalk.ewc_lambda={v}": {"rwalk": {"ewc_lambda": v}, "keep": k, "validation": 0.1}
+        for v, k in ((1.0, 0.5), (3.0, 0.8))
+    }
     study = collect([comparison(tmp_path, labels, against="rwalk.ewc_lambda=3.0", summary="tuning.json")])
     assert (study.kind, study.best, study.metric) == ("tuning", "λ=3.0", "average_accuracy")
     words = shlex.split(study.commands[0])
@@ -87,7 +91,10 @@ def test_a_reproduction(tmp_path):
         study = collect([place])
         assert (study.kind, study.title, study.wall_seconds) == ("reproduction", table.title, 60.0)
         known = next(group for group in study.groups if group.published)
-        assert known.published["forgetting"] == (stored["rows"][study.groups.index(known)]["published"]["forgetting"]["value"], None)
+        assert known.published["forgetting"] == (
+            stored["rows"][study.groups.index(known)]["published"]["forgetting"]["value"],
+            None,
+        )
         assert study.commands[0].startswith(f"rwalk reproduce {name}")
     write_json({**stored, "table": "another"}, tmp_path / "another.json")
     with pytest.raises(ValueError, match=r"another\.json.*name one of them"):
@@ -101,7 +108,11 @@ def test_folders_without_a_summary_are_labelled_by_what_differs(tmp_path):
         run_folder(tmp_path / "b" / str(seed), seed=seed, method="fine-tuning")
     study = collect([tmp_path])
     assert study.kind == "runs"
-    assert [(group.label, len(group.runs)) for group in study.groups] == [("rwalk, λ=1", 2), ("rwalk, λ=3", 2), ("fine-tuning", 2)]
+    assert [(group.label, len(group.runs)) for group in study.groups] == [
+        ("rwalk, λ=1", 2),
+        ("rwalk, λ=3", 2),
+        ("fine-tuning", 2),
+    ]
 
 
 def test_several_places_join_and_keep_apart_what_is_called_alike(tmp_path):
@@ -111,7 +122,9 @@ def test_several_places_join_and_keep_apart_what_is_called_alike(tmp_path):
 
 def test_labels_are_shown_as_text_and_stay_different(tmp_path):
     long = "x" * 300
-    study = collect([comparison(tmp_path, {HOSTILE: {}, long + "1": {"keep": 0.5}, long + "2": {"keep": 0.6}}, seeds=1)])
+    study = collect(
+        [comparison(tmp_path, {HOSTILE: {}, long + "1": {"keep": 0.5}, long + "2": {"keep": 0.6}}, seeds=1)]
+    )
     labels = [group.label for group in study.groups]
     assert len(set(labels)) == 3
     assert all(label.isprintable() and len(label) < 130 for label in labels)
@@ -130,7 +143,9 @@ def test_a_damaged_run_is_left_out_and_told_of(tmp_path):
         collect([tmp_path])
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"rows": 3}', '{"rows": [{"label": 1}]}', '{"rows": [], "x": NaN}', "nothing"])
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"rows": 3}', '{"rows": [{"label": 1}]}', '{"rows": [], "x": NaN}', "nothing"]
+)
 def test_what_is_no_summary_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "comparison.json").write_text(content)
     with pytest.raises(CheckpointError) as caught:

@@ -79,7 +79,9 @@ def test_layers_loss_and_penalty_are_those_recorded(study):
 
 def test_the_response_is_drawn_against_what_was_tried(tmp_path):
     keeps = {0.1: 0.4, 1.0: 0.9, 10.0: 0.6}
-    labels = {f"rwalk.ewc_lambda={v}": {"rwalk": {"ewc_lambda": v}, "keep": k, "validation": 0.1} for v, k in keeps.items()}
+    labels = {
+        f"rwalk.ewc_lambda={v}": {"rwalk": {"ewc_lambda": v}, "keep": k, "validation": 0.1} for v, k in keeps.items()
+    }
     response = chart(collect([comparison(tmp_path, labels, 2, "rwalk.ewc_lambda=1.0", "tuning.json")]), "response")
     line = response.series[0]
     assert list(line.x) == [0.1, 1.0, 10.0]
@@ -123,7 +125,9 @@ def test_pictures_are_the_same_each_time(study, key, tmp_path):
         assert b">strong<" in one
 
 
-spots = st.lists(st.builds(Spot, st.floats(0, 400), st.floats(0, 250), st.text("abc", min_size=1, max_size=20)), max_size=12)
+spots = st.lists(
+    st.builds(Spot, st.floats(0, 400), st.floats(0, 250), st.text("abc", min_size=1, max_size=20)), max_size=12
+)
 
 
 @given(spots, st.booleans())

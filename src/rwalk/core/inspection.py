@@ -92,7 +92,7 @@ def _from_anchor(name: str, values: Mapping[str, Any], weights: Mapping[str, Ten
         return None
     if there.shape != anchor.shape:
         raise ValueError(
-            f"{name}: the weights have shape {list(there.shape)} not {list(anchor.shape)} as the state: give its own model's"
+            f"{name}: the weights have shape {list(there.shape)}, the state {list(anchor.shape)}: give its own model's"
         )
     return float(torch.linalg.vector_norm(there.to(torch.float64) - anchor))
 

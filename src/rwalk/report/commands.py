@@ -55,8 +55,13 @@ def _compare(study: Study, folder: Path) -> str | None:
     seeds = sorted({run.seed for group in study.groups for run in group.runs}) or [0]
     plan = {"seeds": seeds, "intransigence": "intransigence" in study.metrics, "runs": runs}
     plan |= {"against": study.against} if study.against in runs else {}
-    each = ",\n".join(f"  {json.dumps(label, ensure_ascii=False)}: {json.dumps(of_label, ensure_ascii=False)}" for label, of_label in runs.items())
-    others = ",\n".join(f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in plan.items() if key != "runs")
+    each = ",\n".join(
+        f"  {json.dumps(label, ensure_ascii=False)}: {json.dumps(of_label, ensure_ascii=False)}"
+        for label, of_label in runs.items()
+    )
+    others = ",\n".join(
+        f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in plan.items() if key != "runs"
+    )
     lines = f'{{\n{others},\n "runs": {{\n{each}\n }}\n}}'
     start = shlex.join(["rwalk", "compare", "--spec", "plan.yaml", "--out", str(folder)])
     return f"cat > plan.yaml <<'END'\n{lines}\nEND\n{start}"

@@ -99,12 +99,6 @@ function search(text) {
 function dots() { document.querySelectorAll("i[data-colour]").forEach(dot => { dot.style.background = colour(+dot.dataset.colour); }); }
 function inTheme(name, all) { root.dataset.theme = name; dots(); redraw(all); }
 
-[...document.querySelectorAll("figure[data-chart]")].map(into => place(data.charts[+into.dataset.chart], into, into.parentElement.querySelectorAll("figure").length > 1)).forEach(wait);
-document.querySelectorAll("section select").forEach(select => {
-  const section = select.closest("section");
-  choose(section, select.selectedIndex);
-  select.addEventListener("change", () => choose(section, select.selectedIndex));
-});
 dots();
 if (document.getElementById("filter")) {
   const boxes = document.querySelectorAll("#filter input[type=checkbox]"), all = on => { boxes.forEach(box => { box.checked = on; }); filter(); };
@@ -125,7 +119,21 @@ document.querySelectorAll(".copy").forEach(button => button.addEventListener("cl
 }));
 system.addEventListener("change", event => inTheme(event.matches ? "dark" : "light"));
 let before = null, waiting = 0;
-addEventListener("beforeprint", () => { before = root.dataset.theme; document.body.style.width = "180mm"; inTheme("light", true); });
-addEventListener("afterprint", () => { document.body.style.width = ""; inTheme(before); });
+addEventListener("beforeprint", () => { before ??= root.dataset.theme; document.body.style.width = "180mm"; inTheme("light", true); });
+addEventListener("afterprint", () => { document.body.style.width = ""; if (before) inTheme(before); before = null; });
 addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(redraw, 120); });
-root.dataset.ready = String(Math.round(performance.now()));
+
+function start() { // Plotly takes a second to begin; the text is there before
+  const plotly = document.getElementById("plotly"), script = document.createElement("script");
+  script.textContent = plotly.textContent;
+  document.head.append(script);
+  plotly.remove();
+  [...document.querySelectorAll("figure[data-chart]")].map(into => place(data.charts[+into.dataset.chart], into, into.parentElement.querySelectorAll("figure").length > 1)).forEach(wait);
+  document.querySelectorAll("section select").forEach(select => {
+    const section = select.closest("section");
+    choose(section, select.selectedIndex);
+    select.addEventListener("change", () => choose(section, select.selectedIndex));
+  });
+  root.dataset.ready = String(Math.round(performance.now()));
+}
+requestAnimationFrame(() => setTimeout(start));
