@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from rwalk.errors import CheckpointError
 from rwalk.experiments import RunResult, RunSpec, run
 from rwalk.experiments.recording import LOOKS, POINTS, Record, Recorder
 from rwalk.experiments.runner import build_plugins, build_strategy
@@ -108,6 +109,15 @@ def test_an_interrupted_run_keeps_the_same_course(learned, tmp_path):
         run(SPEC, plugins=[Stop()], checkpoint=checkpoint)
     again = run(SPEC, plugins=[BasePlugin()], checkpoint=CheckpointPlugin(tmp_path, every=0))
     assert again.record == learned[0].record
+
+
+@pytest.mark.parametrize(
+    "change", [{"looks": [0]}, {"course": 3}, {"layers": [{}]}, {"more": 1}, {"looks": [-1, 0, 1]}]
+)
+def test_a_record_that_none_can_have_kept_is_refused(learned, change):
+    stored = learned[0].to_dict()
+    with pytest.raises(CheckpointError, match="not a stored run"):
+        RunResult.from_dict({**stored, "record": {**stored["record"], **change}})
 
 
 def test_other_methods_have_a_loss_only():

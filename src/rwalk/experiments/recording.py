@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from rwalk.core import RWalk
@@ -24,6 +24,7 @@ WITHIN, POINTS, APART = 10, 200, 5
 LOOKS, LAYERS = 50, 100
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class _Part(BaseModel):
@@ -40,8 +41,8 @@ class Course(_Part):
         penalty: At that iteration; None for methods without one, and before anything is protected.
     """
 
-    experience: int
-    step: list[int]
+    experience: Count
+    step: list[Count]
     loss: list[Number | None]
     penalty: list[Number | None]
 
@@ -60,7 +61,7 @@ class LayerRecord(_Part):
     """
 
     name: Annotated[str, Field(max_length=1000)]
-    weights: int
+    weights: Count
     importance: list[Number | None]
     fisher: list[Number | None]
     score: list[Number | None]
@@ -78,8 +79,17 @@ class Record(_Part):
     """
 
     course: Annotated[list[Course], Field(max_length=10_000)] = []
-    looks: Annotated[list[int], Field(max_length=10_000)] = []
+    looks: Annotated[list[Count], Field(max_length=10_000)] = []
     layers: Annotated[list[LayerRecord], Field(max_length=10_000)] = []
+
+    @model_validator(mode="after")
+    def _as_long_as_they_should_be(self) -> Record:
+        if any(not len(course.step) == len(course.loss) == len(course.penalty) for course in self.course):
+            raise ValueError("course: step, loss and penalty differ in length")
+        columns = ("importance", "fisher", "score", "held", "drift")
+        if any(len(getattr(layer, column)) != len(self.looks) for layer in self.layers for column in columns):
+            raise ValueError(f"layers: expected {len(self.looks)} values each, one for each of looks")
+        return self
 
 
 class Recorder(BasePlugin):

@@ -90,9 +90,9 @@ def _points(chart: Chart, axes: Any) -> None:
     axes.grid(color="0.93", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    ends = [v for series in chart.series for v in series.x if isinstance(v, int)]
-    if ends and len(ends) == sum(len(series.x) for series in chart.series) and max(ends) - min(ends) < 20:
-        axes.set_xticks(range(min(ends), max(ends) + 1))
+    whole = {int(v) for series in chart.series for v in series.x if isinstance(v, int)}
+    if whole and all(v in whole for series in chart.series for v in series.x) and max(whole) - min(whole) < 20:
+        axes.set_xticks(range(min(whole), max(whole) + 1))
 
 
 def _names(chart: Chart, figure: Any, axes: Any) -> None:

@@ -61,7 +61,8 @@ def plane_chart(study: Study, *, alone: bool = False) -> Chart | None:
         "seeds; the large one is their mean, with the 95 % confidence interval of the mean from three seeds on."
         + (" Hollow points are the published figures." if has_published else "")
     )
-    axes = f"forgetting in points ({LOWER})", f"intransigence in points ({LOWER})"
+    hollow = "; hollow: as published" if has_published else ""
+    axes = f"forgetting in points ({LOWER}{hollow})", f"intransigence in points ({LOWER})"
     return Chart("plane", _plane_says(placed), note, *axes, series, zero=True)
 
 
