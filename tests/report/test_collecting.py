@@ -12,7 +12,7 @@ from rwalk.experiments import RunSpec, load_comparison, summarise
 from rwalk.experiments.pool import Outcome
 from rwalk.experiments.reproduce import load_table, report, tables
 from rwalk.experiments.results import write_json
-from rwalk.report import collect
+from rwalk.report import collect, figures_of
 
 
 def test_a_run(tmp_path):
@@ -168,3 +168,44 @@ def test_a_summary_without_its_runs_still_has_figures(tmp_path):
     assert study.groups[0].runs[0].matrix is None
     assert study.groups[0].spread("average_accuracy") is not None
     assert json.loads((tmp_path / "bare" / "comparison.json").read_text())["rows"][0]["label"] == "a"
+
+
+def test_a_sweep(tmp_path):
+    comparison(
+        tmp_path, {"a": {"keep": 0.5}, "b": {"keep": 0.8, "rwalk": {"ewc_lambda": 9.0}}}, seeds=2, summary="sweep.json"
+    )
+    stored = json.loads((tmp_path / "sweep.json").read_text())
+    plan = {"seeds": [0, 1], "methods": {"rwalk": {"lambda": [3.0, 9.0]}}}
+    write_json({"sweep": plan, "wall_seconds": 3.0, "rows": stored["rows"]}, tmp_path / "sweep.json")
+    study = collect([tmp_path])
+    assert (study.kind, [len(group.runs) for group in study.groups]) == ("sweep", [2, 2])
+    assert study.groups[1].runs[0].matrix == result(keep=0.8).matrix.tolist()
+    (command,) = study.commands
+    assert json.loads(command.split("<<'END'\n")[1].split("\nEND")[0]) == plan
+    assert command.endswith(f"rwalk sweep plan.yaml --out {tmp_path}")
+
+
+def test_a_strength_looked_for_task_by_task(tmp_path):
+    spec = result(validation=0.1).spec
+    searches = {
+        str(seed): {
+            "config": spec.canonical(),
+            "strengths": [8.0, 4.0, 2.0],
+            "plasticity": [0.9, 0.9, 0.9],
+            "trials": [[], [[8.0, 0.6], [4.0, 0.8 + seed / 10]], [[4.0, 0.5], [2.0, 0.85]]],
+            "accuracy_matrix": result(seed=seed).matrix.tolist(),
+            "seconds": 2.0,
+        }
+        for seed in (0, 1)
+    }
+    write_json({"search": "continual", "best": "rwalk.ewc_lambda=2", "searches": searches}, tmp_path / "tuning.json")
+    study = collect([tmp_path])
+    assert (study.kind, study.best) == ("tuning", "λ=2")
+    assert study.groups[0].runs[1].metrics["forgetting"] == result(seed=1).metrics["forgetting"]
+    chart = figures_of(study)[0]
+    assert chart.key == "search"
+    second = chart.series[0]
+    assert (second.name, list(second.x)) == ("task 2", [4.0, 8.0])
+    assert list(second.y) == pytest.approx([85.0, 60.0])
+    assert study.commands[0].startswith("rwalk tune --benchmark split-digits --method rwalk --set")
+    assert "--grid" not in study.commands[0]

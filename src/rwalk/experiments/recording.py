@@ -98,14 +98,14 @@ class Recorder(BasePlugin):
     def __init__(self) -> None:
         self._course: list[dict[str, Any]] = []
         self._looks: list[int] = []
-        self._seen: list[dict[str, list[float]]] = []
+        self._seen: list[dict[str, list[float | None]]] = []
         self._weights: dict[str, int] = {}
         self._loss, self._every, self._drift = RunningMean(), 0, dict[str, float]()
 
     def record(self) -> dict[str, Any]:
         """What was kept, as plain values that make a ``Record``."""
         last = self._seen[-1] if self._seen else {}
-        heaviest = sorted(self._weights, key=lambda name: -(last.get(name) or [0.0])[0])[:LAYERS]
+        heaviest = sorted(self._weights, key=lambda name: -((last.get(name) or [None])[0] or 0.0))[:LAYERS]
         layers = []
         for name in (name for name in self._weights if name in heaviest):
             columns = zip(*(seen.get(name, [None] * 5) for seen in self._seen), strict=True)
@@ -182,7 +182,7 @@ class Recorder(BasePlugin):
 
     def _looks_now(self, strategy: Any) -> bool:
         count, place = _count(strategy), strategy.experience.current_experience
-        return place == count - 1 or (place + 1) % math.ceil(count / LOOKS) == 0
+        return bool(place == count - 1 or (place + 1) % math.ceil(count / LOOKS) == 0)
 
 
 def _core(strategy: Any) -> RWalk | None:

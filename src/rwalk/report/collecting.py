@@ -12,6 +12,7 @@ from rwalk.errors import CheckpointError
 from rwalk.experiments.recording import Record
 from rwalk.experiments.results import RESULT, read_result
 from rwalk.experiments.summary import Difference
+from rwalk.metrics import AccuracyMatrix
 from rwalk.report.commands import commands_of
 from rwalk.report.labels import labels_of
 from rwalk.report.stored import StoredRow, StoredSummary, read_summary
@@ -20,7 +21,7 @@ from rwalk.report.study import NAMES, Group, Run, Study, readable, shown
 __all__ = ["collect"]
 
 LONGEST = 120  # characters of a label
-SUMMARIES = ("comparison.json", "tuning.json")
+SUMMARIES = ("comparison.json", "tuning.json", "sweep.json")
 Found = tuple[Run, dict[str, Any], dict[str, str]]  # a run, its settings, its versions
 
 
@@ -149,6 +150,8 @@ def _of_runs(path: Path, found: Sequence[Found], notes: Sequence[str]) -> Study:
 def _of_summary(file: Path, summary: StoredSummary, found: Sequence[Found], notes: Sequence[str]) -> Study:
     groups = [_group(row, found) for row in summary.rows]
     tuning = summary.kind == "tuning"
+    if summary.searches:
+        groups.append(_searched(summary))
     if tuning:
         groups = [replace(group, label=_signed(group.label)) for group in groups]
     benchmarks = dict.fromkeys(str(group.config.get("benchmark")) for group in groups if group.config)
@@ -163,8 +166,24 @@ def _of_summary(file: Path, summary: StoredSummary, found: Sequence[Found], note
         versions=summary.versions or _versions([versions for _, _, versions in found]),
         notes=[*notes, *summary.protocol],
         wall_seconds=summary.wall_seconds,
+        searches=tuple(summary.searches.values()),
     )
     return _with_commands(study, file, summary)
+
+
+def _searched(summary: StoredSummary) -> Group:
+    """λ looked for task by task: what each seed was at when it had been found, on held-out data."""
+    runs = []
+    for seed, search in sorted(summary.searches.items()):
+        matrix = search.accuracy_matrix
+        found: dict[str, float | None] = {}
+        if matrix:
+            try:
+                found = AccuracyMatrix.from_rows(matrix).summary()
+            except (ValueError, TypeError):
+                matrix = None
+        runs.append(Run(seed, {name: found.get(name) for name in NAMES}, search.seconds, matrix))
+    return Group(summary.best or "search", next(iter(summary.searches.values())).config, runs)
 
 
 def _group(row: StoredRow, found: Sequence[Found]) -> Group:

@@ -30,6 +30,8 @@ def commands_of(study: Study, path: Path, summary: StoredSummary | None) -> list
         quick = ["--quick"] if summary.quick else []
         seeds = ["--seeds", str(len(summary.seeds))] if summary.seeds and not quick else []
         return [shlex.join(["rwalk", "reproduce", summary.table, *quick, *seeds, "--out", str(folder)])]
+    if summary is not None and summary.sweep is not None:
+        return [_planned("sweep", "plan.yaml", json.dumps(summary.sweep, indent=1, ensure_ascii=False), folder)]
     if summary is not None and summary.best is not None and (tuning := _tune(study, folder)):
         return [tuning]
     if len(study.groups) > 1 and len(study.groups) <= MOST and (comparing := _compare(study, folder)):
@@ -63,8 +65,12 @@ def _compare(study: Study, folder: Path) -> str | None:
         f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in plan.items() if key != "runs"
     )
     lines = f'{{\n{others},\n "runs": {{\n{each}\n }}\n}}'
-    start = shlex.join(["rwalk", "compare", "--spec", "plan.yaml", "--out", str(folder)])
-    return f"cat > plan.yaml <<'END'\n{lines}\nEND\n{start}"
+    return _planned("compare", "--spec plan.yaml", lines, folder)
+
+
+def _planned(command: str, plan: str, content: str, folder: Path) -> str:
+    """A command that reads a plan, which is written first."""
+    return f"cat > plan.yaml <<'END'\n{content}\nEND\nrwalk {command} {plan} --out {shlex.quote(str(folder))}"
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def _tune(study: Study, folder: Path) -> str | None:
     grid = study.differing()
     first = study.groups[0] if study.groups else None
     settings = None if first is None else _own_settings(first.config)
-    if first is None or settings is None or not grid:
+    if first is None or settings is None or not (grid or study.searches):
         return None
     start = ["rwalk", "tune", "--benchmark", str(first.config["benchmark"]), "--method", str(first.config["method"])]
     for key, values in grid.items():

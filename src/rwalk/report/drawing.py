@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rwalk.errors import MissingExtraError
 from rwalk.report.charts import Chart, Series
@@ -52,7 +52,7 @@ def draw(chart: Chart, target: Path) -> Path:
 
 def _points(chart: Chart, axes: Any) -> None:
     for series in chart.series:
-        own, x = _colour(chart, series), [float("nan") if v is None else v for v in series.x]
+        own, x = _colour(series), [float("nan") if v is None else v for v in series.x]
         y = [float("nan") if v is None else v for v in series.y]
         sign = SIGNS[(series.colour or 0) % len(SIGNS)] if isinstance(series.colour, int) else "o"
         if series.kind == "points":
@@ -90,7 +90,7 @@ def _points(chart: Chart, axes: Any) -> None:
     axes.grid(color="0.93", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    whole = {int(v) for series in chart.series for v in series.x if isinstance(v, int)}
+    whole = cast("set[int]", {v for series in chart.series for v in series.x if isinstance(v, int)})
     if whole and all(v in whole for series in chart.series for v in series.x) and max(whole) - min(whole) < 20:
         axes.set_xticks(range(min(whole), max(whole) + 1))
 
@@ -119,7 +119,7 @@ def _names(chart: Chart, figure: Any, axes: Any) -> None:
         if shift is not None:
             axes.annotate(
                 spot.text, end, xytext=shift, textcoords="offset points", va="center", fontsize=9,
-                color=_colour(chart, series), annotation_clip=False,
+                color=_colour(series), annotation_clip=False,
                 bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6},
             )  # fmt: skip
 
@@ -153,7 +153,7 @@ def _bars(chart: Chart, axes: Any) -> None:
             values,
             0.8 / count,
             left=left if chart.stacked else 0.0,
-            color=_colour(chart, series),
+            color=_colour(series),
             label=_drawn(series.name),
         )
         left = [a + b for a, b in zip(left, values, strict=True)] if chart.stacked else left
@@ -166,10 +166,10 @@ def _bars(chart: Chart, axes: Any) -> None:
         axes.set_title(axes.get_title(loc="left"), loc="left", pad=26)
 
 
-def _colour(chart: Chart, series: Series) -> Any:
+def _colour(series: Series) -> Any:
     if series.colour is None:
         return SOFT
-    if chart.key == "tasks":
+    if isinstance(series.colour, float):
         from matplotlib import colormaps
 
         return colormaps["viridis"](0.8 * float(series.colour))

@@ -31,8 +31,8 @@ def labels_of(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     several = len({str(config.get("benchmark")) for config in configs}) > 1
     labels = []
     for config, method in zip(flattened, methods, strict=True):
-        keys = [*(["benchmark"] if several else []), *(key for key in differing[method] if key != "benchmark")]
-        told = [f"{readable(key)}={_plain(config.get(key))}" for key in keys]
+        told_of = [*(["benchmark"] if several else []), *(key for key in differing[method] if key != "benchmark")]
+        told = [f"{readable(key)}={_plain(config.get(key))}" for key in told_of]
         labels.append(", ".join([method, *told]))
     return labels
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rwalk.errors import CheckpointError
 from rwalk.experiments.results import read_json
 
-__all__ = ["StoredRow", "StoredSummary", "read_summary"]
+__all__ = ["StoredRow", "StoredSearch", "StoredSummary", "read_summary"]
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Model = TypeVar("Model", bound=BaseModel)
@@ -49,10 +49,23 @@ class StoredRow(_Known):
     tuned: bool | None = None
 
 
-class StoredSummary(_Known):
-    """``comparison.json``, ``tuning.json`` or ``TABLE.json``."""
+class StoredSearch(_Known):
+    """How λ was looked for, task by task, with one seed."""
 
-    rows: Annotated[list[StoredRow], Field(max_length=10_000)]
+    config: dict[str, Any] = {}
+    trials: Annotated[list[list[tuple[Number, Number]]], Field(max_length=10_000)] = []
+    plasticity: list[Number] = []
+    strengths: list[Number] = []
+    accuracy_matrix: list[list[Number | None]] | None = None
+    seconds: Number = 0.0
+
+
+class StoredSummary(_Known):
+    """``comparison.json``, ``tuning.json``, ``sweep.json`` or ``TABLE.json``."""
+
+    rows: Annotated[list[StoredRow], Field(max_length=10_000)] = []
+    searches: dict[int, StoredSearch] = {}
+    sweep: dict[str, Any] | None = None
     against: str | None = None
     metric: str | None = None
     best: str | None = None
@@ -68,8 +81,10 @@ class StoredSummary(_Known):
 
     @property
     def kind(self) -> str:
-        """Which of the three."""
-        return "reproduction" if self.table is not None else "tuning" if self.best is not None else "comparison"
+        """Which of them."""
+        if self.table is not None:
+            return "reproduction"
+        return "tuning" if self.best is not None else "comparison" if self.sweep is None else "sweep"
 
 
 def read_summary(file: Path) -> StoredSummary:
@@ -80,6 +95,8 @@ def read_summary(file: Path) -> StoredSummary:
         OSError: It cannot be read.
     """
     content = read_json(file)
+    if not {"rows", "searches"} & set(content):
+        raise CheckpointError(f"{file} is no summary of runs: it has no rows")
     try:
         return StoredSummary(**content)
     except (ValidationError, TypeError) as error:

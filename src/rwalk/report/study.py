@@ -10,6 +10,7 @@ from typing import Any
 
 from rwalk.experiments.recording import Record
 from rwalk.experiments.summary import CONFIDENCE, Difference, mean_and_deviation
+from rwalk.report.stored import StoredSearch
 
 __all__ = ["NAMES", "Group", "Run", "Study", "flat", "interval", "readable", "shown"]
 
@@ -83,7 +84,7 @@ class Study:
     """Everything that one report tells.
 
     Attributes:
-        kind: ``run``, ``comparison``, ``tuning``, ``reproduction`` or ``runs``.
+        kind: ``run``, ``comparison``, ``tuning``, ``reproduction``, ``sweep`` or ``runs``.
         title: What it is called where no finding is.
         groups: By label, in their order.
         against: The label that others are compared with.
@@ -94,6 +95,7 @@ class Study:
         commands: What runs it again.
         notes: What a reader has to know, such as files that could not be read.
         wall_seconds: From the first run to the last, where that is stored.
+        searches: How λ was looked for task by task, if it was.
     """
 
     kind: str
@@ -107,6 +109,7 @@ class Study:
     commands: Sequence[str] = ()
     notes: Sequence[str] = ()
     wall_seconds: float | None = None
+    searches: Sequence[StoredSearch] = ()
 
     @property
     def metrics(self) -> list[str]:

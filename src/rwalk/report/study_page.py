@@ -8,6 +8,7 @@ from rwalk.report.findings import evidence, headline
 from rwalk.report.overview import course_chart, plane_chart
 from rwalk.report.page import Page, Section, that_fit
 from rwalk.report.response import response_chart
+from rwalk.report.search import search_chart
 from rwalk.report.study import Group, Study, shown
 from rwalk.report.tables import difference_table, settings_table, shared_settings, summary_table, value_text
 
@@ -16,6 +17,7 @@ __all__ = ["figures_of", "study_page"]
 KINDS = {
     "run": "One run", "comparison": "A comparison", "tuning": "A tuning, judged on held-out training data",
     "reproduction": "A published table, run again", "runs": "Several runs",
+    "sweep": "A sweep",
 }  # fmt: skip
 
 
@@ -43,7 +45,7 @@ def study_page(study: Study) -> Page:
 
 def overview(study: Study) -> list[Chart]:
     """Figures of all labels together."""
-    first = [response_chart(study), plane_chart(study), course_chart(study)]
+    first = [search_chart(study), response_chart(study), plane_chart(study), course_chart(study)]
     return [chart for chart in first if chart is not None]
 
 

@@ -24,7 +24,7 @@ function named(chart, shown, xr, yr, box) {
       const at = { l: d.x + dx, r: d.x + dx + w, b: d.y + dy - 7, t: d.y + dy + 7 };
       if (placed.some(p => hits(at, p)) || signs.some(p => p.of !== d && hits(at, p)) || (!lines && (at.l < 0 || at.r > box.w)) || at.b < -8 || at.t > box.h + 10) continue;
       placed.push(at);
-      notes.push({ x: chart.log_x ? Math.log10(d.s.x[d.i]) : d.s.x[d.i], y: chart.log_y ? Math.log10(d.s.y[d.i]) : d.s.y[d.i], xshift: dx, yshift: dy, xanchor: "left", yanchor: "middle", showarrow: false, text: esc(text), bgcolor: css("--bg") + "c8", borderpad: 1, font: { size: 12, color: colour(d.s.colour, chart.key === "tasks") } });
+      notes.push({ x: chart.log_x ? Math.log10(d.s.x[d.i]) : d.s.x[d.i], y: chart.log_y ? Math.log10(d.s.y[d.i]) : d.s.y[d.i], xshift: dx, yshift: dy, xanchor: "left", yanchor: "middle", showarrow: false, text: esc(text), bgcolor: css("--bg") + "c8", borderpad: 1, font: { size: 12, color: colour(d.s.colour, ORDERED.includes(chart.key)) } });
       break;
     }
   }
