@@ -33,6 +33,7 @@ def file(tmp_path_factory):
         HOSTILE: {"keep": 0.5, "name": HOSTILE},
         "ours": {"keep": 0.9},
         "theirs": {"method": "fine-tuning", "keep": 0.3},
+        "x" * 150: {"keep": 0.7},
     }
     comparison(folder / "runs", labels, seeds=3, against="ours")
     return write_page(study_page(collect([folder / "runs"])), folder / "page.html")
@@ -114,13 +115,13 @@ def test_the_keyboard_goes_from_point_to_point(page):
 
 def test_labels_are_filtered_everywhere(page):
     page.fill("#search", "ours")
-    assert page.locator("#count").text_content() == "1 of 3 shown"
+    assert page.locator("#count").text_content() == "1 of 4 shown"
     assert page.locator("#figures tbody tr:visible th").all_text_contents() == ["ours"]
     shown = """[...document.querySelectorAll('.plot')].slice(0, 2).flatMap(plot =>
         plot.data.filter(trace => trace.visible !== false && trace.meta.group).map(trace => trace.meta.group))"""
     assert set(page.evaluate(shown)) == {"ours"}
     page.click("#all")
-    assert page.locator("#figures tbody tr:visible th").count() == 5
+    assert page.locator("#figures tbody tr:visible th").count() == 7
     page.locator("#filter input[type=checkbox]").first.uncheck()
     assert HOSTILE.replace("\x1b", "?") not in page.evaluate(shown)
 

@@ -93,6 +93,17 @@ def test_the_response_is_drawn_against_what_was_tried(tmp_path):
     assert "held out" in response.note
 
 
+def test_strengths_of_all_methods_share_an_axis(tmp_path):
+    for strength, keep in ((1.0, 0.5), (3.0, 0.9), (9.0, 0.7)):
+        run_folder(tmp_path / f"a{strength}", rwalk={"ewc_lambda": strength}, keep=keep)
+        run_folder(tmp_path / f"b{strength}", method="mas", options={"strength": strength}, keep=keep - 0.1)
+    response = chart(collect([tmp_path]), "response")
+    assert {series.name: list(series.x) for series in response.series} == {
+        "rwalk": [1.0, 3.0, 9.0],
+        "mas": [1.0, 3.0, 9.0],
+    }
+
+
 def test_a_best_value_at_the_end_of_the_grid_is_told(tmp_path):
     for strength, keep in ((1.0, 0.5), (3.0, 0.9)):
         run_folder(tmp_path / str(strength), rwalk={"ewc_lambda": strength}, keep=keep)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import mean
+from typing import Any
 
 from rwalk.report.charts import Chart, Series
 from rwalk.report.study import Group, Study, flat, readable
 
 __all__ = ["response_chart"]
 
+STRENGTH = "rwalk.ewc_lambda"
 LINES = 8  # in a figure
 #: Drawn where there is one line only.
 ALSO = ("learning_accuracy", "forgetting")
@@ -43,7 +45,11 @@ def response_chart(study: Study) -> Chart | None:
     title = f"Average accuracy is highest at {called} = {at:g} ({top:.1f} %)"
     title += ", the end of what was tried: try further" if edge else ""
     validated = any(config.get("validation") for config in settings.flat)
-    where = "training data that was held out" if validated else "the test data: choose on held-out data (`rwalk tune`)"
+    where = (
+        "training data that was held out"
+        if validated
+        else "the test data (rwalk tune chooses on data that is held out)"
+    )
     note = f"Means over seeds, points are single seeds; measured on {where}."
     if len(ranked) == 1:
         note += " Where learning falls, new tasks are held back; where forgetting rises, old ones are not held."
@@ -56,9 +62,12 @@ class _Settings:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.flat = [flat(group.config) for group in study.groups]
+        self.flat = [_one_strength(flat(group.config)) for group in study.groups]
         self.methods = [str(config.get("method", "")) for config in self.flat]
-        self.differing = study.differing()
+        keys = dict.fromkeys(key for config in self.flat for key in config if key != "seed")
+        self.differing = {key: [config.get(key) for config in self.flat] for key in keys}
+        known = {key: {str(value) for value in values if value is not None} for key, values in self.differing.items()}
+        self.differing = {key: values for key, values in self.differing.items() if len(known[key]) > 1}
         self.within = {
             method: [key for key in self.differing if key != "method" and len(self._tried(method, key)) > 1]
             for method in dict.fromkeys(self.methods)
@@ -85,6 +94,11 @@ class _Settings:
 
     def _tried(self, method: str, key: str) -> set[str]:
         return {str(config.get(key)) for config, name in zip(self.flat, self.methods, strict=True) if name == method}
+
+
+def _one_strength(config: dict[str, Any]) -> dict[str, Any]:
+    """λ under one name, whatever the method calls it."""
+    return {STRENGTH if key == "options.strength" else key: value for key, value in config.items()}
 
 
 def _best(places: Sequence[tuple[float, Group]]) -> tuple[float, float]:
