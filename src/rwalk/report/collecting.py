@@ -20,7 +20,7 @@ from rwalk.report.study import NAMES, Group, Run, Study, readable, shown
 
 __all__ = ["collect"]
 
-LONGEST = 100  # characters of a label
+LONGEST = 120  # characters of a label
 SUMMARIES = ("comparison.json", "tuning.json", "sweep.json")
 Found = tuple[Run, dict[str, Any], dict[str, str]]  # a run, its settings, its versions
 
