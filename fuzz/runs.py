@@ -74,7 +74,8 @@ def results(folder: Path) -> Case:
         matrix.record(task, row)
     spec = RunSpec(benchmark="split-digits", method="rwalk", n_experiences=3)
     course = {"experience": 0, "step": [5], "loss": [1.5], "penalty": [None]}
-    layer = {"name": "0", "weights": 8, **dict.fromkeys(("importance", "fisher", "score", "held", "drift"), [0.5])}
+    columns = ("importance", "fisher", "score", "held", "drift")
+    layer = {"name": "0", "weights": 8, **{column: [0.5] for column in columns}}
     record = {"course": [course], "looks": [0], "layers": [layer]}
     original = RunResult(spec, matrix, 1.25, (None, None, 0.9), record).to_dict()
     path = write_result(original, folder)

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from rwalk.experiments import Outcome, RunResult, RunSpec, summarise
-from rwalk.experiments.pool import _place
+from rwalk.experiments.pool import run_name
 from rwalk.experiments.results import write_json, write_result
 from rwalk.metrics import AccuracyMatrix
 
@@ -62,7 +62,7 @@ def comparison(
     for label, settings in labels.items():
         for seed in range(seeds):
             found = result(seed=seed, **settings)
-            write_result(found.to_dict(), folder / "runs" / _place(label, found.spec, True))
+            write_result(found.to_dict(), folder / "runs" / run_name(found.spec))
             outcomes.append(Outcome(label, seed, found))
     rows = [row.to_dict() for row in summarise(outcomes, list(labels), against)]
     told = (

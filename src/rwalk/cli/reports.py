@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
-from rwalk.cli.display import plain
+from rwalk.cli.display import tell
+from rwalk.cli.options import examples
 from rwalk.core.inspection import summarize_state
 from rwalk.core.replacing import replacing
 from rwalk.report import collect, figures_of, study_page, write_page
@@ -27,7 +28,15 @@ console = Console()
 PICTURES = (".png", ".svg", ".pdf")
 
 
-@reports.command(no_args_is_help=True)
+@reports.command(
+    no_args_is_help=True,
+    epilog=examples(
+        "rwalk report runs/compared --out report.html",
+        "rwalk report runs/compared --out plane.svg --figure plane",
+        "rwalk report runs/compared --out table.tex",
+        "rwalk report state.safetensors",
+    ),
+)
 def report(
     places: Annotated[
         list[Path], typer.Argument(metavar="PLACE...", help="Folders of results, TABLE.json, a state file.")
@@ -41,8 +50,7 @@ def report(
 ) -> None:
     """Write a page (or tables, or pictures) of stored results: a run, a comparison, a tuning, a reproduction, a sweep.
 
-    `rwalk report runs/compared --out report.html` writes a page; `--out plane.svg --figure plane` a picture,
-    `--out table.tex` a table; `rwalk report state.safetensors` a page of a state file.
+    Of a state file: what is held, and what is left to learn with.
     """
     suffix = _suffix(out, format_)
     target = out or Path(f"report{suffix}")
@@ -120,4 +128,4 @@ def _pictures(charts: Sequence[Chart], target: Path, suffix: str, figure: str | 
 
 def _say(paths: Sequence[Path]) -> None:
     for path in paths:
-        console.print(plain(path), highlight=False, soft_wrap=True)
+        tell(console, path)

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rwalk.cli.display import show
+from rwalk.cli.options import AsJson, examples
 from rwalk.cli.reports import model_weights, state_report
 from rwalk.core.inspection import compare_states, summarize_state
 
@@ -25,10 +27,12 @@ KINDS = ("importance", "fisher", "score", "anchor")
 UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
-@state_files.command()
+@state_files.command(
+    epilog=examples("rwalk inspect state.safetensors", "rwalk inspect state.safetensors --html state.html")
+)
 def inspect(
     file: Annotated[Path, typer.Argument(help="What RWalk.save wrote.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: AsJson = False,
     html: Annotated[Path | None, typer.Option(help="Write a page instead.")] = None,
     weights: Annotated[
         Path | None, typer.Option(help="The model's weights, safetensors: how far they are from the anchors.")
@@ -59,7 +63,7 @@ def inspect(
     for name, entry in found["parameters"].items():
         norms = [f"{entry['norms'][kind]:.3g}" if kind in entry["norms"] else "–" for kind in KINDS]
         table.add_row(_name(name), "×".join(map(str, entry["shape"])) or "1", _share(entry["share"]), *norms)
-    console.print(table)
+    show(console, table)
 
 
 def _show_layers(found: dict[str, Any]) -> None:
@@ -70,7 +74,7 @@ def _show_layers(found: dict[str, Any]) -> None:
     for name, row in found["held_layers"].items():
         shares = [_share(row[key]) for key in ("share", "held", "free", "saturated", "drift")]
         layers.add_row(_name(name) if name else "all", str(row["weights"]), *shares, style=None if name else "bold")
-    console.print(layers)
+    show(console, layers)
     _print(
         "held: weights with at least a tenth of the largest importance; free: with less than a hundredth\n"
         "saturated: of the importance, what sits on weights with at least nine tenths of the largest\n"
@@ -80,11 +84,11 @@ def _show_layers(found: dict[str, Any]) -> None:
         _print(f"warning: {warning}")
 
 
-@state_files.command()
+@state_files.command(epilog=examples("rwalk diff before.safetensors after.safetensors"))
 def diff(
     one: Annotated[Path, typer.Argument(help="A state file.")],
     other: Annotated[Path, typer.Argument(help="Another.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say in what two state files differ. The exit status is 1 if they do."""
     found = compare_states(one, other)
@@ -111,7 +115,7 @@ def _show_differences(found: dict[str, Any]) -> None:
         for name, quantities in found["parameters"].items():
             for quantity, how in quantities.items():
                 table.add_row(_name(name), quantity, *_cells(how))
-        console.print(table)
+        show(console, table)
 
 
 def _cells(how: dict[str, Any]) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -189,7 +188,7 @@ def _searched(summary: StoredSummary) -> Group:
 def _group(row: StoredRow, found: Sequence[Found]) -> Group:
     """A stored row, with whatever its runs keep besides."""
     settings = _but_seed(row.config or {})
-    own = {run.seed: run for run, config, _ in found if _but_seed(config) == settings and _may_be(run, row.label)}
+    own = {run.seed: run for run, config, _ in found if _but_seed(config) == settings}
     runs = []
     for seed, figures in sorted(row.seeds.items()):
         kept = own.get(seed)
@@ -213,12 +212,6 @@ def _signed(label: str) -> str:
 
 def _but_seed(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != "seed"}
-
-
-def _may_be(run: Run, label: str) -> bool:
-    """Whether its folder is called as the label's would be."""
-    name = re.sub(r"[^\w+.-]+", "-", label).strip("-.")[:80] or "run"
-    return run.folder is None or run.folder.parent.name in (name, "runs")
 
 
 def _with_commands(study: Study, path: Path, summary: StoredSummary | None) -> Study:
