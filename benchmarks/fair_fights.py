@@ -38,7 +38,6 @@ METHODS: dict[str, tuple[dict[str, Any], str, tuple[float, ...]]] = {
     "fine-tuning": ({"method": "fine-tuning"}, "", ()),
     "RWalk, laplace": ({"method": "rwalk-laplace"}, "rwalk.ewc_lambda", (0.001, 0.01, 0.1)),
     "RWalk, paper": ({"method": "rwalk"}, "rwalk.ewc_lambda", (0.1, 1.0, 10.0)),
-    "RWalk, capymoa": ({"method": "rwalk-capymoa"}, "rwalk.ewc_lambda", (0.1, 1.0, 10.0)),
     "EWC++": ({"method": "ewc++"}, "rwalk.ewc_lambda", (1.0, 10.0, 100.0)),
     "online EWC, sums": (
         {"method": "rwalk-laplace", "rwalk": {"terms": "fisher", "scaling": "none"}},
