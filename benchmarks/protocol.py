@@ -15,10 +15,11 @@ from torch.optim import Adam, Optimizer
 
 from benchmarks.models import mlp
 from benchmarks.peers import avalanche_naive
+from rwalk import RWalk, RWalkConfig
 from rwalk.streams import Benchmark
-from rwalk.training import Naive, ReplayPlugin, RWalkPlugin
+from rwalk.training import BasePlugin, Naive, ReplayPlugin, RWalkPlugin
 
-__all__ = ["PER_CLASS", "Protocol", "Run", "accuracy", "bare", "ours", "theirs"]
+__all__ = ["PER_CLASS", "Batches", "Protocol", "Run", "accuracy", "attached", "bare", "ours", "theirs"]
 
 PER_CLASS = 10
 EVAL_BATCH = 256
@@ -60,10 +61,22 @@ class Protocol:
 
 Run = tuple[float, float, nn.Module]
 
+#: What was trained on, by experience: inputs, targets and task labels of each batch.
+Batches = list[list[list[torch.Tensor]]]
 
-def ours(protocol: Protocol, seed: int) -> Run:
-    """Seconds of training and altogether, and the model, with the template, the plugin and the replay of rwalk."""
+
+def ours(protocol: Protocol, seed: int, config: RWalkConfig | None = None, record: Batches | None = None) -> Run:
+    """Seconds of training and altogether, and the model, with the template, the plugin and the replay of rwalk.
+
+    Args:
+        protocol: What to follow.
+        seed: Of weights and batches.
+        config: Settings of RWalk; the defaults if None.
+        record: Where to put the batches that were trained on.
+    """
     model = protocol.model(seed)
+    config = (config or RWalkConfig()).replace(ewc_lambda=protocol.ewc_lambda)
+    recorders = [] if record is None else [_Recorder(record)]
     strategy = Naive(
         model=model,
         optimizer=protocol.optimizer(model),
@@ -71,15 +84,22 @@ def ours(protocol: Protocol, seed: int) -> Run:
         train_epochs=protocol.epochs,
         eval_mb_size=EVAL_BATCH,
         plugins=[
-            RWalkPlugin(ewc_lambda=protocol.ewc_lambda),
+            RWalkPlugin.from_config(config),
             ReplayPlugin(per_class=PER_CLASS, batch_size_mem=protocol.replayed),
+            *recorders,
         ],
     )
     return _go_through(strategy, protocol.data.train_stream, protocol.data.test_stream)
 
 
-def theirs(protocol: Protocol, seed: int) -> Run:
-    """The same with Avalanche's strategy, plugin and replay, over the same tensors."""
+def theirs(protocol: Protocol, seed: int, batches: Batches | None = None) -> Run:
+    """The same with Avalanche's strategy, plugin and replay, over the same tensors.
+
+    Args:
+        protocol: What to follow.
+        seed: Of weights and, if it draws them, batches.
+        batches: Trains on these in place of its own and of what its replay would add.
+    """
     from avalanche.benchmarks import tensors_benchmark
     from avalanche.evaluation.metrics import accuracy_metrics
     from avalanche.training.plugins import EvaluationPlugin
@@ -104,7 +124,9 @@ def theirs(protocol: Protocol, seed: int) -> Run:
         evaluator=EvaluationPlugin(accuracy_metrics(experience=True, stream=True)),
         plugins=[
             TheirRWalk(ewc_lambda=protocol.ewc_lambda),
-            TheirReplay(mem_size=budget, batch_size_mem=protocol.replayed, storage_policy=memory),
+            TheirReplay(mem_size=budget, batch_size_mem=protocol.replayed, storage_policy=memory)
+            if batches is None
+            else _feeding(batches),
         ],
     )
     # recorded, not ignored: Avalanche deprecates what its own replay calls, and turns filters off to say so
@@ -122,12 +144,37 @@ def _go_through(strategy: Any, train_stream: Any, test_stream: Any) -> Run:
     return training, time.perf_counter() - began, strategy.model
 
 
-class _PlainLoop:
-    """What everybody writes, without a regulariser and with the same remembered samples always."""
+class _Recorder(BasePlugin):
+    """Keeps the batches of each experience."""
 
-    def __init__(self, protocol: Protocol, seed: int) -> None:
+    def __init__(self, record: Batches) -> None:
+        self.record = record
+
+    def before_training_exp(self, *_: Any, **__: Any) -> None:
+        self.record.append([])
+
+    def before_training_iteration(self, strategy: Any, **_: Any) -> None:
+        self.record[-1].append([strategy.mb_x.clone(), strategy.mb_y.clone(), torch.zeros_like(strategy.mb_y)])
+
+
+def _feeding(batches: Batches) -> Any:
+    """A plugin for Avalanche that replaces what an experience is trained on."""
+    from avalanche.training.plugins import SupervisedPlugin
+
+    class Feeding(SupervisedPlugin):
+        def before_training_epoch(self, strategy: Any, **_: Any) -> None:
+            strategy.dataloader = batches[strategy.experience.current_experience]
+
+    return Feeding()
+
+
+class _PlainLoop:
+    """What everybody writes, with the same remembered samples always; RWalk is attached to it if there is a config."""
+
+    def __init__(self, protocol: Protocol, seed: int, config: RWalkConfig | None = None) -> None:
         self.protocol, self.model = protocol, protocol.model(seed)
         self.optimizer, self.criterion = protocol.optimizer(self.model), nn.CrossEntropyLoss()
+        self.rwalk = None if config is None else RWalk(self.model, self.optimizer, config)
         self.remembered = slice(0, 0)
 
     def train(self, experience: Any) -> None:
@@ -138,6 +185,8 @@ class _PlainLoop:
             self.optimizer.zero_grad()
             self.criterion(self.model(inputs), targets).backward()
             self.optimizer.step()
+        if self.rwalk is not None:
+            self.rwalk.consolidate()
         self.remembered = slice(0, self.protocol.replayed)
 
     @torch.no_grad()
@@ -151,6 +200,12 @@ class _PlainLoop:
 def bare(protocol: Protocol, seed: int) -> Run:
     """A plain loop over the same numbers of samples: the least that any framework needs. It learns less."""
     return _go_through(_PlainLoop(protocol, seed), protocol.data.train_stream, protocol.data.test_stream)
+
+
+def attached(protocol: Protocol, seed: int) -> Run:
+    """The same plain loop with RWalk attached in one line, and ``consolidate`` after each experience."""
+    loop = _PlainLoop(protocol, seed, RWalkConfig(ewc_lambda=protocol.ewc_lambda))
+    return _go_through(loop, protocol.data.train_stream, protocol.data.test_stream)
 
 
 @torch.no_grad()

@@ -56,7 +56,7 @@ def test_path_score_is_loss_change_per_distance():
         ("mean", [4.0, -2.0], [3.0, 1.0]),
         ("mean_from_zero", [2.0, -1.0], [3.0, 1.0]),
         ("sum", [4.0, -2.0], [6.0, 2.0]),
-        ("accumulate", [8.0, -4.0], [5.0, 5.0]),
+        ("accumulate", [4.0, -2.0], [5.0, 5.0]),
     ],
 )
 def test_average_by_mode_in_the_first_and_in_later_tasks(mode, first, later):

@@ -144,3 +144,25 @@ def test_text_needs_a_network_for_text(monkeypatch):
     for heads in ("single", "growing"):
         assert run(RunSpec(**spec, model="text-mlp", heads=heads)).metrics["average_accuracy"] is not None
     experiments_data._built.cache_clear()
+
+
+def test_only_the_first_experiences_are_learned_and_tested():
+    whole = stream_of(RunSpec(benchmark="split-digits", method="rwalk", shuffle_classes=True, task_labels=True, seed=3))
+    spec = RunSpec(
+        benchmark="split-digits", method="rwalk", shuffle_classes=True, task_labels=True, seed=3, only_first=2
+    )
+    part = stream_of(spec)
+    for name in ("train_stream", "test_stream"):
+        all_of_it, beginning = getattr(whole, name), getattr(part, name)
+        assert (len(all_of_it), len(beginning), part.n_classes) == (5, 2, 10)
+        assert [e.classes for e in beginning] == [e.classes for e in all_of_it[:2]]
+        assert [e.task_label for e in beginning] == [0, 1]
+    assert run(spec.model_copy(update={"epochs": 1, "hidden": (4,)})).matrix.values.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "count", "expected"), [("split-digits", 6, "1 to 5"), ("online-digits", 5, "20 to 100")]
+)
+def test_a_beginning_that_the_stream_does_not_have_is_refused(benchmark, count, expected):
+    with pytest.raises(ValueError, match=f"only_first={count}: expected {expected}, as many as"):
+        stream_of(RunSpec(benchmark=benchmark, method="rwalk", only_first=count))

@@ -67,6 +67,7 @@ def test_the_tables_that_can_be_reproduced():
         "eccv2018-mnist-multihead",
         "eccv2018-mnist-singlehead",
         "eccv2018-cifar100",
+        "agem2018-cifar100",
         "agem2018-permuted-mnist",
         "avalanche-split-mnist",
     }
@@ -146,7 +147,7 @@ def test_the_page_shows_what_is_stored(stored, tmp_path):
     assert "## A small table" in page
     assert "`rwalk reproduce small`: Somebody 2018; 3 seeds, 1.5 minutes (1 of 4 runs were finished before)" in page
     ours = [
-        "ours",
+        "ours (2 of 3 seeds)",
         "80.0 ± 5.0",
         "80.0 ± 7.1",
         "+0.0",
@@ -158,8 +159,8 @@ def test_the_page_shows_what_is_stored(stored, tmp_path):
         "–",
         "2",
     ]
-    assert cells(page, "ours") == ours
-    assert cells(page, "theirs")[1:4] == ["–", "60.0 ± 0.0", "–"]
+    assert cells(page, "ours (2 of 3 seeds)") == ours
+    assert cells(page, "theirs (1 of 3 seeds)")[1:4] == ["–", "60.0 ± 0.0", "–"]
     assert "- failed: theirs, seed 1: OSError: gone" in page
     assert "- epochs are not known; chosen on held-out data" in page
     assert "](../results/small.svg)" in page

@@ -48,6 +48,8 @@ def test_sizes_are_those_published(model, published):
 def test_sizes_by_hand():
     convolutions = (3 * 32 + 32 * 32 + 32 * 64 + 64 * 64) * 9 + 32 + 32 + 64 + 64
     assert size(paper_cnn(IMAGE, 100)) == convolutions + 64 * 8 * 8 * 100 + 100
+    fifth = paper_cnn(IMAGE, 100, channels=(32, 32, 64, 64, 512))
+    assert size(fifth) == convolutions + 64 * 512 * 9 + 512 + 512 * 8 * 8 * 100 + 100
     text = text_mlp((9,), 4, vocabulary=100, width=10, hidden=(7,))
     assert size(text) == 100 * 10 + (10 * 7 + 7) + (7 * 4 + 4)
 
@@ -56,6 +58,8 @@ def test_depth_and_order_of_the_layers():
     kinds = [type(layer).__name__ for layer in paper_cnn(IMAGE, 10).features]
     pair = ["Conv2d", "ReLU", "Conv2d", "ReLU", "MaxPool2d", "Dropout"]
     assert kinds == [*pair, *pair, "Flatten"]
+    kinds = [type(layer).__name__ for layer in paper_cnn(IMAGE, 10, channels=(2, 2, 3), mean=(0.5, 0.5, 0.5)).features]
+    assert kinds == ["Centred", *pair, "Conv2d", "ReLU", "Flatten"]
     for network, layers in ((resnet32, 32), (resnet18, 18)):
         weighted = [m for m in network(IMAGE, 10).modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
         assert len([m for m in weighted if getattr(m, "kernel_size", None) != (1, 1)]) == layers
@@ -123,6 +127,15 @@ def test_the_papers_network_fits_any_image_that_can_be_pooled_twice(channels, he
     assert network(torch.zeros(1, channels, height, width)).shape == (1, 3)
 
 
+def test_the_papers_network_subtracts_a_mean_from_each_channel():
+    torch.manual_seed(0)
+    plain, mean = paper_cnn(IMAGE, 3, dropout=0.0), (0.1, 0.2, 0.4)
+    centred = paper_cnn(IMAGE, 3, dropout=0.0, mean=mean)
+    centred.load_state_dict(dict(zip(centred.state_dict(), plain.state_dict().values(), strict=True)))
+    x = torch.rand(2, *IMAGE)
+    assert torch.equal(centred(x), plain(x - torch.tensor(mean).view(3, 1, 1)))
+
+
 @pytest.mark.parametrize("name", ["paper-cnn", "resnet18", "slim-resnet18", "resnet32"])
 @pytest.mark.parametrize("shape", [(64,), (32, 32), (3, 0, 32)])
 def test_networks_for_images_refuse_other_shapes(name, shape):
@@ -131,8 +144,10 @@ def test_networks_for_images_refuse_other_shapes(name, shape):
 
 
 def test_what_else_is_refused():
-    with pytest.raises(ValueError, match=r"channels=\(32,\): expected an even number of convolutions"):
+    with pytest.raises(ValueError, match=r"channels=\(32,\): expected two or more convolutions"):
         paper_cnn(IMAGE, 10, channels=(32,))
+    with pytest.raises(ValueError, match=r"mean=\(0.5,\): expected a number for each of 3 channels, or none"):
+        paper_cnn(IMAGE, 10, mean=(0.5,))
     with pytest.raises(ValueError, match=r"takes images .* of at least 4×4"):
         paper_cnn((3, 3, 8), 10)
     with pytest.raises(ValueError, match=r"input_shape=\(3, 32, 32\): text-mlp takes token ids"):

@@ -158,7 +158,7 @@ class NaiveRWalk:
     def averaged(self, old: float, new: float) -> float:
         """Of the past tasks' score and this task's."""
         if self.config.score_average == "accumulate":
-            return 1.5 * old + 0.5 * new if self.tasks else 2.0 * new
+            return 1.5 * old + 0.5 * new if self.tasks else new
         if self.config.score_average == "sum":
             return old + new
         if self.config.score_average == "latest":

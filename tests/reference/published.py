@@ -26,30 +26,27 @@ def facil(tasks, batches, strength=1.0, keep=0.5, damping=0.1):
     return weights
 
 
-def agem(tasks, strength=1.0, alpha=0.9, every=10, damping=1e-3):
-    """The authors' code: Fisher and score at every tenth iteration, the score with the Fisher from before it."""
+def agem(tasks, strength=1.0, alpha=0.9, delta_t=10, damping=1e-3):
+    """The authors' code step by step: what is done before a step, the step, and the end of a task."""
     size = len(tasks[0][0][0])
-    fisher, started, score, weights, iteration = [0.0] * size, False, [0.0] * size, [], 0
+    fisher, score, weights = [0.0] * size, [0.0] * size, []
+    corner = list(tasks[0][0][1])
     for k, steps in enumerate(tasks):
-        new, path, seen = [0.0] * size, [0.0] * size, 0
-        for g, before, after in steps:
-            if seen == 0:
-                corner, fisher_before = list(before), list(fisher)
-            iteration, seen = iteration + 1, seen + 1
+        total, path, new = [0.0] * size, [0.0] * size, [0.0] * size
+        for number, (g, before, after) in enumerate(steps, start=1):
+            if number % delta_t == 0:  # the first window of a task is a step short; what is left at its end is dropped
+                for i in range(size):
+                    new[i] += max(path[i] / (fisher[i] * (before[i] - corner[i]) ** 2 + damping), 0.0)
+                    fisher[i] = (1.0 - alpha) * fisher[i] + alpha / delta_t * total[i]
+                corner, path = list(before), [0.0] * size
             for i in range(size):
+                total[i] += g[i] ** 2  # over the whole task: a window does not start it anew
                 path[i] -= g[i] * (after[i] - before[i])
-            if seen == every:  # what is left at the task's end is dropped
-                for i in range(size):
-                    new[i] += max(path[i] / (fisher_before[i] * (after[i] - corner[i]) ** 2 + damping), 0.0)
-                path, seen = [0.0] * size, 0
-            if iteration % every == 0:
-                for i in range(size):
-                    fisher[i] = alpha * g[i] ** 2 + (1.0 - alpha) * fisher[i] if started else g[i] ** 2
-                started = True
         for i in range(size):
-            score[i] = 1.5 * score[i] + 0.5 * new[i] if k else 2.0 * new[i]
+            score[i] = 1.5 * score[i] + 0.5 * new[i] if k else new[i]
         scaled = [[(v - min(values)) / (max(values) - min(values)) for v in values] for values in (fisher, score)]
         weights.append([strength * (f + s) for f, s in zip(*scaled, strict=True)])
+        corner = list(steps[-1][2])
     return weights
 
 

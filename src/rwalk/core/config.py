@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from rwalk.errors import RWalkError
+from rwalk.errors import RWalkError, closest
 
 __all__ = ["PRESETS", "RWalkConfig"]
 
@@ -77,8 +77,8 @@ class RWalkConfig:
         unfinished: What ``consolidate`` does with a window that is not full: ``"flush"`` scores it as it is,
             ``"drop"`` forgets it, ``"carry"`` lets it go on into the next task.
         score_average: Averaged score from old and new: ``"mean"``, the first task's kept whole; ``"mean_from_zero"``,
-            the first task's halved; ``"sum"``; ``"accumulate"``, 1.5 old + 0.5 new, the first doubled; ``"latest"``,
-            the new one alone, for importances that ``combine`` adds up.
+            the first task's halved; ``"sum"``; ``"accumulate"``, 1.5 old + 0.5 new, the first kept; ``"latest"``, the
+            new one alone, for importances that ``combine`` adds up.
         scaling: How Fisher and score are brought to [0, 1] before they are added: ``"max"`` divides by the maximum
             over all parameters, ``"minmax"`` subtracts the minimum first, ``"none"`` leaves them. ``"mean"`` divides by
             the mean over all parameters, which no single weight and no single window can move.
@@ -256,7 +256,8 @@ class RWalkConfig:
         values = {name: value for name, value in values.items() if name not in RETIRED}
         unknown = sorted(set(values) - set(known))
         if unknown:
-            raise ValueError(f"unknown setting {unknown[0]!r}: RWalkConfig knows {', '.join(known)}")
+            hint = closest(unknown[0], known)
+            raise ValueError(f"unknown setting {unknown[0]!r}{hint}: RWalkConfig knows {', '.join(known)}")
         return cls(**values)
 
     @classmethod
@@ -271,7 +272,7 @@ class RWalkConfig:
             ValueError: Unknown name (the known ones are listed), or a bad setting.
         """
         if name not in PRESETS:
-            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+            raise ValueError(f"unknown preset {name!r}{closest(name, PRESETS)}: choose one of {', '.join(PRESETS)}")
         return cls.from_dict({**PRESETS[name], **changes})
 
     @classmethod
@@ -291,7 +292,7 @@ class RWalkConfig:
 
     @classmethod
     def agem(cls, **changes: Any) -> RWalkConfig:
-        """The authors' TensorFlow code of 2018 on MNIST, as described; ``docs/method.md`` says where it differs."""
+        """The authors' TensorFlow code of 2018 on MNIST, but for the scale of its Fisher (see ``docs/method.md``)."""
         return cls.preset("agem", **changes)
 
     @classmethod
@@ -372,10 +373,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "score_average": "mean_from_zero",
         "scaling": "none",
     },
-    # facebookresearch/agem 4542149 on MNIST: Fisher at every tenth step, from before the window; 1.5 old + 0.5 new.
+    # facebookresearch/agem 4542149 on MNIST: squared gradients of a whole task (a sum there; min-max takes the number
+    # away), Fisher from before the window, 1.5 old + 0.5 new.
     "agem": {
         "ewc_lambda": 1.0,
-        "fisher_every": 10,
+        "ewc_alpha": 0.0,
+        "alpha_warmup": True,
+        "fisher_boundary": "reset",
         "fisher_in_score": "window_start",
         "distance_factor": 1.0,
         "damping": 1e-3,

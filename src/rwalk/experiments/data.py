@@ -38,13 +38,41 @@ def stream_of(spec: RunSpec) -> Benchmark:
         class_order=spec.class_order,
         sizes=spec.sizes,
         validation=spec.validation,
+        only_first=spec.only_first,
     )
 
 
 @lru_cache(maxsize=2)
-def _built(name: str, *, where: tuple[str | None, Path], validation: float, **settings: Any) -> Benchmark:  # noqa: ARG001
+def _built(
+    name: str,
+    *,
+    where: tuple[str | None, Path],  # noqa: ARG001 - what the cache has to know
+    validation: float,
+    only_first: int | None,
+    **settings: Any,
+) -> Benchmark:
     data = benchmark(name, **settings)
+    data = data if only_first is None else _beginning(data, only_first)
     return with_validation(data, validation, seed=0) if validation else data
+
+
+def _beginning(data: Benchmark, count: int) -> Benchmark:
+    """The first ``count`` training experiences, and what tests them."""
+    ends = [end for end in data.test_stream.milestones if end <= count]
+    if count > len(data.train_stream) or not ends:
+        raise ValueError(
+            f"only_first={count}: expected {data.test_stream.milestones[0]} to {len(data.train_stream)}, as many as "
+            f"{data.name} has experiences"
+        )
+    train, test = _cut(data.train_stream, count), _cut(data.test_stream, len(ends), ends)
+    return replace(data, train_stream=train, test_stream=test)
+
+
+def _cut(stream: Stream, count: int, milestones: Sequence[int] | None = None) -> Stream:
+    kept = stream[:count]
+    return Stream(
+        stream.name, [each.dataset for each in kept], [each.task_label for each in kept], milestones=milestones
+    )
 
 
 def evaluated(data: Benchmark) -> Stream:

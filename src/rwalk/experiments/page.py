@@ -119,7 +119,8 @@ def _table(stored: Mapping[str, Any], picture: str | None) -> list[str]:
     lines += [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     failed = []
     for row in stored["rows"]:
-        cells = [_safe(row["label"])]
+        finished, seeds = len(row["seeds"]), len(stored["seeds"])
+        cells = [_safe(row["label"]) + (f" ({finished} of {seeds} seeds)" if finished < seeds else "")]
         for name in metrics:
             cells += _cells(row, name)
         seconds = [figures["seconds"] for figures in row["seeds"].values()]
@@ -141,8 +142,13 @@ def _cells(row: Mapping[str, Any], name: str) -> list[str]:
         spread = "" if published["deviation"] is None else f" ± {scale * published['deviation']:.{digits}f}"
         known = f"{scale * published['value']:.{digits}f}{spread}"
         difference = "–" if published["difference"] is None else f"{scale * published['difference']:+.{digits}f}"
-    ours = "–" if mean is None else f"{scale * mean:.{digits}f} ± {scale * row['deviation'][name]:.{digits}f}"
+    ours = "–" if mean is None else f"{scale * mean:.{digits}f}{_deviation(row, name, scale, digits)}"
     return [known, ours, difference]
+
+
+def _deviation(row: Mapping[str, Any], name: str, scale: int, digits: int) -> str:
+    """Nothing for a single seed."""
+    return f" ± {scale * row['deviation'][name]:.{digits}f}" if len(row["seeds"]) > 1 else ""
 
 
 def _code(text: object) -> str:

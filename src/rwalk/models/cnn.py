@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from rwalk.models.network import image_shape, with_classifier
 
@@ -12,18 +13,24 @@ __all__ = ["paper_cnn"]
 
 
 def paper_cnn(
-    input_shape: Sequence[int], n_classes: int, channels: Sequence[int] = (32, 32, 64, 64), dropout: float = 0.5
+    input_shape: Sequence[int],
+    n_classes: int,
+    channels: Sequence[int] = (32, 32, 64, 64),
+    dropout: float = 0.5,
+    mean: Sequence[float] = (),
 ) -> nn.Sequential:
-    """Four 3×3 convolutions with ReLU, max-pooling and dropout after every second one, and one linear layer.
+    """3×3 convolutions with ReLU, max-pooling and dropout after every second one, and one linear layer.
 
     Args:
         input_shape: Channels, height, width.
         n_classes: Number of classes; 0 for features only.
-        channels: What each convolution gives.
+        channels: What each convolution gives: in the paper four of them. The authors' first published code has a fifth
+            of 512, after which nothing is pooled.
         dropout: Probability of dropping an element after pooling.
+        mean: Subtracted from each of the input's channels first; nothing if empty.
 
     Raises:
-        ValueError: No image, one too small to be pooled, or an odd number of convolutions.
+        ValueError: No image, one too small to be pooled, fewer than two convolutions, or not one mean a channel.
 
     Example:
         >>> sum(parameter.numel() for parameter in paper_cnn((3, 32, 32), 100).parameters())
@@ -36,15 +43,31 @@ def paper_cnn(
     References:
         Chaudhry et al., *Riemannian Walk for Incremental Learning*, ECCV 2018, arXiv:1801.10112.
     """
-    if not channels or len(channels) % 2:
-        raise ValueError(f"channels={tuple(channels)!r}: expected an even number of convolutions, two to each pooling")
+    if len(channels) < 2:
+        raise ValueError(f"channels={tuple(channels)!r}: expected two or more convolutions")
     pairs = len(channels) // 2
     inputs, height, width = image_shape("paper-cnn", input_shape, smallest=2**pairs)
-    layers: list[nn.Module] = []
-    for first, second in zip(channels[::2], channels[1::2], strict=True):
-        for ins, outs in ((inputs, first), (first, second)):
-            layers += [nn.Conv2d(ins, outs, 3, padding=1), nn.ReLU()]
-        layers += [nn.MaxPool2d(2), nn.Dropout(dropout)]
-        inputs = second
+    if len(mean) not in (0, inputs):
+        raise ValueError(f"mean={tuple(mean)!r}: expected a number for each of {inputs} channels, or none")
+    layers: list[nn.Module] = [Centred(mean)] if mean else []
+    for index, outputs in enumerate(channels):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+        if index % 2:
+            layers += [nn.MaxPool2d(2), nn.Dropout(dropout)]
+        inputs = outputs
     wide = inputs * (height >> pairs) * (width >> pairs)
     return with_classifier([*layers, nn.Flatten()], wide, n_classes)
+
+
+class Centred(nn.Module):
+    """Subtracts a mean, shape (C,), from images (B, C, H, W)."""
+
+    mean: Tensor
+
+    def __init__(self, mean: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The images, centred."""
+        return x - self.mean

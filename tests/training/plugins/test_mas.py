@@ -83,6 +83,32 @@ def test_a_part_of_the_samples_stands_for_all():
     torch.testing.assert_close(plugin.importances["weight"], expected[0])
 
 
+def test_gradients_of_a_batch_are_summed_before_their_size_is_taken():
+    torch.manual_seed(0)
+    model = nn.Linear(5, 6, dtype=torch.float64)
+    plugin = MASPlugin(batch_size=8)
+    trained(model, plugin, six_classes()[0], lr=1e-3)
+    x, expected = six_classes()[0].dataset.x, torch.zeros(6, 5, dtype=torch.float64)
+    for start in range(0, len(x), 8):
+        part = x[start : start + 8]
+        expected += (2 * (part @ model.weight.T + model.bias).T @ part).abs().detach() / len(x)
+    torch.testing.assert_close(plugin.importances["weight"], expected)
+    assert not torch.allclose(by_hand(model.weight.detach(), model.bias.detach(), x)[0], expected, rtol=0.05)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.25])
+def test_what_past_experiences_gave_decays(decay):
+    def importances(count, decay):
+        torch.manual_seed(0)
+        model = nn.Linear(5, 6, dtype=torch.float64)
+        plugin = MASPlugin(strength=0.0, decay=decay)  # so that training is the same whatever is held
+        trained(model, plugin, six_classes()[:count])
+        return plugin.importances["weight"]
+
+    first, last = importances(1, 1.0), importances(2, 1.0) - importances(1, 1.0)
+    torch.testing.assert_close(importances(2, decay), decay * first + last)
+
+
 @pytest.mark.parametrize("heads", ["masked", "multi"])
 def test_masked_scores_have_no_part_and_everything_stays_finite(heads):
     model = build_model("mlp", (5,), 6, heads=heads, hidden=(4,)).double()
@@ -102,7 +128,15 @@ def test_dropout_is_off_while_it_looks_and_on_afterwards():
     assert all(module.training for module in model.modules())
 
 
-@pytest.mark.parametrize(("options", "message"), [({"strength": -1.0}, "strength=-1.0"), ({"samples": 0}, "samples=0")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strength": -1.0}, "strength=-1.0"),
+        ({"samples": 0}, "samples=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"decay": 1.5}, "decay=1.5"),
+    ],
+)
 def test_settings_out_of_range_are_named(options, message):
     with pytest.raises(ValueError, match=f"{message}: expected"):
         MASPlugin(**options)

@@ -13,18 +13,19 @@ from rwalk.models.following import resized
 from rwalk.models.wrappers import unwrapped
 from rwalk.module_state import in_eval_mode
 from rwalk.streams import data_loader, task_label_of
+from rwalk.streams.in_memory import select
 from rwalk.training.events import BasePlugin
 
 __all__ = ["MASPlugin", "sensitivity"]
 
 
 def sensitivity(outputs: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
-    r"""How much each parameter moves the output for one sample, :math:`|\partial \|f(x)\|^2 / \partial\theta|`.
+    r"""How much each parameter moves the output, :math:`|\partial \sum_x \|f(x)\|^2 / \partial\theta|`.
 
     Scores of classes that are out of the question (the dtype's lowest number) are no part of the output.
 
     Args:
-        outputs: Scores :math:`f(x)`, shape (1, C), with their graph.
+        outputs: Scores :math:`f(x)`, shape (B, C), with their graph. Gradients of several samples may cancel.
         parameters: :math:`\theta`.
 
     Returns:
@@ -45,16 +46,18 @@ def sensitivity(outputs: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]
 class MASPlugin(BasePlugin):
     r"""Holds parameters that the output is sensitive to near the value that they had.
 
-    After each experience, importances :math:`\Omega_i` grow by the mean ``sensitivity`` over its samples, in eval mode
-    and one sample at a time, and anchors :math:`\theta^*` are set. From then on
+    After each experience, importances :math:`\Omega_i` grow by the mean ``sensitivity`` over its samples, in eval mode,
+    and anchors :math:`\theta^*` are set. From then on
     :math:`\lambda \sum_i \Omega_i (\theta_i - \theta^*_i)^2` is added to the loss. Labels play no part in it.
 
     Args:
         strength: :math:`\lambda`.
         samples: How many samples of an experience are looked at, evenly spaced; all if None.
+        batch_size: How many of them share one backward pass. With 1, as published, none cancels another.
+        decay: What importances of past experiences are multiplied by. 1 as published, 0 holds the last one's alone.
 
     Raises:
-        ValueError: ``strength`` is negative, or ``samples`` is below 1.
+        ValueError: ``strength`` is negative, ``samples`` or ``batch_size`` below 1, or ``decay`` not in [0, 1].
 
     Attributes:
         importances: :math:`\Omega` by parameter name.
@@ -68,12 +71,18 @@ class MASPlugin(BasePlugin):
         Aljundi et al., *Memory Aware Synapses: Learning what (not) to forget*, ECCV 2018.
     """
 
-    def __init__(self, strength: float = 1.0, samples: int | None = None) -> None:
+    def __init__(
+        self, strength: float = 1.0, samples: int | None = None, batch_size: int = 1, decay: float = 1.0
+    ) -> None:
         if not 0.0 <= strength < float("inf"):
             raise ValueError(f"strength={strength!r}: expected a number ≥ 0")
         if samples is not None and samples < 1:
             raise ValueError(f"samples={samples!r}: expected at least 1")
-        self.strength, self.samples = strength, samples
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r}: expected at least 1")
+        if not 0.0 <= decay <= 1.0:
+            raise ValueError(f"decay={decay!r}: expected a number in [0, 1]")
+        self.strength, self.samples, self.batch_size, self.decay = strength, samples, batch_size, decay
         self.importances: dict[str, Tensor] = {}
         self.anchors: dict[str, Tensor] = {}
 
@@ -108,18 +117,18 @@ class MASPlugin(BasePlugin):
         collate = kwargs.get("collate_fn") or getattr(strategy, "collate_fn", None)
         options = {"task_label": task_label, **({} if collate is None else {"collate_fn": collate})}
         count = len(dataset) if self.samples is None else min(self.samples, len(dataset))
-        chosen = set(torch.linspace(0, len(dataset) - 1, count).round().int().tolist())
+        if count < len(dataset):
+            dataset = select(dataset, torch.linspace(0, len(dataset) - 1, count, dtype=torch.float64).round().long())
         totals = [torch.zeros_like(parameter) for parameter in parameters]
         call = ModelCall(model)
         with in_eval_mode(model):
-            for position, batch in enumerate(data_loader(dataset, 1, shuffle=False, **options)):
-                if position in chosen:
-                    here = to_device(batch, strategy.device)
-                    outputs = scores_of(call(inputs_of(here), task_labels_of(here, task_label)))
-                    torch._foreach_add_(totals, sensitivity(outputs, list(parameters)))
+            for batch in data_loader(dataset, self.batch_size, shuffle=False, **options):
+                here = to_device(batch, strategy.device)
+                outputs = scores_of(call(inputs_of(here), task_labels_of(here, task_label)))
+                torch._foreach_add_(totals, sensitivity(outputs, list(parameters)))
         for name, parameter, total in zip(names, parameters, totals, strict=True):
             old = self.importances.get(name)
-            self.importances[name] = total / len(chosen) if old is None else old + total / len(chosen)
+            self.importances[name] = total / count if old is None else self.decay * old + total / count
             self.anchors[name] = parameter.detach().clone()
 
 
