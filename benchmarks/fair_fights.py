@@ -69,7 +69,7 @@ def main() -> None:
             found[name] = _fight(base, options.runs, options.jobs)
             write_json({"date": date, "versions": versions(), "problems": found}, options.json)
     stored = json.loads(options.json.read_text(encoding="utf-8"))
-    _draw(stored, options.json.with_name("fronts.svg"))
+    _draw(stored, options.json.parent.with_suffix(".svg"))
     options.page.write_text(_page(stored), encoding="utf-8")
 
 
@@ -160,7 +160,7 @@ def _page(stored: dict[str, Any]) -> str:
         "On the development streams: each line is a method, each point one of its three strengths; the label stands at "
         "the largest. Lower left is better.",
         "",
-        "![fronts](../reproductions/fair-fights/fronts.svg)",
+        "![fronts](../reproductions/fair-fights.svg)",
     ]
     return "\n".join(lines) + "\n"
 
