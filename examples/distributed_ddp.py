@@ -48,6 +48,8 @@ def run(seed: int, protected: bool) -> Accuracies:
 
 
 if __name__ == "__main__":
+    if not distributed.is_torchelastic_launched():
+        raise SystemExit(f"{__doc__}\nIt has to be launched: a single process has nobody to work with.")
     distributed.init_process_group("gloo")
     compare(run, show=print if distributed.get_rank() == 0 else lambda _: None)
     distributed.destroy_process_group()

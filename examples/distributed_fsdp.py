@@ -65,6 +65,8 @@ def reloaded(rwalk: RWalk, model: nn.Module, optimizer: Optimizer) -> RWalk:
 
 
 if __name__ == "__main__":
+    if not distributed.is_torchelastic_launched():
+        raise SystemExit(f"{__doc__}\nIt has to be launched: a single process has nobody to work with.")
     distributed.init_process_group("gloo")
     compare(run, show=print if distributed.get_rank() == 0 else lambda _: None)
     distributed.destroy_process_group()

@@ -242,6 +242,8 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        say(f"{__doc__}\nNothing runs here; begin with: python examples/weights_only_peers.py --quick")
     for file in sys.argv[1:]:
         for stored in json.loads(Path(file).read_text(encoding="utf-8")):
             say(markdown(stored) + "\n")

@@ -145,7 +145,7 @@ def problem(pretraining: int, count: int) -> Problem:
     def adamw(parameters: Iterable[nn.Parameter]) -> Optimizer:
         return AdamW(parameters, lr=3e-3, weight_decay=0.0)
 
-    strengths = (1e-3, 3e-3, 1e-2, 3e-2)
+    strengths = (0.003, 0.01, 0.014, 0.02, 0.028)
     names = ("every weight alike", "BaseProtection, factored", "BaseProtection, whole")
     return Problem(
         name="English, then Python code, by LoRA",

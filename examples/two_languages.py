@@ -5,6 +5,7 @@ languages that mean different things. Running texts have none.
 """
 
 import random
+import sys
 import tempfile
 from dataclasses import dataclass
 from typing import Any
@@ -73,3 +74,7 @@ def arguments(**options: Any) -> TrainingArguments:
     """Of a Trainer on the CPU that saves and logs nothing; its folder stays empty."""
     quiet: dict[str, Any] = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none", "disable_tqdm": True}
     return TrainingArguments(tempfile.gettempdir(), use_cpu=True, per_device_train_batch_size=32, **quiet, **options)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{__doc__}\nNothing runs here; begin with: python examples/hf_text_classification.py\n")

@@ -144,7 +144,7 @@ class Torture:
         for file in sorted(place.rglob("weights.safetensors")):
             found[str(file.relative_to(place))] = hashlib.sha256(file.read_bytes()).hexdigest()
         others = [path.name for path in place.rglob("*") if path.is_file()]
-        rest = set(others) - {"result.json", "weights.safetensors", "comparison.json", "plane.svg"}
+        rest = set(others) - {"result.json", "weights.safetensors", "comparison.json", "plane.svg", "index.sqlite"}
         if rest or not found:
             self.findings.append(f"{place} holds {sorted(rest)} beside results")
         return found

@@ -16,7 +16,7 @@ LARGEST = 400_000  # bytes of the wheel
 CODE = (".py", ".c", ".yaml", ".typed")
 RELATIVE = re.compile(r"\]\((?!https?://|mailto:|#)[^)]*\)")
 #: Folders whose files the tests read.
-READ_BY_TESTS = ("tests", "benchmarks", "docs", "examples", "release", "reproductions", "src")
+READ_BY_TESTS = ("tests", "benchmarks", "docs", "examples", "notebooks", "release", "reproductions", "src")
 
 
 def complaints(folder: Path, root: Path, tag: str = "") -> list[str]:

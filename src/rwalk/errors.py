@@ -5,7 +5,21 @@ gone on from, whatever is wrong with it, ``StateError``, which is a ``ValueError
 everything else: calls in the wrong order, things missing on this machine.
 """
 
-__all__ = ["CheckpointError", "DataUnavailableError", "MissingExtraError", "RWalkError", "StateError"]
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["CheckpointError", "DataUnavailableError", "MissingExtraError", "RWalkError", "StateError", "closest"]
+
+
+def closest(name: object, known: Iterable[str]) -> str:
+    """What to add to a message about an unknown name: the known one that it is nearest to, or nothing.
+
+    Example:
+        >>> closest("ewc", ["pi", "ewc++"]), closest("learning", ["pi"])
+        (" (did you mean 'ewc++'?)", '')
+    """
+    found = get_close_matches(str(name)[:100], list(known), n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 class RWalkError(RuntimeError):

@@ -27,7 +27,7 @@ def short(monkeypatch):
 
 
 def test_every_method_is_compared_over_the_seeds_and_every_run_kept(short, tmp_path):
-    console = Console(record=True, width=300, file=io.StringIO())
+    console = Console(record=True, width=300, file=io.StringIO(), force_terminal=True)
     demonstration.demo(console, 2, tmp_path / "runs")
     text = console.export_text()
     labels = list(demonstration.SPECS)

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from cli.shells import open_shell
-from rwalk.cli import studies
+from rwalk.cli import studies, sweeping, tuning
 from rwalk.experiments import RunSpec, run
 from rwalk.experiments import reproduce as tables_of
 from rwalk.streams import benchmark
@@ -46,7 +46,8 @@ FAILING = ["--set", "model=experiments.networks:failing", "--set", "model_option
 def shell(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("rwalk.experiments.references.reference_folder", lambda: tmp_path / "cache")
     opened = open_shell(tmp_path, monkeypatch, capsys)
-    monkeypatch.setattr(studies, "console", Console(width=80))
+    for module in (studies, sweeping, tuning):
+        monkeypatch.setattr(module, "console", Console(width=80))
     return opened
 
 
@@ -137,10 +138,12 @@ def test_a_failed_run_is_named_the_rest_is_stored_and_the_exit_status_says_so(sh
     assert (status, err) == (1, "")
     assert "failed: rwalk, seed 1: ArithmeticError: in the middle of it" in out
     assert "2 seeds" in out
+    assert "error.log" in out
     (row,) = json.loads(Path("out/comparison.json").read_text())["rows"]
     assert list(row["seeds"]) == ["0", "2"]
     assert row["errors"] == {"1": "ArithmeticError: in the middle of it"}
     assert len(list(Path("out").rglob("*.json"))) == 3
+    assert len(list(Path("out").rglob("error.log"))) == 1
 
 
 def test_the_best_of_a_grid_is_named_and_the_others_are_compared_with_it(shell):
@@ -156,6 +159,9 @@ def test_the_best_of_a_grid_is_named_and_the_others_are_compared_with_it(shell):
     assert stored["metric"] == "learning_accuracy"
     assert means[stored["best"]] == max(means.values())
     assert f"best: {stored['best']}" in out
+    lr, hidden = stored["best"].removeprefix("lr=").split(", hidden=")
+    assert stored["chosen"] == {"lr": float(lr), "hidden": json.loads(hidden)}
+    assert (stored["search"], stored["cost"]["runs"]) == ("grid", 8)
     assert f"Less {stored['best']}" in out
     for row in stored["rows"]:
         assert row["config"]["validation"] == 0.1
@@ -218,6 +224,17 @@ def test_tables_are_listed_and_reproduced(shell, table):
             ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1", "--set", "validation=0"],
             "validation=0: settings are chosen on held-out",
         ),
+        (["tune", "--out", "out", *DIGITS, "--method", "fine-tuning"], "'fine-tuning' has no strength to choose"),
+        (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--search", "grd"],
+            "--search grd (did you mean 'grid'?)",
+        ),
+        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--trials", "3"], "--trials: --search continual does"),
+        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--start", "-1"], "start=-1.0: expected a number > 0"),
+        (["compare", "--out", "out", *DIGITS, "--methods", "fine-tuning", "--set", "rwalk.delta_t=3"], "none of fine"),
+        (["compare", "--out", "out", "--spec", "plan.yaml", "--set", "epoch=1"], "(did you mean 'epochs'?)"),
+        (["sweep", "plan.yaml", "--out", "out"], "unknown key 'against'"),
+        (["sweep", "none.yaml", "--out", "out"], "no spec file at none.yaml"),
         (["reproduce", "everything", "--out", "out"], "unknown table 'everything': choose one of"),
         (["reproduce", "--page", "page.md", "--out", "out"], "no stored reproduction in out"),
     ],
@@ -251,3 +268,72 @@ def test_the_benchmark_that_is_named_is_the_one_that_runs(shell):
     assert shell("compare", "--benchmark", "permuted-digits", *options)[0] == 0
     (row,) = json.loads(Path("out/comparison.json").read_text())["rows"]
     assert row["config"]["benchmark"] == benchmark("permuted-digits").name
+
+
+SWEEP = """
+seeds: 2
+base: {epochs: 1, n_experiences: 2, hidden: [8]}
+grid: {benchmark: [split-digits, permuted-digits]}
+methods:
+  fine-tuning: {}
+  rwalk: {lambda: [1, 30]}
+"""
+
+
+def test_a_sweep_is_carried_out_and_goes_on_where_it_stopped(shell):
+    Path("sweep.yaml").write_text(SWEEP)
+    assert shell("sweep", "sweep.yaml", "--seeds", "1", "--out", "out", "--jobs", "1")[0] == 0
+    status, out, err = shell("sweep", "sweep.yaml", "--out", "out", "--jobs", "1")
+    assert (status, err) == (0, "")
+    assert "6 of 12 runs were finished before." in out
+    stored = json.loads(Path("out/sweep.json").read_text())
+    fits_a_terminal(out, stored)
+    assert [row["label"] for row in stored["rows"]][:2] == ["fine-tuning, split-digits", "fine-tuning, permuted-digits"]
+    assert len(list(Path("out/runs").rglob("result.json"))) == len(list(Path("out/runs").iterdir())) == 12
+    assert len(Path("out/results.csv").read_text().splitlines()) == 13
+    assert Path("out/index.sqlite").is_file()
+    status, out, err = shell("sweep", "sweep.yaml", "--out", "out", "--json")
+    rows = json.loads(out)
+    assert (status, err, len(rows)) == (0, "", 12)
+    assert {(row["strength"], row["status"]) for row in rows if row["method"] == "rwalk"} == {
+        (1.0, "finished"),
+        (30.0, "finished"),
+    }
+
+
+def test_lambda_is_chosen_task_by_task_where_there_is_no_grid(shell):
+    options = [*DIGITS, "--method", "rwalk", "--set", "epochs=1", "--set", "hidden=[8]", "--jobs", "1"]
+    search = ["--seeds", "2", "--start", "2", "--tolerance", "0.9", "--out", "out"]
+    status, out, err = shell("tune", *options, *search)
+    assert (status, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 80
+    stored = json.loads(Path("out/tuning.json").read_text())
+    last = sorted(found["strengths"][-1] for found in stored["searches"].values())
+    assert stored["chosen"] == {"rwalk.ewc_lambda": pytest.approx(sum(last) / 2, rel=1e-2)}
+    assert f"best: {stored['best']}" in out
+    trainings = sum(found["trainings"] for found in stored["searches"].values())
+    assert (stored["cost"]["trainings"], stored["cost"]["runs"]) == (trainings, trainings / 5)
+    status, out, _ = shell("tune", *options, *search, "--json")
+    assert json.loads(out)["searches"] == stored["searches"]  # not searched again
+
+
+def test_optuna_suggests_and_what_it_suggested_is_not_run_again(shell):
+    pytest.importorskip("optuna")
+    options = [*DIGITS, "--method", "rwalk", "--search", "optuna", "--grid", "rwalk.ewc_lambda=0.1:100", *SHORT]
+    status, out, err = shell("tune", *options, "--trials", "5", "--seeds", "1", "--out", "out", "--json")
+    assert (status, err) == (0, "")
+    stored = json.loads(out)
+    strengths = [row["config"]["rwalk"]["ewc_lambda"] for row in stored["rows"]]
+    assert len(set(strengths)) == 5
+    assert all(0.1 <= strength <= 100 for strength in strengths)
+    assert stored["best"] == f"rwalk.ewc_lambda={stored['chosen']['rwalk.ewc_lambda']}"
+    again = json.loads(shell("tune", *options, "--trials", "5", "--seeds", "1", "--out", "out", "--json")[1])
+    assert (again["rows"], again["cost"]["reused"]) == (stored["rows"], 5)
+
+
+def test_a_single_seed_has_no_deviation(shell):
+    options = ["--methods", "fine-tuning,rwalk", "--seeds", "1", "--no-intransigence", "--out", "out", *SHORT]
+    status, out, _ = shell("compare", *DIGITS, *options)
+    assert status == 0
+    assert "±" not in out
+    assert "In %, 1 seed" in out

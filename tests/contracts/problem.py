@@ -65,7 +65,7 @@ class Problem:
     @staticmethod
     def loss(output: Tensor, y: Tensor) -> Tensor:
         """Mean over the batch, so that equal parts of a batch average to the whole."""
-        return nn.functional.mse_loss(output.float(), y)
+        return nn.functional.mse_loss(output.float(), y.float())  # torch 2.6 differentiates no mixture
 
 
 @dataclass

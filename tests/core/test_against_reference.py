@@ -35,6 +35,7 @@ SETTINGS = {
     "ewc++": RWalkConfig.ewc_plus_plus(ewc_lambda=0.5, ewc_alpha=0.1),
     "path integral": RWalkConfig.path_integral(ewc_lambda=1e-3),
     "facil, fisher of steps": RWalkConfig.facil(ewc_lambda=0.5, fisher_source="step"),
+    "laplace, fisher of steps": RWalkConfig.laplace(fisher_source="step", proximal_rate="lr"),
     "measuring only": RWalkConfig(ewc_lambda=0.0),
 }
 

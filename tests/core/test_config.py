@@ -32,7 +32,10 @@ OUT_OF_RANGE = [
     ("damping", math.inf, "a finite number > 0, 'machine' or None"),
     ("damping_scale", "Relative", "one of 'absolute', 'relative'"),
     ("rectify", "never", "one of 'window', 'task', 'penalty'"),
-    ("scaling", None, "one of 'max', 'minmax', 'none'"),
+    ("scaling", None, "one of 'max', 'minmax', 'mean', 'none'"),
+    ("anchors", "first", "one of 'weighted', 'latest'"),
+    ("proximal_rate", "adam", "one of 'lr', 'optimizer'"),
+    ("fisher_samples", 0, "at least 1 sample of each task (None: all)"),
     ("unfinished", "keep", "one of 'flush', 'drop', 'carry'"),
     ("penalty", "prox", "one of 'gradient', 'proximal'"),
 ]
@@ -129,7 +132,9 @@ def test_from_dict_validates():
         RWalkConfig.from_dict({"delta_t": 0})
 
 
-@pytest.mark.parametrize("name", ["paper", "avalanche", "facil", "agem", "capymoa", "ewc_plus_plus", "path_integral"])
+@pytest.mark.parametrize(
+    "name", ["paper", "avalanche", "facil", "agem", "capymoa", "ewc_plus_plus", "path_integral", "laplace"]
+)
 def test_a_preset_is_a_class_method_that_takes_changes(name):
     config = getattr(RWalkConfig, name)(ewc_lambda=9.0)
     assert config == RWalkConfig.preset(name).replace(ewc_lambda=9.0)

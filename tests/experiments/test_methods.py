@@ -32,7 +32,7 @@ def options_of(method):
 
 # Each method that does something of its own under every head, with and without exemplars in turn, so that any two of
 # the three meet; those that differ in settings of the core alone under one head each.
-OF_THEIR_OWN = ("fine-tuning", "rwalk", "lwf", "mas", "joint", "cumulative")
+OF_THEIR_OWN = ("fine-tuning", "rwalk", "lwf", "mas", "l2-sp", "joint", "cumulative")
 PRESETS = [name for name in METHODS if name not in OF_THEIR_OWN]
 PROTOCOLS = [
     *((method, head, 2 * ((i + j) % 2)) for i, method in enumerate(OF_THEIR_OWN) for j, head in enumerate(HEADS)),

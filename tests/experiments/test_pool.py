@@ -5,11 +5,15 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
 from experiments.small import small
-from rwalk.experiments import read_result, run, run_all
+from rwalk.experiments import RunSpec, read_result, run, run_all, write_result
+from rwalk.experiments.holding import held
+from rwalk.experiments.pool import LOG, run_name
 from rwalk.experiments.results import RESULT
 
 FAILING = "experiments.networks:failing"
@@ -48,8 +52,23 @@ def test_a_run_that_fails_is_reported_in_one_line_and_the_rest_goes_on(tmp_path)
     found = carried_out(specs, [0, 1, 2], folder=tmp_path)
     assert {key for key, outcome in found.items() if outcome.result is None} == {("fails", 1)}
     assert found["fails", 1].error == "ArithmeticError: in the middle of it"
-    assert len(stored(tmp_path)) == 5
-    assert all(path.name == RESULT for path in stored(tmp_path))
+    assert sorted(path.name for path in stored(tmp_path)) == [LOG, *[RESULT] * 5]
+    (log,) = tmp_path.rglob(LOG)
+    line, config, *rest = log.read_text().splitlines()
+    assert (line, log.parent) == (found["fails", 1].error, found["fails", 1].folder)
+    assert RunSpec(**json.loads(config)).canonical() == {**specs["fails"].canonical(), "seed": 1}
+    assert "and a second line" in rest[-1]
+    assert any("networks.py" in entry for entry in rest)
+
+
+def test_a_run_that_failed_is_tried_again_and_its_log_goes_when_it_works(tmp_path, monkeypatch):
+    with monkeypatch.context() as context:
+        context.setattr("rwalk.experiments.pool.carry_out", lambda *_, **__: 1 / 0)
+        (first,) = carried_out({"one": small()}, [0], folder=tmp_path).values()
+    assert first.error == "ZeroDivisionError: division by zero"
+    (again,) = carried_out({"one": small()}, [0], folder=tmp_path).values()
+    assert (again.error, again.reused) == (None, False)
+    assert [path.name for path in stored(tmp_path)] == [RESULT]
 
 
 def test_a_process_killed_in_the_middle_of_a_run_costs_that_run_only(tmp_path):
@@ -59,6 +78,7 @@ def test_a_process_killed_in_the_middle_of_a_run_costs_that_run_only(tmp_path):
     assert {key for key, outcome in found.items() if outcome.error} == {("dies", 1)}
     assert found["dies", 1].error == "its process was killed (out of memory?)"
     assert sum(path.name == "result.json" for path in stored(tmp_path)) == 3
+    assert (found["dies", 1].folder / LOG).read_text().startswith("its process was killed")
     for (label, seed), outcome in found.items():
         if (label, seed) != ("dies", 1):
             alone = run(specs[label].model_copy(update={"seed": seed}))
@@ -126,13 +146,38 @@ def test_what_an_interrupted_write_leaves_is_no_result(tmp_path):
     assert path.is_file()
 
 
-def test_labels_make_readable_folders_inside_the_folder(tmp_path):
+def test_a_folder_is_named_by_what_its_run_is_and_labels_of_the_same_run_share_it(tmp_path):
     labels = ["RWalk (paper)", "../up", "a/b", "λ=1"]
-    carried_out(dict.fromkeys(labels, small("fine-tuning")), [0], folder=tmp_path / "runs")
-    places = [path.parent.parent for path in stored(tmp_path)]
-    assert all(place.parent == tmp_path / "runs" for place in places)
-    assert {place.name for place in places} == {"RWalk-paper", "up", "a-b", "λ-1"}
-    assert all(re.fullmatch(r"seed-0-[0-9a-f]{10}", path.parent.name) for path in stored(tmp_path))
+    found = carried_out({**dict.fromkeys(labels, small("ewc++")), "other": small()}, [0], folder=tmp_path / "runs")
+    assert {label for label, _ in found} == {*labels, "other"}
+    names = sorted(path.parent.name for path in stored(tmp_path))
+    assert all(path.parent.parent == tmp_path / "runs" for path in stored(tmp_path))
+    assert len(names) == 2  # each run once
+    for name, method in zip(names, ("ewc++", "rwalk"), strict=True):
+        assert re.fullmatch(re.escape(method) + r"-seed-0-[0-9a-f]{16}", name)
+
+
+def test_a_run_that_another_command_carries_out_is_waited_for_and_not_repeated(tmp_path, monkeypatch):
+    spec = small()
+    folder = tmp_path / run_name(spec)
+    result = run(spec)
+    monkeypatch.setattr("rwalk.experiments.pool.AGAIN", 0.1)
+    monkeypatch.setattr("rwalk.experiments.carrying.run", lambda *_, **__: pytest.fail("trained twice"))
+    locked = threading.Event()
+
+    def other():
+        with held(folder):
+            locked.set()
+            time.sleep(0.5)
+            write_result(result.to_dict(), folder)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    locked.wait()
+    (outcome,) = carried_out({"one": spec}, [0], folder=tmp_path).values()
+    thread.join()
+    assert (outcome.error, outcome.held, outcome.reused) == (None, False, True)
+    assert outcome.result.matrix.tolist() == result.matrix.tolist()
 
 
 def test_intransigence_comes_with_every_result_from_one_reference(references):

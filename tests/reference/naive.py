@@ -133,6 +133,8 @@ class NaiveRWalk:
         for name in sorted(self.trained):  # what rests keeps its score
             for i, (old, new) in enumerate(zip(self.old_score[name], self.new_score[name], strict=True)):
                 self.old_score[name][i] = self.averaged(old, max(new, 0.0) if self.config.rectify == "task" else new)
+        if self.config.score_average == "latest":  # what rests has none
+            self.old_score = {n: v if n in self.trained else [0.0] * len(v) for n, v in self.old_score.items()}
         self.new_score = zeros_like(self.new_score)
         scores = {name: [max(s, 0.0) for s in values] for name, values in self.old_score.items()}
         scaled_fisher, scaled_score = self.scaled(self.fisher), self.scaled(scores)
@@ -145,7 +147,7 @@ class NaiveRWalk:
                 if self.config.combine == "max":
                     new = max(new, old)
                 elif self.config.combine == "sum" and old + new > 0.0:
-                    if anchors is not None:
+                    if anchors is not None and self.config.anchors == "weighted":
                         self.anchor[name][i] = (old * anchors[i] + new * theta[name][i]) / (old + new)
                     new += old
                 self.importance[name].append(new)
@@ -159,6 +161,8 @@ class NaiveRWalk:
             return 1.5 * old + 0.5 * new if self.tasks else new
         if self.config.score_average == "sum":
             return old + new
+        if self.config.score_average == "latest":
+            return new
         if self.tasks == 0 and self.config.score_average == "mean":
             return new
         return (old + new) / 2.0
@@ -168,6 +172,9 @@ class NaiveRWalk:
         if self.config.scaling == "none":
             return values
         everything = [value for listed in values.values() for value in listed]
+        if self.config.scaling == "mean":
+            mean = sum(everything) / len(everything)
+            return {n: [v / mean if mean > 0.0 else 0.0 for v in listed] for n, listed in values.items()}
         low = min(everything) if self.config.scaling == "minmax" else 0.0
         span = max(everything) - low
         return {n: [(v - low) / span if span > 0.0 else 0.0 for v in listed] for n, listed in values.items()}

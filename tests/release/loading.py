@@ -12,6 +12,6 @@ def load(name: str) -> ModuleType:
     """``release/NAME.py``; what its base class would be is hatchling's, which only a build has."""
     sys.modules.setdefault("hatchling.metadata.plugin.interface", SimpleNamespace(MetadataHookInterface=object))
     spec = importlib.util.spec_from_file_location(name, ROOT / "release" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look themselves up
     spec.loader.exec_module(module)
     return module

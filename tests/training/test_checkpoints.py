@@ -19,6 +19,7 @@ from rwalk.training import (
     CheckpointPlugin,
     EarlyStoppingPlugin,
     EvaluationPlugin,
+    L2SPPlugin,
     LoggingPlugin,
     LRSchedulerPlugin,
     LwFPlugin,
@@ -125,7 +126,7 @@ CASES = {
     "scheduler": (dropped, scheduled, toy),
     "measured": (dropped, measured, toy),
     "early stopping": (dropped, watched, toy),
-    "mas and lwf": (dropped, lambda m: trained(m, MASPlugin(0.1), LwFPlugin()), toy),
+    "mas and lwf": (dropped, lambda m: trained(m, MASPlugin(0.1), L2SPPlugin(0.1), LwFPlugin()), toy),
     "growing": (growing, lambda m: trained(m, core(), LwFPlugin()), lambda: toy(4)),
     "multi head": (multi, lambda m: trained(m, core(), LwFPlugin()), lambda: six_classes(task_labels=True)),
     "data loader": (

@@ -15,6 +15,7 @@ from rwalk.streams import Stream, TensorData
 from rwalk.training import (
     HOOKS,
     BasePlugin,
+    L2SPPlugin,
     LoggingPlugin,
     LRSchedulerPlugin,
     LwFPlugin,
@@ -34,6 +35,7 @@ def everything(**options):
         RWalkPlugin(ewc_lambda=2.0, delta_t=2),
         MASPlugin(strength=0.1),
         LwFPlugin(),
+        L2SPPlugin(strength=0.01),
         LRSchedulerPlugin(ExponentialLR(optimizer, 0.9)),
         LoggingPlugin(),
     ]

@@ -12,9 +12,13 @@ from rich.console import Console
 from rwalk import __version__
 from rwalk.cli import demo as demonstration
 from rwalk.cli import display, options
+from rwalk.cli.completion import completing
+from rwalk.cli.options import AsJson, examples
 from rwalk.cli.signals import when_signalled
 from rwalk.cli.state_files import state_files
 from rwalk.cli.studies import studies
+from rwalk.cli.sweeping import sweeping
+from rwalk.cli.tuning import tuning
 from rwalk.experiments import METHODS, RunResult, RunSpec, load_spec, read_result, reference_for
 from rwalk.experiments.carrying import CHECKPOINTS, begun, carry_out, finished
 from rwalk.experiments.holding import held
@@ -27,6 +31,20 @@ __all__ = ["app"]
 
 app = typer.Typer(
     help="Riemannian Walk: keep what a network has learned while it learns something new.",
+    epilog="""\b
+Examples:
+  rwalk demo
+  rwalk run --benchmark split-digits --method rwalk --out runs/first
+  rwalk COMMAND --help
+\b
+Exit status:
+  0    all is well
+  1    refused or failed, in one line on standard error; some of many runs
+       failed; `diff`: the files differ
+  2    no such command or option
+  130  interrupted (SIGINT)       143  terminated (SIGTERM)
+\b
+Completion in the shell: see `rwalk completion --help`.""",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,28 +65,38 @@ def _options(
 ) -> None: ...
 
 
-@app.command("list")
-def list_() -> None:
+@app.command("list", epilog=examples("rwalk list", "rwalk list --json"))
+def list_(as_json: AsJson = False) -> None:
     """List the benchmarks and methods that `run` knows."""
+    methods = {name: method.summary for name, method in METHODS.items()}
+    if as_json:
+        display.show_json(console, {"benchmarks": benchmarks(), "methods": methods})
+        return
     display.listing(console, "benchmark", benchmarks())
-    display.listing(console, "method", {name: method.summary for name, method in METHODS.items()})
+    display.listing(console, "method", methods)
 
 
-@app.command()
+@app.command(epilog=examples("rwalk demo", "rwalk demo --seeds 2 --out runs/demo"))
 def demo(
     seeds: Annotated[int, typer.Option(min=2, help="Runs of each method.")] = demonstration.SEEDS,
     out: Annotated[Path | None, typer.Option(help="Also keep each run's result.json under this folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace runs stored in --out.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare fine-tuning, RWalk, replay, and RWalk + replay on real data that comes with the package."""
-    demonstration.demo(console, seeds, out, overwrite=overwrite)
+    demonstration.demo(console, seeds, out, overwrite=overwrite, as_json=as_json)
 
 
-app.add_typer(studies)
-app.add_typer(state_files)
-
-
-@app.command("run")
+@app.command(
+    "run",
+    epilog=examples(
+        "rwalk run --benchmark split-digits --method rwalk --out runs/first",
+        "rwalk run --benchmark split-digits --method rwalk --exemplars 2 \\",
+        "    --intransigence --out runs/replay",
+        "rwalk run --spec run.yaml --set rwalk.delta_t=5 --out runs/mine",
+        "rwalk run --spec run.yaml --checkpoint-every 500 --resume --out runs/long",
+    ),
+)
 def run_(
     out: Annotated[Path, typer.Option(help="Folder for result.json.")],
     benchmark: Annotated[str | None, typer.Option(help="What to learn; see `rwalk list`.")] = None,
@@ -93,7 +121,8 @@ def run_(
     device: Annotated[str | None, typer.Option(help="Torch device.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the CPU.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE: any key of a spec, such as validation=0.1.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of a spec, such as validation=0.1."),
     ] = None,
     reference: Annotated[
         Path | None,
@@ -109,6 +138,7 @@ def run_(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in --out; begin where there is none.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train on a stream of experiences and store accuracy matrix and metrics."""
     given = {
@@ -132,6 +162,7 @@ def run_(
         "threads": threads,
     }
     chosen = load_spec(spec, **merged(options.settings(settings or []), _present(**given)))
+    _refuse_ignored(chosen, sampler=sampler, replay_batch_size=replay_batch_size)
     stored = None if reference is None else _joint_accuracies(reference, chosen)
     with held(check_folder(out, overwrite=overwrite or resume)):
         result = _done_before(out, chosen) if resume else None
@@ -142,20 +173,33 @@ def run_(
             def joint() -> Reference | None:
                 if not intransigence or stored is not None:
                     return stored
-                with console.status("joint references"):
+                with Console(stderr=True).status("joint references"):
                     return reference_for(chosen)
 
-            with asked, display.run_progress(console) as progress:
+            with asked, display.run_progress(Console(stderr=True)) as progress:
                 result = carry_out(chosen, out, plugins=[progress], reference=joint, checkpoint=checkpoint)
+    if as_json:
+        display.show_json(console, result.to_dict())
+        return
     display.matrix(console, result.matrix)
     display.metrics(console, result.metrics)
-    told = display.plain(f"{out / RESULT}  ({result.seconds:.1f} s)")
-    console.print(told, highlight=False, soft_wrap=True)
+    display.tell(console, f"{out / RESULT}  ({result.seconds:.1f} s)")
+
+
+for group in (sweeping, studies, tuning, state_files, completing):
+    app.add_typer(group)
+
+
+def _refuse_ignored(spec: RunSpec, **given: Any) -> None:
+    """Options that say how exemplars are replayed, where there are none."""
+    for name, value in given.items():
+        if value is not None and not (spec.exemplars or spec.exemplars_total):
+            raise ValueError(f"--{name.replace('_', '-')} {value}: nothing is replayed; give --exemplars too")
 
 
 def _done_before(folder: Path, spec: RunSpec) -> RunResult | None:
     """The result that is stored in the folder, if it is this run's."""
-    found = finished(folder, lambda note: console.print(display.plain(note), highlight=False, soft_wrap=True))
+    found = finished(folder, lambda note: display.tell(Console(stderr=True), note))
     if found is not None and found.spec.canonical() != spec.canonical():
         raise FileExistsError(f"{folder} holds another run ({RESULT}): choose another folder, or --overwrite it")
     return found

@@ -7,10 +7,10 @@ from time import perf_counter
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from rwalk.cli.display import percent
+from rwalk.cli.display import percent, show, show_json, spread
+from rwalk.cli.working import Counter
 from rwalk.experiments import RunResult, RunSpec, run_all, write_result
 from rwalk.experiments.results import check_folder
 from rwalk.experiments.summary import mean_and_deviation
@@ -39,7 +39,7 @@ SPECS = {
 }
 
 
-def demo(console: Console, seeds: int, out: Path | None, *, overwrite: bool = False) -> None:
+def demo(console: Console, seeds: int, out: Path | None, *, overwrite: bool = False, as_json: bool = False) -> None:
     """Run every method over the seeds and print what became of accuracy and forgetting.
 
     Args:
@@ -47,6 +47,7 @@ def demo(console: Console, seeds: int, out: Path | None, *, overwrite: bool = Fa
         seeds: Runs of each method.
         out: Keep each run's ``result.json`` here, if given.
         overwrite: Replace runs stored there.
+        as_json: Print accuracy matrix and metrics of every run as JSON, and nothing else.
 
     Raises:
         FileExistsError: A run is stored there and ``overwrite`` is False.
@@ -59,13 +60,17 @@ def demo(console: Console, seeds: int, out: Path | None, *, overwrite: bool = Fa
             for seed in range(seeds)
         }
         folders = {key: check_folder(folder, overwrite=overwrite) for key, folder in places.items()}
+    if as_json:
+        both = _run({**KEEPING, **SPECS}, seeds, folders)
+        show_json(console, {label: [result.to_dict() for result in found] for label, found in both.items()})
+        return
     console.print(
         "A network learns to read digits (A), then the same digits with their pixels in another order (B). While it "
         "learns B, no image of A is there.\n",
         highlight=False,
     )
     begin = perf_counter()
-    _kept(console, _run(console, KEEPING, seeds, folders))
+    _kept(console, _run(KEEPING, seeds, folders))
     console.print(f"That took {perf_counter() - begin:.0f} s.\n", highlight=False)
     console.print(
         "Harder: ten digits arrive two at a time; after each pair the old ones are gone "
@@ -73,26 +78,22 @@ def demo(console: Console, seeds: int, out: Path | None, *, overwrite: bool = Fa
         highlight=False,
     )
     begin = perf_counter()
-    results = _run(console, SPECS, seeds, folders)
+    results = _run(SPECS, seeds, folders)
     _first_pair(console, results)
     _summary(console, results)
     _verdict(console, results)
     console.print(f"That took {perf_counter() - begin:.0f} s.", highlight=False)
 
 
-def _run(
-    console: Console, specs: dict[str, RunSpec], seeds: int, folders: dict[tuple[str, int], Path]
-) -> dict[str, list[RunResult]]:
+def _run(specs: dict[str, RunSpec], seeds: int, folders: dict[tuple[str, int], Path]) -> dict[str, list[RunResult]]:
     """The results of each spec, in the order of seeds."""
     results: dict[str, list[RunResult]] = {label: [] for label in specs}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("training", total=seeds * len(specs))
+    with Counter(seeds * len(specs)) as counter:
         for outcome in run_all(specs, range(seeds)):
             if outcome.result is None:
                 raise RuntimeError(f"{outcome.label}, seed {outcome.seed}: {outcome.error}")
             results[outcome.label].append(outcome.result)
-            progress.advance(bar)
+            counter.count(outcome)
             if folders:
                 write_result(outcome.result.to_dict(), folders[outcome.label, outcome.seed])
     for found in results.values():
@@ -109,14 +110,9 @@ def _kept(console: Console, results: dict[str, list[RunResult]]) -> None:
     for label, found in results.items():
         cells = []
         for row, column in ((0, 0), (1, 0), (1, 1)):
-            cells.append(_spread([float(result.matrix.values[row, column]) for result in found]))
+            cells.append(spread([float(result.matrix.values[row, column]) for result in found]))
         table.add_row(label.partition(",")[0], *cells)
-    console.print(table)
-
-
-def _spread(values: list[float]) -> str:
-    mean, deviation = mean_and_deviation(values)
-    return f"{percent(mean)} ± {percent(deviation)}"
+    show(console, table)
 
 
 def _first_pair(console: Console, results: dict[str, list[RunResult]]) -> None:
@@ -128,7 +124,7 @@ def _first_pair(console: Console, results: dict[str, list[RunResult]]) -> None:
     for label, found in results.items():
         means = [mean_and_deviation([float(r.matrix.values[k, 0]) for r in found])[0] for k in range(pairs)]
         table.add_row(label, *(percent(value) for value in means))
-    console.print(table)
+    show(console, table)
 
 
 def _summary(console: Console, results: dict[str, list[RunResult]]) -> None:
@@ -139,8 +135,8 @@ def _summary(console: Console, results: dict[str, list[RunResult]]) -> None:
         table.add_column(name, justify="right")
     for label, found in results.items():
         names = ("average_accuracy", "forgetting", "learning_accuracy")
-        table.add_row(label, *(_spread([result.metrics[name] or 0.0 for result in found]) for name in names))
-    console.print(table)
+        table.add_row(label, *(spread([result.metrics[name] or 0.0 for result in found]) for name in names))
+    show(console, table)
 
 
 def _verdict(console: Console, results: dict[str, list[RunResult]]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from statistics import mean, stdev
 from typing import Any
 
 from rich.console import Console
@@ -14,8 +16,21 @@ from rich.text import Text
 from rwalk.metrics import AccuracyMatrix
 from rwalk.training import BasePlugin
 
-__all__ = ["ProgressPlugin", "listing", "matrix", "metrics", "percent", "plain", "run_progress"]
+__all__ = [
+    "ProgressPlugin",
+    "listing",
+    "matrix",
+    "metrics",
+    "percent",
+    "plain",
+    "run_progress",
+    "show",
+    "show_json",
+    "spread",
+    "tell",
+]
 
+PIPED = 10_000  # columns where there is no terminal
 LOSS_EVERY = 20  # iterations between two readings of the loss
 
 
@@ -52,7 +67,8 @@ class ProgressPlugin(BasePlugin):
 def run_progress(console: Console) -> Iterator[ProgressPlugin]:
     """A live display for one run."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+    hidden = not console.is_terminal  # elsewhere it would be an empty line
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden) as progress:
         yield ProgressPlugin(progress)
 
 
@@ -61,9 +77,42 @@ def plain(text: object) -> Text:
     return Text("".join(sign if sign.isprintable() else "?" for sign in str(text)))
 
 
+def spread(values: Sequence[float]) -> str:
+    """Fractions as mean ± sample standard deviation in per cent; a single one as it is, none as a dash."""
+    if not values:
+        return "–"
+    return percent(mean(values)) + (f" ± {percent(stdev(values))}" if len(values) > 1 else "")
+
+
 def percent(value: float | None) -> str:
     """A fraction in per cent, or a dash."""
     return "–" if value is None else f"{100 * value:.1f}"
+
+
+def tell(console: Console, text: object) -> None:
+    """A line, however long."""
+    console.print(plain(text), highlight=False, soft_wrap=True)
+
+
+def show(console: Console, table: Table) -> None:
+    """A table: in a frame on a terminal; elsewhere plain lines, one a row, however long."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    if table.title:
+        tell(console, table.title)
+    table.title, table.box, table.pad_edge = None, None, False
+    before, console.width = console.width, PIPED
+    with console.capture() as captured:
+        console.print(table)
+    console.width = before
+    for line in captured.get().splitlines():
+        console.print(Text(line.rstrip()), highlight=False, soft_wrap=True)
+
+
+def show_json(console: Console, content: Any) -> None:
+    """JSON and nothing else."""
+    console.print(Text(json.dumps(content, indent=1, ensure_ascii=False)), highlight=False, soft_wrap=True)
 
 
 def listing(console: Console, kind: str, entries: Mapping[str, str]) -> None:
@@ -71,7 +120,7 @@ def listing(console: Console, kind: str, entries: Mapping[str, str]) -> None:
     table = Table(kind, "", box=None, header_style="bold", pad_edge=False)
     for name, summary in entries.items():
         table.add_row(plain(name), plain(summary))
-    console.print(table)
+    show(console, table)
     console.print()
 
 
@@ -85,7 +134,7 @@ def matrix(console: Console, accuracies: AccuracyMatrix) -> None:
     for index, row in enumerate(rows):
         cells = [percent(value) if column <= index else f"[dim]{percent(value)}" for column, value in enumerate(row)]
         table.add_row(str(index + 1), *cells)
-    console.print(table)
+    show(console, table)
 
 
 def metrics(console: Console, values: Mapping[str, float | None]) -> None:
@@ -96,4 +145,4 @@ def metrics(console: Console, values: Mapping[str, float | None]) -> None:
     for name, value in values.items():
         if value is not None:
             table.add_row(name.replace("_", " "), f"{percent(value)} %")
-    console.print(table)
+    show(console, table)

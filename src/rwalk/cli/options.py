@@ -1,14 +1,27 @@
-"""Settings written as ``KEY=VALUE`` on the command line."""
+"""Options that several commands have; settings written as ``KEY=VALUE``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from rwalk.experiments.loading import merged
+import typer
+
+from rwalk.experiments.loading import merged, nested
 from rwalk.experiments.yaml_files import plain_yaml
 
-__all__ = ["counts", "settings", "values"]
+__all__ = ["AsJson", "Every", "Jobs", "Out", "counts", "examples", "settings", "values"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Jobs = Annotated[int, typer.Option(help="Processes; -1 for one per core.")]
+Every = Annotated[int, typer.Option(min=0, help="Write a checkpoint of each run every so many batches; 0 for none.")]
+Out = Annotated[Path, typer.Option(help="Folder for results; runs finished there are kept, others go on.")]
+
+
+def examples(*lines: str) -> str:
+    """What stands below the help of a command."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def settings(entries: Sequence[str]) -> dict[str, Any]:
@@ -26,9 +39,7 @@ def settings(entries: Sequence[str]) -> dict[str, Any]:
         key, equals, text = entry.partition("=")
         if not equals or not key:
             raise ValueError(f"--set {entry!r}: expected KEY=VALUE, such as epochs=2 or rwalk.delta_t=5")
-        outer, _, inner = key.partition(".")
-        value = _value(f"--set {entry!r}", text)
-        found = merged(found, {outer: {inner: value} if inner else value})
+        found = merged(found, nested({key: _value(f"--set {entry!r}", text)}))
     return found
 
 

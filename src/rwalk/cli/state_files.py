@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rwalk.cli.display import show
+from rwalk.cli.options import AsJson, examples
 from rwalk.core.inspection import compare_states, summarize_state
 
 __all__ = ["state_files"]
@@ -24,10 +26,10 @@ KINDS = ("importance", "fisher", "score", "anchor")
 UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
-@state_files.command()
+@state_files.command(epilog=examples("rwalk inspect state.safetensors", "rwalk inspect state.safetensors --json"))
 def inspect(
     file: Annotated[Path, typer.Argument(help="What RWalk.save wrote.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what is in a state file: tasks, steps, settings, and what each layer is worth."""
     found = summarize_state(file)
@@ -48,7 +50,7 @@ def inspect(
     layers.add_column("share of importance", justify="right")
     for name, share in found["layers"].items():
         layers.add_row(_name(name), _share(share))
-    console.print(layers)
+    show(console, layers)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("parameter", overflow="fold")
     for title in ("shape", "share", *(f"‖{kind}‖" for kind in KINDS)):
@@ -56,14 +58,14 @@ def inspect(
     for name, entry in found["parameters"].items():
         norms = [f"{entry['norms'][kind]:.3g}" if kind in entry["norms"] else "–" for kind in KINDS]
         table.add_row(_name(name), "×".join(map(str, entry["shape"])) or "1", _share(entry["share"]), *norms)
-    console.print(table)
+    show(console, table)
 
 
-@state_files.command()
+@state_files.command(epilog=examples("rwalk diff before.safetensors after.safetensors"))
 def diff(
     one: Annotated[Path, typer.Argument(help="A state file.")],
     other: Annotated[Path, typer.Argument(help="Another.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say in what two state files differ. The exit status is 1 if they do."""
     found = compare_states(one, other)
@@ -90,7 +92,7 @@ def _show_differences(found: dict[str, Any]) -> None:
         for name, quantities in found["parameters"].items():
             for quantity, how in quantities.items():
                 table.add_row(_name(name), quantity, *_cells(how))
-        console.print(table)
+        show(console, table)
 
 
 def _cells(how: dict[str, Any]) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rwalk.cli.display import plain
+from rwalk.cli.display import plain, show, spread
 from rwalk.experiments.summary import METRICS, Difference, Row
 
 __all__ = ["comparison", "reproduction"]
@@ -21,53 +21,66 @@ TITLES = {
 }
 
 
-def comparison(console: Console, rows: Sequence[Row], base: str, untuned: Collection[str] = ()) -> None:
+def comparison(
+    console: Console,
+    rows: Sequence[Row],
+    base: str | None,
+    untuned: Collection[str] = (),
+    title: str | None = None,
+) -> None:
     """Mean ± standard deviation of each metric, and the difference from ``base`` seed by seed, in per cent.
 
     Args:
         console: Where to.
         rows: The runs.
-        base: The label that others are compared with.
+        base: The label that others are compared with; None compares with none.
         untuned: Labels whose method's strength was not chosen for this benchmark.
+        title: What the table shows, if not that.
     """
     seeds = max(len(row.results) for row in rows)
-    table = Table(title=f"Mean ± standard deviation in %, {seeds} seeds", title_justify="left")
-    table.add_column("", no_wrap=True, min_width=12)
+    table = Table(title=plain(title or _title(seeds)), title_justify="left")
+    table.add_column("", overflow="fold", min_width=12)
     metrics = [metric for metric in METRICS if any(row.spread(metric) is not None for row in rows)]
     for metric in metrics:
-        table.add_column(TITLES[metric], justify="right")
-    table.add_column("s", justify="right")
+        table.add_column(TITLES[metric], justify="right", no_wrap=True)
+    table.add_column("s", justify="right", no_wrap=True)
     for row in rows:
         seconds = f"{row.seconds / len(row.results):.0f}" if row.results else "–"
         label = f"{row.label} *" if row.label in untuned else row.label
-        table.add_row(plain(label), *(_spread(row.spread(metric)) for metric in metrics), seconds)
-    console.print(table)
+        table.add_row(plain(label), *(spread(list(row.values(metric).values())) for metric in metrics), seconds)
+    show(console, table)
     if untuned:
         console.print(
             "* at its preset's strength, which was not chosen for this benchmark: `rwalk tune` chooses, "
             "--set or --spec gives it",
             highlight=False,
         )
-    if len(rows) > 1:
+    if len(rows) > 1 and base is not None:
         _differences(console, rows, base, [metric for metric in metrics if metric != "learning_accuracy"])
 
 
+def _title(seeds: int) -> str:
+    return "In %, 1 seed" if seeds == 1 else f"Mean ± standard deviation in %, {seeds} seeds"
+
+
 def _differences(console: Console, rows: Sequence[Row], base: str, metrics: Sequence[str]) -> None:
-    title = plain(f"Less {base}, seed by seed: mean [95 % confidence interval], points")
-    table = Table(title=title, title_justify="left")
-    table.add_column("", no_wrap=True, min_width=12)
+    pairs = max((found.pairs for row in rows for found in row.differences.values()), default=0)
+    how = "points" if pairs <= 1 else "seed by seed: mean [95 % confidence interval], points"
+    table = Table(title=plain(f"Less {base}, {how}"), title_justify="left")
+    table.add_column("", overflow="fold", min_width=12)
     for metric in metrics:
-        table.add_column(TITLES[metric], justify="right")
+        table.add_column(TITLES[metric], justify="right", no_wrap=True)
     for row in rows:
         if row.label != base:
             table.add_row(plain(row.label), *(_difference(row.differences.get(metric)) for metric in metrics))
-    console.print(table)
+    show(console, table)
 
 
 def reproduction(console: Console, found: Mapping[str, Any]) -> None:
     """Published figure, ours, and the difference in points; a line for each metric of each label, all in per cent."""
     kind = " (quick version)" if found["quick"] else ""
-    title = f"{found['title']}{kind}; {len(found['seeds'])} seeds, {found['wall_seconds'] / 60:.1f} min"
+    seeds = "1 seed" if len(found["seeds"]) == 1 else f"{len(found['seeds'])} seeds"
+    title = f"{found['title']}{kind}; {seeds}, {found['wall_seconds'] / 60:.1f} min"
     table = Table(title=plain(title), title_justify="left")
     table.add_column("", min_width=12)
     table.add_column("%")
@@ -80,14 +93,15 @@ def reproduction(console: Console, found: Mapping[str, Any]) -> None:
             table.add_row(plain(label), TITLES[metric], *_beside(row, metric), end_section=last)
         if not metrics:
             table.add_row(plain(row["label"]), "", "–", "–", "–", end_section=True)
-    console.print(table)
+    show(console, table)
     for note in found["protocol"]:
         console.print(plain(f"- {note}"), highlight=False)
 
 
 def _beside(row: Mapping[str, Any], metric: str) -> list[str]:
     published = row["published"].get(metric)
-    ours = None if row["mean"][metric] is None else (row["mean"][metric], row["deviation"][metric])
+    deviation = row["deviation"][metric] if len(row["seeds"]) > 1 else None
+    ours = None if row["mean"][metric] is None else (row["mean"][metric], deviation)
     if published is None:
         return ["–", _spread(ours), "–"]
     known = (published["value"], published["deviation"])

@@ -10,13 +10,14 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from rwalk.errors import RWalkError
+from rwalk.errors import RWalkError, closest
 
 __all__ = ["PRESETS", "RWalkConfig"]
 
 PenaltyMode = Literal["gradient", "proximal"]
+ProximalRate = Literal["lr", "optimizer"]
 DampingScale = Literal["absolute", "relative"]
-FisherSource = Literal["step", "loader"]
+FisherSource = Literal["step", "loader", "samples"]
 FisherStart = Literal["first", "zero"]
 FisherBoundary = Literal["keep", "reset"]
 FisherInScore = Literal["window_end", "window_start"]
@@ -24,10 +25,11 @@ WindowPhase = Literal["task", "run"]
 Unfinished = Literal["flush", "drop", "carry"]
 Distance = Literal["riemannian", "euclidean"]
 Rectify = Literal["window", "task", "penalty"]
-ScoreAverage = Literal["mean", "mean_from_zero", "sum", "accumulate"]
-Scaling = Literal["max", "minmax", "none"]
+ScoreAverage = Literal["mean", "mean_from_zero", "sum", "accumulate", "latest"]
+Scaling = Literal["max", "minmax", "mean", "none"]
 Terms = Literal["both", "fisher", "score"]
 Combine = Literal["replace", "sum", "max"]
+Anchors = Literal["weighted", "latest"]
 BackendName = Literal["auto", "eager", "fused"]
 StateDtype = Literal["float32", "bfloat16"]
 Nonfinite = Literal["skip", "raise"]
@@ -53,7 +55,9 @@ class RWalkConfig:
         alpha_warmup: Use :math:`\max(\alpha, 1/t)` at a parameter's t-th update, so that the Fisher starts as a plain
             mean. Without it a small ``ewc_alpha`` remembers the first batch for :math:`1/\alpha` steps.
         fisher_source: ``"step"``: the gradients of training. ``"loader"``: one pass over a data loader given to
-            ``consolidate``, with the model's own predictions as labels.
+            ``consolidate``, with the model's own predictions as labels. ``"samples"``: such a pass too, but with the
+            squared gradients of single samples and labels drawn from the model, as ``protect`` takes it.
+        fisher_samples: With ``"samples"``, how many of the task's samples are looked at; None: all that are given.
         fisher_every: Steps from one update of the Fisher to the next.
         fisher_start: ``"first"``: :math:`F = g^2` at the first update. ``"zero"``: the average starts from 0.
         fisher_boundary: At a task's end, ``"keep"`` the running Fisher or ``"reset"`` it.
@@ -73,17 +77,25 @@ class RWalkConfig:
         unfinished: What ``consolidate`` does with a window that is not full: ``"flush"`` scores it as it is,
             ``"drop"`` forgets it, ``"carry"`` lets it go on into the next task.
         score_average: Averaged score from old and new: ``"mean"``, the first task's kept whole; ``"mean_from_zero"``,
-            the first task's halved; ``"sum"``; ``"accumulate"``, 1.5 old + 0.5 new, the first kept.
+            the first task's halved; ``"sum"``; ``"accumulate"``, 1.5 old + 0.5 new, the first kept; ``"latest"``, the
+            new one alone, for importances that ``combine`` adds up.
         scaling: How Fisher and score are brought to [0, 1] before they are added: ``"max"`` divides by the maximum
-            over all parameters, ``"minmax"`` subtracts the minimum first, ``"none"`` leaves them.
+            over all parameters, ``"minmax"`` subtracts the minimum first, ``"none"`` leaves them. ``"mean"`` divides by
+            the mean over all parameters, which no single weight and no single window can move.
         terms: What the penalty weighs by: ``"both"`` Fisher and score, or one of them.
         combine: How importances of a task join those of past ones. ``"replace"``, as published: the running Fisher is
             what remembers, and forgets at the rate ``ewc_alpha``. ``"sum"``: they add up, and each weight's anchor is
             the mean of its anchors weighted by importance, which is the sum of all tasks' penalties. ``"max"``: the
             larger one counts, from where the weights are now.
+        anchors: With ``combine="sum"``, where past importances hold: ``"weighted"`` keeps the sum of all tasks'
+            penalties. ``"latest"`` moves all of them to where the weights are now, as online Laplace does: the last
+            task's minimum took the older penalties into account already.
         decay: What importances of past tasks are multiplied by before, with ``"sum"`` and ``"max"``.
         penalty: ``"gradient"`` adds the penalty's gradient to ``.grad`` before the optimizer steps. ``"proximal"``
             applies the penalty implicitly after the step; stable at any ``ewc_lambda``.
+        proximal_rate: How far a proximal step goes: by the learning rate (``"lr"``), or as far as the optimizer's own
+            step goes for each weight (``"optimizer"``): under Adam, RMSprop and Adagrad that is the learning rate over
+            the root of the second moment, so that :math:`\lambda` weighs loss against penalty as it does under SGD.
         penalty_factor: What :math:`\lambda` is multiplied by; some codes have one half.
         include: Glob patterns (``"encoder.*"``) of the parameter names to protect. Empty means all.
         exclude: Glob patterns of names to leave alone; wins over ``include``.
@@ -117,6 +129,7 @@ class RWalkConfig:
     delta_t: int | None = 10
     alpha_warmup: bool = False
     fisher_source: FisherSource = "step"
+    fisher_samples: int | None = None
     fisher_every: int = 1
     fisher_start: FisherStart = "first"
     fisher_boundary: FisherBoundary = "keep"
@@ -132,8 +145,10 @@ class RWalkConfig:
     scaling: Scaling = "max"
     terms: Terms = "both"
     combine: Combine = "replace"
+    anchors: Anchors = "weighted"
     decay: float = 1.0
     penalty: PenaltyMode = "gradient"
+    proximal_rate: ProximalRate = "lr"
     penalty_factor: float = 1.0
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -150,6 +165,8 @@ class RWalkConfig:
         )
         if self.delta_t is not None:
             _check_count("delta_t", self.delta_t, "optimizer step in a window (None: each task is one)")
+        if self.fisher_samples is not None:
+            _check_count("fisher_samples", self.fisher_samples, "sample of each task (None: all)")
         _check_count("fisher_every", self.fisher_every, "step from one update of the Fisher to the next")
         for name in ("distance_factor", "penalty_factor"):
             _check_number(name, getattr(self, name), math.ulp(0.0), math.inf, "a finite number > 0")
@@ -179,7 +196,7 @@ class RWalkConfig:
     @cached_property
     def keeps_task_score(self) -> bool:
         """Whether a task's score has to be kept apart from the old one until both are averaged."""
-        return self.rectify == "task" or self.score_average == "accumulate"
+        return self.rectify == "task" or self.score_average in ("accumulate", "latest")
 
     @cached_property
     def scored(self) -> Literal["score", "task_score"]:
@@ -239,7 +256,8 @@ class RWalkConfig:
         values = {name: value for name, value in values.items() if name not in RETIRED}
         unknown = sorted(set(values) - set(known))
         if unknown:
-            raise ValueError(f"unknown setting {unknown[0]!r}: RWalkConfig knows {', '.join(known)}")
+            hint = closest(unknown[0], known)
+            raise ValueError(f"unknown setting {unknown[0]!r}{hint}: RWalkConfig knows {', '.join(known)}")
         return cls(**values)
 
     @classmethod
@@ -254,7 +272,7 @@ class RWalkConfig:
             ValueError: Unknown name (the known ones are listed), or a bad setting.
         """
         if name not in PRESETS:
-            raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+            raise ValueError(f"unknown preset {name!r}{closest(name, PRESETS)}: choose one of {', '.join(PRESETS)}")
         return cls.from_dict({**PRESETS[name], **changes})
 
     @classmethod
@@ -292,6 +310,11 @@ class RWalkConfig:
         """Path Integral (Synaptic Intelligence): scores over Euclidean distance, whole tasks, summed."""
         return cls.preset("path_integral", **changes)
 
+    @classmethod
+    def laplace(cls, **changes: Any) -> RWalkConfig:
+        """Importances that add up about the latest weights, as online Laplace does; ``consolidate`` needs data."""
+        return cls.preset("laplace", **changes)
+
 
 _CHOICES: dict[str, Any] = {
     "fisher_source": FisherSource,
@@ -307,7 +330,9 @@ _CHOICES: dict[str, Any] = {
     "scaling": Scaling,
     "terms": Terms,
     "combine": Combine,
+    "anchors": Anchors,
     "penalty": PenaltyMode,
+    "proximal_rate": ProximalRate,
     "backend": BackendName,
     "state_dtype": StateDtype,
     "nonfinite": Nonfinite,
@@ -377,5 +402,22 @@ PRESETS: dict[str, dict[str, Any]] = {
         "score_average": "sum",
         "scaling": "none",
         "terms": "score",
+    },
+    # Not published: docs/laboratory.md derives each setting and says what it brings.
+    "laplace": {
+        "ewc_lambda": 0.01,
+        "delta_t": None,
+        "fisher_source": "samples",
+        "fisher_samples": 1000,
+        "distance": "euclidean",
+        "distance_factor": 1.0,
+        "damping": 1e-3,
+        "rectify": "task",
+        "score_average": "latest",
+        "scaling": "mean",
+        "combine": "sum",
+        "anchors": "latest",
+        "penalty": "proximal",
+        "proximal_rate": "optimizer",
     },
 }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rwalk.core import equations as F
 from rwalk.core.config import RWalkConfig
 from rwalk.core.eager import Tile, tile_size, tiles
-from rwalk.core.sharding import local, over_processes, over_replicas, replicated
+from rwalk.core.sharding import local, over_processes, over_replicas, replicated, weights_in_sums
 from rwalk.core.state import Bucket, Cohort, arithmetic
 from rwalk.errors import RWalkError
 from rwalk.module_state import with_buffers_put_back
@@ -41,13 +41,9 @@ def freeze(buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, 
     parameters = [entry.parameter for cohort in residents for entry in cohort.entries]
     quantities = ("fisher", "score", "task_score") if config.keeps_task_score else ("fisher", "score")
     _check_finite(residents, quantities, parameters)
-    for cohort in residents:
-        walked = [entry for entry in cohort.entries if entry.last_task == tasks_before]
-        if walked:
-            for tile in tiles(Cohort(cohort.bucket, walked)):
-                _average_scores(tile, config, tasks_before)
+    _end_scores(residents, config, tasks_before)
     terms = [name for name in ("fisher", "score") if config.terms in ("both", name)]
-    extents = {name: _extent([bucket.require(name)[0] for bucket in buckets], parameters) for name in terms}
+    extents = {name: _extent_of(name, buckets, residents, config, parameters) for name in terms}
     for name, (_, high) in extents.items():
         if high <= 0:
             log.warning("consolidate(): the %s of every weight is zero and adds nothing to the penalty", name)
@@ -139,6 +135,18 @@ def estimate_fisher(
     return {name: accumulated / samples for name, accumulated in total.items()}
 
 
+def _end_scores(residents: Iterable[Cohort], config: RWalkConfig, tasks_before: int) -> None:
+    for cohort in residents:
+        walked = [entry for entry in cohort.entries if entry.last_task == tasks_before]
+        if walked:
+            for tile in tiles(Cohort(cohort.bucket, walked)):
+                _average_scores(tile, config, tasks_before)
+        if config.score_average == "latest":  # what rested has none
+            for entry, score in zip(cohort.entries, cohort.views("score"), strict=True):
+                if entry.last_task != tasks_before:
+                    score.zero_()
+
+
 def _average_scores(tile: Tile, config: RWalkConfig, tasks_before: int) -> None:
     score = tile.load("score")
     new = None
@@ -162,7 +170,7 @@ def _build_importance(bucket: Bucket, config: RWalkConfig, extents: dict[str, tu
 
 
 def _join(bucket: Bucket, past: Tensor, weights: Sequence[Tensor], config: RWalkConfig) -> None:
-    """Importances of past tasks join this one's; with a sum each anchor moves by this task's share in it."""
+    """Importances of past tasks join this one's; with a sum each anchor moves by this task's share in it, or all."""
     importance, _ = bucket.require("importance", "anchor")
     new = importance.to(bucket.dtype)
     if config.combine == "max":
@@ -170,7 +178,7 @@ def _join(bucket: Bucket, past: Tensor, weights: Sequence[Tensor], config: RWalk
         share = torch.ones_like(past)
     else:
         total = past + new
-        share = torch.where(total > 0, new / total, 1.0)
+        share = torch.where(total > 0, new / total, 1.0) if config.anchors == "weighted" else torch.ones_like(past)
         importance.copy_(total)
     for entry, present in zip(bucket.starts, weights, strict=True):
         start, anchor = bucket.starts[entry], bucket.view(entry, "anchor")
@@ -202,6 +210,27 @@ def _check_finite(residents: Iterable[Cohort], quantities: Iterable[str], parame
 
 def _is_finite(values: Tensor) -> bool:
     return not values.numel() or all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(values))
+
+
+def _extent_of(
+    quantity: str, buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, parameters: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The ends of the range that ``scale`` is given."""
+    if config.scaling == "mean":
+        return torch.zeros(()), _mean(residents, quantity, parameters)
+    return _extent([bucket.require(quantity)[0] for bucket in buckets], parameters)
+
+
+def _mean(residents: Iterable[Cohort], quantity: str, parameters: Sequence[Tensor]) -> Tensor:
+    """Mean non-negative part over all elements of all parameters, and over all processes' shards."""
+    sums = torch.zeros(2, dtype=torch.float64)
+    entries = [entry for cohort in residents for entry in cohort.entries]
+    values = [view for cohort in residents for view in cohort.views(quantity)]
+    for weight, value in zip(weights_in_sums([entry.parameter for entry in entries]), values, strict=True):
+        total = value.to(arithmetic(value.dtype)).clamp(min=0.0).sum(dtype=torch.float64)
+        sums += weight * torch.tensor([float(total), value.numel()], dtype=torch.float64)
+    total, count = over_processes(sums, parameters, "sum").cpu().unbind()
+    return total / count.clamp(min=1.0)
 
 
 def _extent(tensors: list[Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -10,12 +10,11 @@ nothing). Equation numbers are those of arXiv:1801.10112v3.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rwalk.core.config import ScoreAverage
+from rwalk.core.config import Scaling, ScoreAverage
 
 __all__ = [
     "average_scores",
@@ -37,6 +36,7 @@ AVERAGES: dict[ScoreAverage, tuple[float, float, float]] = {
     "mean_from_zero": (0.5, 0.5, 0.5),
     "sum": (1.0, 1.0, 1.0),
     "accumulate": (1.5, 0.5, 1.0),
+    "latest": (0.0, 1.0, 1.0),
 }
 
 
@@ -150,7 +150,7 @@ def average_scores(
             needs no second buffer; only where old and new weigh the same.
         tasks_before: How many tasks ended before this one; at 0 there is no old score.
         mode: ``"mean"``: the first task's score is kept whole. ``"mean_from_zero"``: it is halved. ``"sum"``: old plus
-            new. ``"accumulate"``: 1.5 old + 0.5 new, the first kept whole (the authors' code of 2018).
+            new. ``"accumulate"``: 1.5 old + 0.5 new, the first kept whole (the authors' code of 2018). ``"latest"``: new.
         out: Where to write; may be ``old``.
 
     Returns:
@@ -167,14 +167,14 @@ def average_scores(
     return torch.mul(old, weight_of_old, out=out).add_(new, alpha=weight)
 
 
-def scale(value: Tensor, low: Tensor, high: Tensor, mode: Literal["max", "minmax", "none"]) -> Tensor:
-    r"""Bring Fisher or score to [0, 1] (end of Section 4.2).
+def scale(value: Tensor, low: Tensor, high: Tensor, mode: Scaling) -> Tensor:
+    r"""Bring Fisher or score to a common scale, [0, 1] as published (end of Section 4.2).
 
     Args:
         value: Non-negative tensor of any shape.
         low: Scalar tensor, the minimum over *all* parameters; used by ``"minmax"``.
-        high: Scalar tensor, the maximum over all parameters.
-        mode: ``"max"``: value / high. ``"minmax"``: (value - low) / (high - low). ``"none"``: a copy.
+        high: Scalar tensor, the maximum over all parameters; with ``"mean"`` their mean.
+        mode: ``"max"`` and ``"mean"``: value / high. ``"minmax"``: (value - low) / (high - low). ``"none"``: a copy.
 
     Returns:
         The scaled tensor. Where the range is empty (``high == 0``, or ``high == low``) it is zero, never NaN.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rwalk.core import files
+from rwalk.core import files, proximal
 from rwalk.core.checking import COUNTERS
 from rwalk.core.config import Combine, RWalkConfig
 from rwalk.core.consolidate import estimate_fisher, freeze, merge_fisher, take_fisher
@@ -225,7 +225,8 @@ class RWalk(Readings):
         warning is logged and nothing changes.
 
         Args:
-            batches: The task's data, batches ``(x, ...)``; needed with ``fisher_source="loader"`` and refused without.
+            batches: The task's data, batches ``(x, ...)``; needed with ``fisher_source="loader"`` or ``"samples"`` and
+                refused without.
             forward: Maps a batch to scores of classes; the model on the batch's first entry if None.
 
         Raises:
@@ -235,7 +236,7 @@ class RWalk(Readings):
         """
         steps, tracker, config = self._steps, self._tracker, self._tracker.config
         self._refuse_within_step("consolidate")
-        if (batches is not None) != (config.fisher_source == "loader"):
+        if (batches is not None) != (config.fisher_source != "step"):
             takes = "needs the task's data: consolidate(batches)" if batches is None else "takes no data"
             raise RWalkError(f"fisher_source={config.fisher_source!r} {takes}")
         tracker.check()
@@ -247,7 +248,9 @@ class RWalk(Readings):
             return
         steps.make_room()
         residents = tracker.resident()
-        if batches is not None:
+        if batches is not None and config.fisher_source == "samples":
+            take_fisher(residents, self._fisher_of_samples(batches, forward))
+        elif batches is not None:
             parameters = {entry.name: entry.parameter for cohort in residents for entry in cohort.entries}
             merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), config)
         steps.flush_window(residents)
@@ -564,6 +567,21 @@ class RWalk(Readings):
         self._steps.end_task()
         self._check_strength(anew=True)
 
+    def _fisher_of_samples(
+        self, batches: Iterable[Any], forward: Callable[[Any], Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Of what the optimizer moves; what rested in this task adds nothing to past tasks' importances."""
+        from rwalk.core.samples import protection_of  # which a walk does not need
+
+        moved, tasks = self._tracker.moved, self._steps.tasks
+        found, done = protection_of(
+            self.model, moved, batches, labels="sampled", likelihood=None, class_dim=None, log_prob=None,
+            forward=forward, max_samples=self.config.fisher_samples, seed=tasks, progress=False,
+        )  # fmt: skip
+        log.info("consolidate(): the Fisher of %s", done)
+        rested = {entry.name: torch.zeros_like(found[entry.name]) for entry in moved if entry.last_task != tasks}
+        return {**found, **rested} if self.config.combine == "sum" else found
+
     def _step_ahead(self, entries: list[Tracked], gradients: list[Tensor], **how: Any) -> bool:
         """The same as in ``before_step``, decided by the device; whether it can."""
         steps = self._steps
@@ -585,7 +603,13 @@ class RWalk(Readings):
         for cohort in self._tracker.cohorts(entries):
             backend = backend_of(cohort.bucket, self.config.backend)
             here = None if void is None else void.to(cohort.bucket.device)
-            backend.pull(cohort, self.config, [rates[entry.group or 0] for entry in cohort.entries], here)
+            lengths = [rates[entry.group or 0] for entry in cohort.entries]
+            if self.config.proximal_rate == "optimizer":
+                lengths, apart = proximal.step_lengths(self.optimizer, cohort, lengths)
+                if apart:
+                    proximal.pull(cohort, self.config, lengths, here)
+                    continue
+            backend.pull(cohort, self.config, lengths, here)
 
     def _refuse_gradient(self, entries: list[Tracked], gradients: list[Tensor], *, raises: bool) -> None:
         bad = [entry.name for entry, found in zip(entries, gradients, strict=True) if not bool(found.isfinite().all())]

@@ -106,6 +106,7 @@ def fisher_of_samples(
     likelihood: Kind | None = None,
     class_dim: int | None = None,
     log_prob: LogProb | None = None,
+    forward: Callable[[Any], Tensor] | None = None,
     max_samples: int | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -126,6 +127,7 @@ def fisher_of_samples(
         likelihood: What the outputs are; told from outputs and labels if None.
         class_dim: Which dimension of the outputs goes over classes, where that cannot be told.
         log_prob: Maps model, batch and a generator to one log-probability a sample, shape (B,), instead of all this.
+        forward: Maps a batch to the outputs, where that takes more than calling the model.
         max_samples: Stop after so many.
         seed: Of what is drawn.
         progress: Show a progress bar.
@@ -141,7 +143,7 @@ def fisher_of_samples(
     if not learning:
         raise RWalkError("every parameter is frozen (requires_grad=False): there is nothing to protect")
     rng, device = torch.Generator().manual_seed(seed), next(iter(learning.values())).device
-    teller = _Teller(model, labels, likelihood, class_dim, log_prob, rng)
+    teller = _Teller(model, labels, likelihood, class_dim, log_prob, rng, forward)
     squares, count = _Squares(model, learning, total, rng), 0
     with in_eval_mode(model), with_buffers_put_back(model), _bar(progress, max_samples) as bar:
         for given in batches:
@@ -183,9 +185,10 @@ class _Teller:
         class_dim: int | None,
         log_prob: LogProb | None,
         rng: torch.Generator,
+        forward: Callable[[Any], Tensor] | None = None,
     ) -> None:
         self._model, self._labels, self._kind, self._class_dim = model, labels, kind, class_dim
-        self._log_prob, self._rng = log_prob, rng
+        self._log_prob, self._rng, self._forward = log_prob, rng, forward
         self._told: Likelihood | None = None
 
     @property
@@ -198,9 +201,9 @@ class _Teller:
         if self._log_prob is not None:
             asked, rng = self._log_prob, self._rng
             return lambda model, some, _: asked(model, some, rng), ()
-        inputs, target = split(batch)
+        target = split(batch)[1]
         with torch.no_grad():
-            outputs = outputs_of(call(self._model, inputs))
+            outputs = self._outputs(self._model, batch)
         if not bool(outputs.isfinite().all()):
             raise RWalkError("the model's outputs are not finite on these samples: nothing was protected")
         if self._labels == "data" and target is None:
@@ -218,10 +221,13 @@ class _Teller:
         shift = likelihood.shift and own is not None
 
         def log_probs(model: nn.Module, some: Any, given: tuple[Tensor, Tensor | None]) -> Tensor:
-            found = outputs_of(call(model, split(some)[0]))
+            found = self._outputs(model, some)
             return likelihood.log_prob(found[:, :-1] if shift else found, *given)
 
         return log_probs, (fixed, counted)
+
+    def _outputs(self, model: nn.Module, batch: Any) -> Tensor:
+        return outputs_of(call(model, split(batch)[0]) if self._forward is None else self._forward(batch))
 
 
 class _Squares:

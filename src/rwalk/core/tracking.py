@@ -306,10 +306,10 @@ class Tracker:
         self._cohorts, self._checked, self.is_elsewhere = ([], []), False, other.is_elsewhere
 
     def _check_source(self, name: str, parameter: Tensor) -> None:
-        if self.config.fisher_source == "loader" and is_sharded(parameter):
+        if self.config.fisher_source != "step" and is_sharded(parameter):
             raise RWalkError(
-                f"fisher_source='loader' needs whole parameters, and {name} is sharded over processes: take "
-                "fisher_source='step'"
+                f"fisher_source={self.config.fisher_source!r} needs whole parameters, and {name} is sharded over "
+                "processes: take fisher_source='step'"
             )
 
     def tell_idle_patterns(self) -> None:

@@ -8,12 +8,25 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rwalk.experiments.loading import build_spec, explain, merged, read_yaml, short
+from rwalk.experiments.loading import build_spec, explain, merged, read_yaml, shared_by, short
+from rwalk.experiments.methods import METHODS
 from rwalk.experiments.spec import RunSpec
 
 __all__ = ["Comparison", "build_comparison", "load_comparison"]
 
 MOST_SEEDS = MOST_RUNS = 10_000
+Seeds = tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
+
+
+def as_seeds(value: Any) -> Any:
+    """Seeds as they are given, or how many."""
+    if isinstance(value, int):
+        if not 1 <= value <= MOST_SEEDS:
+            raise ValueError(f"seeds={short(value)}: expected {'at least 1' if value < 1 else f'at most {MOST_SEEDS}'}")
+        return tuple(range(value))
+    if isinstance(value, list | tuple) and (not value or len(set(map(str, value))) < len(value)):
+        raise ValueError(f"seeds={short(list(value))}: expected different seeds, at least one")
+    return value
 
 
 class Comparison(BaseModel):
@@ -30,7 +43,7 @@ class Comparison(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = (0, 1, 2, 3, 4)
+    seeds: Seeds = (0, 1, 2, 3, 4)
     base: dict[str, Any] = Field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = Field(min_length=1, max_length=MOST_RUNS)
     against: str | None = None
@@ -39,15 +52,7 @@ class Comparison(BaseModel):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_or_list(cls, value: Any) -> Any:
-        if isinstance(value, int):
-            if not 1 <= value <= MOST_SEEDS:
-                raise ValueError(
-                    f"seeds={short(value)}: expected {'at least 1' if value < 1 else f'at most {MOST_SEEDS}'}"
-                )
-            return tuple(range(value))
-        if isinstance(value, list | tuple) and (not value or len(set(map(str, value))) < len(value)):
-            raise ValueError(f"seeds={short(list(value))}: expected different seeds, at least one")
-        return value
+        return as_seeds(value)
 
     @model_validator(mode="after")
     def _no_seed_of_their_own(self) -> Comparison:
@@ -68,11 +73,14 @@ class Comparison(BaseModel):
         Raises:
             ValueError: One is not valid; the message names its label.
         """
-        return {label: self._spec(label) for label in self.runs}
+        used = [METHODS.get(str({**self.base, **run}.get("method"))) for run in self.runs.values()]
+        bases = shared_by([method for method in used if method is not None], self.base)
+        return {label: self._spec(label, bases) for label in self.runs}
 
-    def _spec(self, label: str) -> RunSpec:
+    def _spec(self, label: str, bases: Mapping[str, Mapping[str, Any]]) -> RunSpec:
         try:
-            return build_spec(merged(self.base, self.runs[label]))
+            method = str({**self.base, **self.runs[label]}.get("method"))
+            return build_spec(merged(bases.get(method, self.base), self.runs[label]))
         except ValueError as error:
             raise ValueError(f"run {short(label)!r}: {error}") from None
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from rwalk.errors import closest
+from rwalk.experiments.methods import Method
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.yaml_files import LARGEST, plain_yaml
 
-__all__ = ["build_spec", "explain", "load_spec", "merged", "read_yaml"]
+__all__ = ["build_spec", "explain", "load_spec", "merged", "nested", "read_yaml", "shared_by", "short"]
 
 
 LONGEST = 400  # characters of a message
@@ -66,6 +68,33 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted key as a spec has them.
+
+    Example:
+        >>> nested({"lr": 0.1, "rwalk.delta_t": 5, "rwalk.ewc_lambda": 1.0})
+        {'lr': 0.1, 'rwalk': {'delta_t': 5, 'ewc_lambda': 1.0}}
+    """
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        outer, _, inner = key.partition(".")
+        found = merged(found, {outer: {inner: value} if inner else value})
+    return found
+
+
+def shared_by(methods: Sequence[Method], base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """For each method, what of a shared base it reads: settings of RWalk are for methods made of the core.
+
+    Raises:
+        ValueError: The base has such settings, and none of the methods reads them.
+    """
+    if base.get("rwalk") and methods and all(method.preset is None for method in methods):
+        key, value = next(iter(dict(base["rwalk"]).items()))
+        raise ValueError(f"rwalk.{key}={short(value)}: none of {', '.join(m.name for m in methods)} reads it")
+    bare = {key: value for key, value in base.items() if key != "rwalk"}
+    return {method.name: bare if method.preset is None else dict(base) for method in methods}
+
+
 def build_spec(values: Mapping[str, Any], /, **overrides: Any) -> RunSpec:
     """A spec from plain values.
 
@@ -85,7 +114,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _explained(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors()[0]
+    first, *others = error.errors()
+    if first["type"] == "missing":  # which a slip of the pen may be the reason of
+        first = next((other for other in others if other["type"] == "extra_forbidden"), first)
     key, *inside = first["loc"] or ("",)
     if model is RunSpec:  # what else stands there is pydantic's names of alternatives
         inside = [part for part in inside if isinstance(part, int)]
@@ -95,7 +126,9 @@ def _explained(error: ValidationError, model: type[BaseModel]) -> str:
         way_out = "name one, as an option or in a spec file; `rwalk list` shows them"
         return f"no {where} given: {way_out if model is RunSpec else f'a {kind} needs it'}"
     if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}: a {kind} has {', '.join(model.model_fields)}"
+        return (
+            f"unknown key {where!r}{closest(where, model.model_fields)}: a {kind} has {', '.join(model.model_fields)}"
+        )
     if first["type"] == "value_error":  # our own: it names the value already
         return str(first["msg"]).removeprefix("Value error, ")
     return f"{where}={short(repr(first['input']))}: {first['msg']}"

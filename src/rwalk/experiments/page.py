@@ -142,8 +142,13 @@ def _cells(row: Mapping[str, Any], name: str) -> list[str]:
         spread = "" if published["deviation"] is None else f" ± {scale * published['deviation']:.{digits}f}"
         known = f"{scale * published['value']:.{digits}f}{spread}"
         difference = "–" if published["difference"] is None else f"{scale * published['difference']:+.{digits}f}"
-    ours = "–" if mean is None else f"{scale * mean:.{digits}f} ± {scale * row['deviation'][name]:.{digits}f}"
+    ours = "–" if mean is None else f"{scale * mean:.{digits}f}{_deviation(row, name, scale, digits)}"
     return [known, ours, difference]
+
+
+def _deviation(row: Mapping[str, Any], name: str, scale: int, digits: int) -> str:
+    """Nothing for a single seed."""
+    return f" ± {scale * row['deviation'][name]:.{digits}f}" if len(row["seeds"]) > 1 else ""
 
 
 def _code(text: object) -> str:

@@ -1,35 +1,42 @@
-"""Many runs on all cores: what is finished is used again, what fails is reported, and the rest goes on."""
+"""Many runs on all cores or a cluster: what is finished is used again, what fails is reported, and the rest goes on."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import threading
+import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from multiprocessing import current_process
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from joblib import Parallel, delayed, effective_n_jobs
 
 from rwalk.errors import CheckpointError
+from rwalk.experiments.backends import LOCAL, Workers, lost_worker
 from rwalk.experiments.carrying import CHECKPOINTS, begun, carry_out, finished
-from rwalk.experiments.holding import held
+from rwalk.experiments.holding import FolderHeldError, held
 from rwalk.experiments.references import last_reference, reference_spec
-from rwalk.experiments.results import RESULT, Reference, RunResult, read_result
+from rwalk.experiments.results import RESULT, Reference, RunResult, read_result, write_result
 from rwalk.experiments.runner import run
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.watching import end_with_parent, when_parent_ends
 from rwalk.training import CheckpointPlugin
 from rwalk.training.plugins.checkpoints import Stopped
 
-__all__ = ["Outcome", "run_all"]
+__all__ = ["LOG", "Outcome", "Work", "carried_out", "run_all", "run_name"]
 
-HELD = 10.0  # seconds to wait for the folder of a run: a worker of a command that was killed may be leaving it
+LOG = "error.log"  # of a run that failed: what it was, and the traceback
+AGAIN = 2.0  # seconds between two looks at runs that another command carries out
 LONGEST = 400  # characters of an error
+KILLED = "its process was killed (out of memory?)"
+
+_one_at_a_time = threading.Lock()  # torch's generator and threads are the process's; some backends work in threads
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,9 @@ class Outcome:
         error: Why it failed, in one line; None if it did not.
         reused: Whether it had been finished before.
         notes: What else there is to tell, such as a stored result that was broken.
+        folder: Its folder, if it has one; ``error.log`` in it has the traceback of an error.
+        held: Whether another command carries it out now, so that there is nothing to tell yet.
+        more: What else came of it, where it was more than a run.
     """
 
     label: str
@@ -51,33 +61,62 @@ class Outcome:
     error: str | None = None
     reused: bool = False
     notes: tuple[str, ...] = ()
+    folder: Path | None = None
+    held: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """One run, or (``only_reference``) the reference that several of them share.
 
-    ``parent`` is the process that wants it done: a worker that is still importing when it ends has to know.
+    ``parent`` is the process that wants it done: a worker that is still importing when it ends has to know. None where
+    workers have a life of their own.
     """
 
     label: str
     spec: RunSpec
     folder: Path | None
-    intransigence: bool
+    intransigence: bool = False
     only_reference: bool = False
     every: int = 0
-    parent: int = field(default_factory=os.getpid)
+    parent: int | None = field(default_factory=os.getpid)
+    surroundings: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def finished(self) -> bool:
-        """Whether a result of it is stored whole; anything else there is replaced."""
-        if self.folder is None or not (self.folder / RESULT).is_file():
-            return False
+    def found(self) -> Outcome | None:
+        """What is stored of it, whole; anything else there is replaced."""
+        if self.only_reference or self.folder is None or not (self.folder / RESULT).is_file():
+            return None
         try:
-            RunResult.from_dict(read_result(self.folder))
-        except CheckpointError:
-            return False
-        return True
+            result = RunResult.from_dict(read_result(self.folder))
+        except (CheckpointError, OSError):
+            return None
+        return Outcome(self.label, self.spec.seed, result, reused=True, folder=self.folder)
+
+    def carry_out(self, notes: list[str]) -> Outcome:
+        """Do it, or find it finished."""
+        label, seed = self.label, self.spec.seed
+        if self.only_reference:
+            last_reference(self.spec)
+            return Outcome(label, seed)
+        if self.folder is None:
+            return Outcome(label, seed, run(self.spec, reference=self._reference()))
+        before = finished(self.folder, notes.append)
+        result = before or self._carried_out(self.folder)
+        return Outcome(label, seed, result, reused=before is not None, folder=self.folder)
+
+    def _carried_out(self, folder: Path) -> RunResult:
+        checkpoint = None
+        if self.every or begun(folder):
+            checkpoint = CheckpointPlugin(folder / CHECKPOINTS, every=self.every)
+            when_parent_ends(checkpoint.stop)
+        try:
+            return carry_out(self.spec, folder, reference=self._reference, checkpoint=checkpoint)
+        finally:
+            when_parent_ends(None)
+
+    def _reference(self) -> Reference | None:
+        return last_reference(self.spec) if self.intransigence else None
 
 
 def run_all(
@@ -88,115 +127,166 @@ def run_all(
     folder: Path | None = None,
     intransigence: bool = False,
     every: int = 0,
+    workers: Workers = LOCAL,
 ) -> Iterator[Outcome]:
-    """Run every spec with every seed.
+    """Run every spec with every seed. Specs that do the same run once, for all their labels.
 
     Args:
         specs: Specs by label; their own seed is replaced.
         seeds: Seeds; the same for every spec, so that differences are paired.
-        jobs: Processes; -1 for one per core. The same call runs on Ray or Dask under ``joblib.parallel_config``.
-        folder: Where results are kept, one folder a run. A run of the same settings found there is not run again. None
-            keeps nothing.
+        jobs: Processes; -1 for one per core, or for all that a cluster has.
+        folder: Where results are kept, one folder a run, named by what the run is. One found finished there is not run
+            again; one that another command carries out there is waited for. None keeps nothing.
         intransigence: Also train the joint reference of each stream's last experience, once.
         every: Batches from one checkpoint of a run to the next; 0 for none. A run that was interrupted goes on from its
             last one in any case.
+        workers: Who works: this machine's processes, or a cluster's (``cluster``).
 
     Yields:
         An outcome for every run, as they finish.
     """
-    work = []
+    work: dict[str, Work] = {}
+    labels: dict[str, list[str]] = {}
+    common: dict[str, Any] = {"every": every, "parent": workers.parent(), "surroundings": workers.surroundings()}
     for seed in seeds:
         for label, spec in specs.items():
             seeded = spec.model_copy(update={"seed": seed})
-            place = None if folder is None else folder / _place(label, seeded, intransigence)
-            work.append(_Work(label, seeded, place, intransigence, every=every))
+            name = run_name(seeded, intransigence)
+            place = None if folder is None else folder.absolute() / name
+            work.setdefault(name, Work(label, seeded, place, intransigence, **common))
+            labels.setdefault(name, []).append(label)
+    left = dict(work)
+    for name, item in work.items():
+        stored = item.found()
+        if stored is not None:
+            del left[name]
+            yield from (replace(stored, label=label) for label in labels[name])
     if intransigence:  # first, and each once: a run that waits for one would keep a core idle
         ahead = {
-            json.dumps(reference_spec(item.spec).canonical()): _Work(item.label, item.spec, None, True, True)
-            for item in work
-            if not item.finished
+            json.dumps(reference_spec(item.spec).canonical()): Work(
+                item.label, item.spec, None, True, True, **common | {"every": 0}
+            )
+            for item in left.values()
         }
-        for _ in _each(list(ahead.values()), jobs):  # a reference that fails is reported by the runs that need it
+        for _ in carried_out(ahead, jobs):  # a reference that fails is reported by the runs that need it
             pass
-    yield from _each(work, jobs)
+    for name, outcome in carried_out(left, jobs):
+        yield from (replace(outcome, label=label) for label in labels[name])
 
 
-def _each(work: Sequence[_Work], jobs: int) -> Iterator[Outcome]:
+def run_name(spec: RunSpec, intransigence: bool = False) -> str:
+    """The name of a run's folder: its method, its seed, and a hash of all that defines it."""
+    settings = json.dumps([spec.canonical(), intransigence], sort_keys=True)
+    name = re.sub(r"[^\w+.-]+", "-", spec.method)
+    return f"{name}-seed-{spec.seed}-{blake2b(settings.encode(), digest_size=8).hexdigest()}"
+
+
+def carried_out(work: Mapping[str, Work], jobs: int) -> Iterator[tuple[str, Outcome]]:
     """Do all of it. A process that dies takes its pool along.
 
     Work is handed out in order, so that what the dead process did is among the first that are left. Those are done one
-    by one, each in a process that it may take along, and then the rest goes on in parallel.
+    by one, each in a process that it may take along, and then the rest goes on in parallel. What another command holds
+    comes last.
     """
-    left = dict(enumerate(work))
+    left = dict(work)
     while left:
-        yield from _until_one_dies(left, jobs)
-        for index in list(left)[: effective_n_jobs(jobs)]:
-            yield _alone(left.pop(index))
+        busy: dict[str, Work] = {}
+        while left:
+            for name, outcome in _until_one_dies(left, jobs):
+                if outcome.held:
+                    busy[name] = work[name]
+                else:
+                    yield name, _kept(work[name], outcome)
+            for name in list(left)[: effective_n_jobs(jobs)]:
+                item = left.pop(name)
+                outcome = _alone(item)
+                if outcome.held:
+                    busy[name] = item
+                else:
+                    yield name, _kept(item, outcome)
+        left = busy
+        if left:
+            time.sleep(AGAIN)
 
 
-def _until_one_dies(left: dict[int, _Work], jobs: int) -> Iterator[Outcome]:
+def _until_one_dies(left: dict[str, Work], jobs: int) -> Iterator[tuple[str, Outcome]]:
     """Work in parallel; what is done is taken out of ``left``."""
-    tasks = (delayed(_numbered)(index, item) for index, item in list(left.items()))
+    tasks = (delayed(_named)(name, item) for name, item in list(left.items()))
     try:
-        for index, outcome in Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks):
-            del left[index]
-            yield outcome
-    except BrokenProcessPool:
-        return
+        for name, outcome in Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks):
+            del left[name]
+            yield name, outcome
+    except Exception as error:
+        if not lost_worker(error):
+            raise
 
 
-def _alone(item: _Work) -> Outcome:
+def _alone(item: Work) -> Outcome:
     """Do a piece of work in a process of its own."""
     try:
         return cast("Outcome", Parallel(n_jobs=2)([delayed(_done)(item)])[0])
-    except BrokenProcessPool:
-        return Outcome(item.label, item.spec.seed, error="its process was killed (out of memory?)")
+    except Exception as error:
+        if not lost_worker(error):
+            raise
+        if item.folder is not None:
+            _write_log(item, KILLED, "")
+        return Outcome(item.label, item.spec.seed, error=KILLED, folder=item.folder)
 
 
-def _numbered(index: int, item: _Work) -> tuple[int, Outcome]:
-    return index, _done(item)
+def _named(name: str, item: Work) -> tuple[str, Outcome]:
+    return name, _done(item)
 
 
-def _done(item: _Work) -> Outcome:
+def _done(item: Work) -> Outcome:
     """Carry out a run, or find it finished; an error becomes part of the outcome."""
-    label, seed, notes = item.label, item.spec.seed, list[str]()
-    if current_process().name != "MainProcess":
+    notes = list[str]()
+    if item.parent is None:
+        _as_there(item.surroundings)
+    elif current_process().name != "MainProcess":
         end_with_parent(item.parent)
     try:
-        if item.only_reference:
-            last_reference(item.spec)
-            return Outcome(label, seed)
-        if item.folder is None:
-            return Outcome(label, seed, run(item.spec, reference=_reference(item)))
-        with held(item.folder, wait=HELD):
-            found = finished(item.folder, notes.append)
-            reused = found is not None
-            result = found or _carried_out(item, item.folder)
+        with _one_at_a_time:
+            if item.folder is None:
+                return item.carry_out(notes)
+            with held(item.folder):
+                outcome = item.carry_out(notes)
+                (item.folder / LOG).unlink(missing_ok=True)
+    except FolderHeldError:
+        return Outcome(item.label, item.spec.seed, held=True, folder=item.folder)
     except Stopped:  # with its parent
         os._exit(1)
     except Exception as error:  # whatever it is, it ends one run and not the others
-        message = (str(error).strip() or "no message").splitlines()[0]
-        return Outcome(label, seed, error=f"{type(error).__name__}: {message}"[:LONGEST], notes=tuple(notes))
-    return Outcome(label, seed, result, reused=reused, notes=tuple(notes))
+        line = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"[:LONGEST]
+        if item.folder is not None:
+            _write_log(item, line, traceback.format_exc())
+        return Outcome(item.label, item.spec.seed, error=line, notes=tuple(notes), folder=item.folder)
+    return replace(outcome, notes=tuple(notes))
 
 
-def _carried_out(item: _Work, folder: Path) -> RunResult:
-    checkpoint = None
-    if item.every or begun(folder):
-        checkpoint = CheckpointPlugin(folder / CHECKPOINTS, every=item.every)
-        when_parent_ends(checkpoint.stop)
+def _write_log(item: Work, line: str, more: str) -> None:
+    """What failed, what it was, and where; where nothing can be written, the line alone is told."""
+    folder = cast("Path", item.folder)
     try:
-        return carry_out(item.spec, folder, reference=lambda: _reference(item), checkpoint=checkpoint)
-    finally:
-        when_parent_ends(None)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOG).write_text(f"{line}\n{json.dumps(item.spec.canonical())}\n{more}", encoding="utf-8")
+    except OSError:
+        return
 
 
-def _reference(item: _Work) -> Reference | None:
-    return last_reference(item.spec) if item.intransigence else None
+def _kept(item: Work, outcome: Outcome) -> Outcome:
+    """Write a result down that came from a machine with another disk."""
+    if item.parent is None and item.folder is not None and outcome.result is not None:
+        if type(item) is Work and not (item.folder / RESULT).is_file():
+            write_result(outcome.result.to_dict(), item.folder)
+        (item.folder / LOG).unlink(missing_ok=True)
+    return outcome
 
 
-def _place(label: str, spec: RunSpec, intransigence: bool) -> Path:
-    """A folder that is this run's own: readable, and different for different settings."""
-    settings = json.dumps([spec.canonical(), intransigence, label], sort_keys=True)
-    name = re.sub(r"[^\w+.-]+", "-", label).strip("-.")[:80] or "run"
-    return Path(name) / f"seed-{spec.seed}-{blake2b(settings.encode(), digest_size=5).hexdigest()}"
+def _as_there(surroundings: Mapping[str, str]) -> None:
+    """In a worker of a cluster: look for data and relative paths where the command does."""
+    for name, value in surroundings.items():
+        if name == "PWD":
+            if Path(value).is_dir():
+                os.chdir(value)
+        else:
+            os.environ.setdefault(name, value)

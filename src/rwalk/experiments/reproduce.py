@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from rwalk.errors import closest
 from rwalk.experiments.comparison import Comparison
 from rwalk.experiments.loading import explain, merged, read_yaml
 from rwalk.experiments.results import versions
@@ -83,7 +84,7 @@ def load_table(name: str, *, quick: bool = False, seeds: int | None = None) -> T
     known = {file.stem: file for file in _folder().glob("*.yaml")}
     file = known.get(name)
     if file is None:
-        raise ValueError(f"unknown table {name!r}: choose one of {', '.join(tables())}")
+        raise ValueError(f"unknown table {name!r}{closest(name, known)}: choose one of {', '.join(tables())}")
     values = read_yaml(file)
     try:
         table = Table(**values)

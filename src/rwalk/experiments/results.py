@@ -7,6 +7,7 @@ import platform
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -122,9 +123,14 @@ class RunResult:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of what computes."""
+    return {"python": platform.python_version(), **_installed()}
+
+
+@cache
+def _installed() -> Mapping[str, str]:
+    """Looked up once: it takes as long as a very small run."""
     packages = ("rwalk", "torch", "numpy", "scikit-learn", "datasets", "accelerate")
-    installed = {package: version(package) for package in packages if find_spec(IMPORT_NAMES.get(package, package))}
-    return {"python": platform.python_version(), **installed}
+    return {package: version(package) for package in packages if find_spec(IMPORT_NAMES.get(package, package))}
 
 
 def check_folder(folder: str | Path, *, overwrite: bool) -> Path:

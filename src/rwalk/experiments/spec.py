@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rwalk.core import RWalkConfig
+from rwalk.errors import closest
 from rwalk.experiments.methods import METHODS
 from rwalk.models.registry import find_builder
 from rwalk.replay.samplers import as_sampler
@@ -50,8 +51,8 @@ class RunSpec(BaseModel):
     Attributes:
         benchmark: Name in the catalog, or ``SCENARIO:SOURCE`` (see ``rwalk.streams.benchmark``).
         method: Name in the registry of methods.
-        rwalk: Settings of ``RWalkConfig`` by name, which change the method's preset. Methods that are not made of the
-            core do not read them.
+        rwalk: Settings of ``RWalkConfig`` by name, which change the method's preset; refused for methods that are not
+            made of the core.
         options: Settings of other methods, by name.
         n_experiences: Into how many experiences the data is split; the benchmark's usual number if None.
         class_order: Every class once, in the order in which they arrive.
@@ -137,7 +138,7 @@ class RunSpec(BaseModel):
     @classmethod
     def _known_method(cls, value: str) -> str:
         if value not in METHODS:
-            raise ValueError(f"unknown method {value!r}: choose one of {', '.join(METHODS)}")
+            raise ValueError(f"unknown method {value!r}{closest(value, METHODS)}: choose one of {', '.join(METHODS)}")
         return value
 
     @field_validator("model")
@@ -155,6 +156,12 @@ class RunSpec(BaseModel):
     @model_validator(mode="after")
     def _settings_of_the_method(self) -> RunSpec:
         method = METHODS[self.method]
+        if self.rwalk and method.preset is None:
+            key, value = next(iter(self.rwalk.items()))
+            raise ValueError(
+                f"rwalk.{key}={value!r}: method {self.method!r} does not read settings of RWalk"
+                + (f"; its strength is {method.strength}" if method.strength else "")
+            )
         try:
             method.plugins(self.rwalk_config, self.options)
         except TypeError as error:
@@ -188,6 +195,11 @@ class RunSpec(BaseModel):
     def rwalk_config(self) -> RWalkConfig:
         """All settings of Riemannian Walk: the method's preset, changed by ``rwalk``."""
         return RWalkConfig.preset(METHODS[self.method].preset or "paper", **self.rwalk)
+
+    @property
+    def reads_rwalk(self) -> bool:
+        """Whether the method is made of the core, and reads ``rwalk``."""
+        return METHODS[self.method].preset is not None
 
     def is_tuned(self) -> bool:
         """Whether the method's strength was chosen for this benchmark, or given; true where there is none to choose."""

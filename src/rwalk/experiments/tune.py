@@ -7,12 +7,14 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from rwalk.errors import closest
 from rwalk.experiments.comparison import MOST_RUNS
-from rwalk.experiments.loading import build_spec, merged
+from rwalk.experiments.loading import build_spec, merged, nested
+from rwalk.experiments.pool import Outcome
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.summary import Row
 
-__all__ = ["BETTER", "VALIDATION", "best", "candidates", "check_metric"]
+__all__ = ["BETTER", "VALIDATION", "best", "candidates", "check_metric", "cost"]
 
 #: Share of the training data that is held out where a spec names none.
 VALIDATION = 0.1
@@ -55,10 +57,7 @@ def candidates(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> di
         raise ValueError(f"{prod(map(len, grid.values()))} combinations: expected at most {MOST_RUNS}")
     found = {}
     for combination in product(*grid.values()):
-        changes: dict[str, Any] = {}
-        for key, value in zip(grid, combination, strict=True):
-            outer, _, inner = key.partition(".")
-            changes = merged(changes, {outer: {inner: value} if inner else value})
+        changes = nested(dict(zip(grid, combination, strict=True)))
         label = ", ".join(f"{key}={value}" for key, value in zip(grid, combination, strict=True))
         found[label] = build_spec(merged(held_out, changes))
     return found
@@ -78,6 +77,16 @@ def best(rows: Sequence[Row], metric: str = "average_accuracy") -> Row:
     return next(row for row in rows if row.label == BETTER[metric](means, key=means.__getitem__))
 
 
+def cost(outcomes: Sequence[Outcome], wall_seconds: float) -> dict[str, Any]:
+    """What a search took: runs, how many of them were finished before, and seconds (of training; on the wall)."""
+    return {
+        "runs": len(outcomes),
+        "reused": sum(outcome.reused for outcome in outcomes),
+        "seconds": round(sum(outcome.result.seconds for outcome in outcomes if outcome.result is not None), 1),
+        "wall_seconds": round(wall_seconds, 1),
+    }
+
+
 def check_metric(metric: str) -> None:
     """Refuse a metric that nothing can be chosen by.
 
@@ -85,4 +94,4 @@ def check_metric(metric: str) -> None:
         ValueError: It is not among those that can be (intransigence is not: runs that are tuned have no reference).
     """
     if metric not in BETTER:
-        raise ValueError(f"metric={metric!r}: choose one of {', '.join(BETTER)}")
+        raise ValueError(f"metric={metric!r}{closest(metric, BETTER)}: choose one of {', '.join(BETTER)}")

@@ -186,7 +186,7 @@ class RWalkCallback(Callback):
     def _end_task(self, trainer: Trainer) -> None:
         if self.consolidate_on == "train_end":
             for rwalk in self.rwalks.values():
-                rwalk.consolidate(trainer.train_dataloader if rwalk.config.fisher_source == "loader" else None)
+                rwalk.consolidate(trainer.train_dataloader if rwalk.config.fisher_source != "step" else None)
 
 
 class _EndOfWalk(Callback):

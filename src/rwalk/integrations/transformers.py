@@ -168,6 +168,8 @@ class RWalkTrainerCallback(TrainerCallback):
         if self.consolidate_on == "train_end":
             if rwalk.config.fisher_source == "loader":
                 rwalk.consolidate(kwargs["train_dataloader"], lambda batch: model(**batch).logits.movedim(-1, 1))
+            elif rwalk.config.fisher_source == "samples":
+                rwalk.consolidate(kwargs["train_dataloader"])
             else:
                 rwalk.consolidate()
         self.base.detach()

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from rwalk.errors import closest
 from rwalk.models.cnn import paper_cnn
 from rwalk.models.current_head import CurrentClassifier
 from rwalk.models.importing import import_function
@@ -96,7 +97,8 @@ def find_builder(name: str) -> Builder:
         return import_function(name)
     if name not in MODELS:
         raise ValueError(
-            f"unknown model {name!r}: choose one of {', '.join(MODELS)}, or an import path 'package.module:function'"
+            f"unknown model {name!r}{closest(name, MODELS)}: choose one of {', '.join(MODELS)}, or an import path "
+            "'package.module:function'"
         )
     return MODELS[name]
 
@@ -108,4 +110,5 @@ def _check_options(name: str, builder: Builder, options: dict[str, Any]) -> None
     taken = list(parameters)[2:]
     unknown = [option for option in options if option not in taken]
     if unknown:
-        raise TypeError(f"model {name!r} has no option {unknown[0]!r}; it has: {', '.join(taken) or 'none'}")
+        hint = closest(unknown[0], taken)
+        raise TypeError(f"model {name!r} has no option {unknown[0]!r}{hint}; it has: {', '.join(taken) or 'none'}")

@@ -44,3 +44,10 @@ class Method:
     def has_strength(self) -> bool:
         """Whether it holds on to the past by something whose strength has to be chosen for each benchmark."""
         return self.plugins is not _nothing
+
+    @property
+    def strength(self) -> str | None:
+        """The key of a spec that holds that strength; None where there is none to choose."""
+        if not self.has_strength:
+            return None
+        return "options.strength" if self.preset is None else "rwalk.ewc_lambda"

@@ -3,6 +3,7 @@
 from rwalk.training.plugins.checkpoints import CheckpointPlugin
 from rwalk.training.plugins.early_stopping import EarlyStoppingPlugin
 from rwalk.training.plugins.evaluation import EvaluationPlugin
+from rwalk.training.plugins.l2_sp import L2SPPlugin
 from rwalk.training.plugins.logs import LoggingPlugin
 from rwalk.training.plugins.lr_scheduling import LRSchedulerPlugin
 from rwalk.training.plugins.lwf import LwFPlugin
@@ -14,6 +15,7 @@ __all__ = [
     "CheckpointPlugin",
     "EarlyStoppingPlugin",
     "EvaluationPlugin",
+    "L2SPPlugin",
     "LRSchedulerPlugin",
     "LoggingPlugin",
     "LwFPlugin",

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
 from rwalk.batches import scores_of, to_device
 from rwalk.core import RWalk, RWalkConfig
@@ -183,8 +185,9 @@ class RWalkPlugin(BasePlugin):
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """The task ends. Steps taken until the next experience begins are not followed."""
         if self.rwalk is not None:
-            if self.config.fisher_source == "loader":
-                batches = data_loader(strategy.adapted_dataset, strategy.train_mb_size, shuffle=False)
+            if self.config.fisher_source != "step":
+                dataset = _spread(strategy.adapted_dataset, self.config.fisher_samples)
+                batches = data_loader(dataset, strategy.train_mb_size, shuffle=False)
                 self.rwalk.consolidate(batches, forward=partial(_forward, strategy))
             else:
                 self.rwalk.consolidate()
@@ -220,6 +223,13 @@ def _outvoted(strategy: Any, seen: dict[tuple[int, ...], set[int]]) -> list[str]
         f"{len(past)} classes of past experiences share outputs with the new ones and have no exemplars: they are "
         "outvoted whatever ewc_lambda is; add a ReplayPlugin"
     ]
+
+
+def _spread(dataset: Any, count: int | None) -> Any:
+    """So many samples, evenly spaced; all if None."""
+    if count is None or count >= len(dataset):
+        return dataset
+    return Subset(dataset, torch.linspace(0, len(dataset) - 1, count).round().int().tolist())
 
 
 def _without_task_labels(batch: Any) -> Any:

@@ -1,0 +1,215 @@
+"""The command that chooses settings: by trial task for task, by a grid, or by Optuna."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rwalk.cli import display
+from rwalk.cli import options as options_
+from rwalk.cli import tables as tables_
+from rwalk.cli.options import AsJson, Every, Jobs, Out
+from rwalk.cli.working import Counter, complain, work_through
+from rwalk.errors import closest
+from rwalk.experiments import METHODS, Outcome, RunSpec, summarise
+from rwalk.experiments.loading import build_spec
+from rwalk.experiments.plasticity import Decay, Search, chosen_strength
+from rwalk.experiments.pool import carried_out
+from rwalk.experiments.results import check_folder, write_json
+from rwalk.experiments.suggesting import Suggestions, spaces
+from rwalk.experiments.tune import BETTER, VALIDATION, best, candidates, check_metric, cost
+
+__all__ = ["tuning"]
+
+tuning = typer.Typer()
+console = Console()
+
+SEARCHES = ("continual", "grid", "optuna")
+
+
+@tuning.command(
+    epilog="""\b
+Examples:
+  rwalk tune --benchmark split-digits --method rwalk \\
+      --set exemplars=2 --out runs/lambda
+  rwalk tune --benchmark split-digits --method rwalk \\
+      --grid rwalk.ewc_lambda=1,3,10 --set exemplars=2 --out runs/grid
+  rwalk tune --benchmark split-digits --method rwalk --search optuna \\
+      --grid rwalk.ewc_lambda=0.1:1000 --trials 20 --out runs/optuna"""
+)
+def tune(
+    out: Out,
+    benchmark: Annotated[str, typer.Option(help="What to learn; see `rwalk list`.")],
+    method: Annotated[str, typer.Option(help="How; see `rwalk list`.")],
+    search: Annotated[
+        str | None,
+        typer.Option(
+            help="continual: λ task by task, without later tasks; grid; optuna. "
+            "Without it, grid where there is a --grid, else continual."
+        ),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUES", help="KEY=A,B,C: values to try; for optuna also KEY=LOW:HIGH; may be repeated."
+        ),
+    ] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="For all runs.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 2,
+    metric: Annotated[
+        str | None,
+        typer.Option(help=f"What grid and optuna choose by: {', '.join(BETTER)}; average_accuracy if not given."),
+    ] = None,
+    start: Annotated[float | None, typer.Option(help="continual: the λ to begin with; 100000 if not given.")] = None,
+    decay: Annotated[float | None, typer.Option(help="continual: factor of a λ too strong; 0.5 if not given.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="continual: share of a task's accuracy that may be lost; 0.1 if not given.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="optuna: how many; 20 if not given.")] = None,
+    jobs: Jobs = -1,
+    checkpoint_every: Every = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Choose settings on training data held out (a tenth, or --set validation=SHARE); test data is not looked at."""
+    search = search or ("grid" if grid else "continual")
+    if search not in SEARCHES:
+        raise ValueError(f"--search {search}{closest(search, SEARCHES)}: choose one of {', '.join(SEARCHES)}")
+    given: dict[str, dict[str, Any]] = {
+        "continual": {"start": start, "decay": decay, "tolerance": tolerance},
+        "grid": {"grid": grid or None, "metric": metric},
+        "optuna": {"trials": trials},
+    }
+    allowed = {"continual": ("continual",), "grid": ("grid",), "optuna": ("grid", "optuna")}[search]
+    for kind, options in given.items():
+        for name, value in options.items():
+            if kind not in allowed and value is not None:
+                raise ValueError(f"--{name}: --search {search} does not read it")
+    check_metric(metric or "average_accuracy")
+    base = {"benchmark": benchmark, "method": method, **options_.settings(settings or [])}
+    if search == "continual":
+        how: dict[str, Any] = {"start": start, "factor": decay, "tolerance": tolerance}
+        plan = Decay(**{name: value for name, value in how.items() if value is not None})
+        _continual(base, plan, out, seeds, jobs, checkpoint_every, as_json=as_json)
+        return
+    if search == "grid":
+        if not grid:
+            raise ValueError("--search grid: give --grid KEY=A,B,C, such as --grid rwalk.ewc_lambda=0.1,1,10")
+        specs = candidates(base, options_.values(grid))
+        outcomes, seconds = work_through(
+            console, specs, range(seeds), out, jobs=jobs, every=checkpoint_every, quiet=as_json
+        )
+    else:
+        suggested = Suggestions(base, spaces(grid or [], method), metric or "average_accuracy")
+        specs, outcomes, seconds = _suggested(suggested, trials or 20, out, seeds, jobs, checkpoint_every)
+    winner = best(summarise(outcomes, list(specs)), metric or "average_accuracy")
+    rows = summarise(outcomes, list(specs), winner.label)
+    content = {
+        "search": search,
+        "metric": metric or "average_accuracy",
+        "best": winner.label,
+        "chosen": _differing(specs, winner.label),
+        "cost": cost(outcomes, seconds),
+        "rows": [row.to_dict() for row in rows],
+    }
+    write_json(content, out / "tuning.json")
+    if as_json:
+        display.show_json(console, content)
+    else:
+        tables_.comparison(console, rows, winner.label)
+        spent = f"{len(outcomes)} runs, {sum(row.seconds for row in rows):.0f} s"
+        display.tell(console, f"best: {winner.label}  ({spent}; {out / 'tuning.json'})")
+    complain(console, outcomes, quiet=as_json)
+
+
+def _continual(
+    base: Mapping[str, Any], how: Decay, out: Path, seeds: int, jobs: int, every: int, *, as_json: bool
+) -> None:
+    """λ task by task."""
+    if every:
+        raise ValueError("--checkpoint-every: --search continual does not read it")
+    if "seed" in base:
+        raise ValueError(f"seed={base['seed']!r}: every search has every seed; say how many with --seeds")
+    spec = build_spec({"validation": VALIDATION, **base})
+    strength = METHODS[spec.method].strength
+    if strength is None:
+        raise ValueError(f"method {spec.method!r} has no strength to choose; --grid chooses other settings")
+    check_folder(out, overwrite=True)
+    work = {str(seed): Search.of(spec.model_copy(update={"seed": seed}), how, out / "runs") for seed in range(seeds)}
+    began, outcomes = time.perf_counter(), list[Outcome]()
+    with Counter(seeds) as counter:
+        for _, outcome in carried_out(work, jobs):
+            outcomes.append(outcome)
+            counter.count(outcome)
+    outcomes.sort(key=lambda outcome: outcome.seed)
+    found = [outcome.more for outcome in outcomes if outcome.error is None]
+    if found:
+        chosen, trainings = chosen_strength(found), sum(entry["trainings"] for entry in found)
+        tasks = len(found[0]["strengths"])
+        content = {
+            "search": "continual",
+            "best": f"{strength}={chosen:g}",
+            "chosen": {strength: chosen},
+            "cost": {
+                "trainings": trainings,
+                "runs": round(trainings / tasks, 2),
+                "seconds": round(sum(entry["seconds"] for entry in found), 1),
+                "wall_seconds": round(time.perf_counter() - began, 1),
+            },
+            "searches": {str(outcome.seed): outcome.more for outcome in outcomes if outcome.error is None},
+        }
+        write_json(content, out / "tuning.json")
+        if as_json:
+            display.show_json(console, content)
+        else:
+            _show(found, how)
+            display.tell(console, f"best: {strength}={chosen:g}  ({out / 'tuning.json'})")
+            display.tell(console, f"It took {trainings} trainings of a task, as many as {trainings / tasks:.1f} runs.")
+    complain(console, outcomes, quiet=as_json)
+
+
+def _show(found: Sequence[Mapping[str, Any]], how: Decay) -> None:
+    title = f"The strongest λ with {1 - how.tolerance:.0%} of fine-tuning's accuracy on the task"
+    table = Table(title=display.plain(title), title_justify="left")
+    for name in ("task", "fine-tuning %", "with λ %", "λ", "tried"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for task in range(1, len(found[0]["strengths"])):
+        strengths = sorted(entry["strengths"][task] for entry in found)
+        reached = [entry["trials"][task][-1][1] for entry in found if entry["strengths"][task]]
+        told = f"{strengths[0]:.3g}" + (f" to {strengths[-1]:.3g}" if strengths[-1] > strengths[0] else "")
+        plasticity = display.spread([entry["plasticity"][task] for entry in found])
+        tried = sum(len(entry["trials"][task]) for entry in found)
+        table.add_row(str(task + 1), plasticity, display.spread(reached), told, str(tried))
+    display.show(console, table)
+
+
+def _suggested(
+    suggested: Suggestions, trials: int, out: Path, seeds: int, jobs: int, every: int
+) -> tuple[dict[str, RunSpec], list[Outcome], float]:
+    """Ask for as many combinations as there are processes, run them, and tell what came of them."""
+    specs: dict[str, RunSpec] = {}
+    outcomes: list[Outcome] = []
+    seconds = 0.0
+    while len(specs) < trials:
+        asked = suggested.ask(min(suggested.at_once, trials - len(specs)))
+        done, spent = work_through(console, asked, range(seeds), out, jobs=jobs, every=every, quiet=True)
+        suggested.tell(summarise(done, list(asked)))
+        specs, outcomes, seconds = {**specs, **asked}, [*outcomes, *done], seconds + spent
+    return specs, outcomes, seconds
+
+
+def _differing(specs: Mapping[str, RunSpec], label: str) -> dict[str, Any]:
+    """The settings of one spec in which the specs differ."""
+    from rwalk.experiments.tidy import flat
+
+    settings = {name: flat(spec.canonical()) for name, spec in specs.items()}
+    return {
+        key: value
+        for key, value in settings[label].items()
+        if any(other.get(key) != value for other in settings.values())
+    }

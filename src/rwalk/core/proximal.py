@@ -1,0 +1,89 @@
+"""The length of an optimizer's own steps, by which the penalty's implicit step goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from rwalk.core import equations as F
+from rwalk.core.config import RWalkConfig
+from rwalk.core.sharding import local
+from rwalk.core.state import Cohort
+
+__all__ = ["pull", "step_length", "step_lengths"]
+
+
+def step_length(lr: float | Tensor, second_moment: Tensor, correction: float | Tensor, eps: float) -> Tensor:
+    r"""By what Adam multiplies its averaged gradient, :math:`\mathrm{lr} / (\sqrt{v / (1 - \beta_2^t)} + \epsilon)`.
+
+    Args:
+        lr: Learning rate.
+        second_moment: :math:`v`, any shape.
+        correction: :math:`1 - \beta_2^t`; 1 where there is no correction of the start.
+        eps: Adam's :math:`\epsilon`.
+
+    Returns:
+        A tensor of that shape.
+
+    Example:
+        >>> step_length(0.1, torch.tensor([4.0]), 1.0, 0.0)
+        tensor([0.0500])
+    """
+    return lr / (torch.sqrt(second_moment / correction) + eps)
+
+
+def step_lengths(
+    optimizer: Optimizer, cohort: Cohort, rates: Sequence[float | Tensor]
+) -> tuple[list[float | Tensor], bool]:
+    """How far the optimizer's own steps go, for each parameter a number or a tensor in its shape.
+
+    Args:
+        optimizer: Whose second moments (Adam's, RMSprop's, Adagrad's) shorten or lengthen steps; of others the
+            learning rate is the length.
+        cohort: Whose parameters.
+        rates: Their learning rates.
+
+    Returns:
+        The lengths, and whether any of them is each weight's own.
+    """
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    parameters = [entry.parameter for entry in cohort.entries]
+    states = [optimizer.state.get(parameter, {}) for parameter in parameters]
+    lengths = [
+        _length(state, groups.get(id(parameter), {}), rate)
+        for parameter, state, rate in zip(parameters, states, rates, strict=True)
+    ]
+    return lengths, any(length is not rate for length, rate in zip(lengths, rates, strict=True))
+
+
+def pull(cohort: Cohort, config: RWalkConfig, lengths: Sequence[float | Tensor], void: Tensor | None) -> None:
+    """Take the penalty's proximal step on the weights, as ``Eager.pull`` with a length for each weight.
+
+    Args:
+        cohort: Whose weights.
+        config: For the strength.
+        lengths: As ``step_lengths`` gives them.
+        void: One element; if it is not 0, nothing moves. It is not waited for.
+    """
+    importances, anchors = cohort.views("importance"), cohort.views("anchor")
+    for entry, length, importance, anchor in zip(cohort.entries, lengths, importances, anchors, strict=True):
+        far = length if void is None else length * (void.reshape(()) == 0)
+        theta = local(entry.parameter)
+        present, held = theta.to(anchor.dtype), importance.to(anchor.dtype)
+        theta.copy_(F.proximal_step(held, present, anchor, config.strength, far))
+
+
+def _length(state: dict[str, Any], group: dict[str, Any], lr: float | Tensor) -> float | Tensor:
+    eps = float(group.get("eps", 0.0))
+    if "exp_avg_sq" in state:  # Adam and its kin
+        moment = local(state.get("max_exp_avg_sq", state["exp_avg_sq"]))
+        return step_length(lr, moment, 1.0 - group["betas"][1] ** float(state["step"]), eps)
+    if "square_avg" in state and "alpha" in group:  # RMSprop
+        return step_length(lr, local(state["square_avg"]), 1.0, eps)
+    if "sum" in state:  # Adagrad
+        return step_length(lr, local(state["sum"]), 1.0, eps)
+    return lr

@@ -1,0 +1,210 @@
+r"""λ without peeking: for each task as it comes, the strongest that the task can be learned under.
+
+The continual hyper-parameter framework of De Lange et al. For each task, first *plasticity*: what accuracy fine-tuning
+reaches on it. Then *stability*: λ begins high and is decayed until the accuracy reaches
+:math:`(1 - p)` of that. Only the data of the task at hand is trained on and looked at: its training data, and a part of
+it that is held out; no later task, no test data, and of earlier tasks nothing but the exemplars that the run keeps.
+
+References:
+    De Lange et al., *A continual learning survey: Defying forgetting in classification tasks*, TPAMI 2021.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from rwalk.errors import CheckpointError
+from rwalk.experiments.data import evaluated, stream_of
+from rwalk.experiments.methods import METHODS
+from rwalk.experiments.pool import Outcome, Work, run_name
+from rwalk.experiments.results import RunResult, checksum, read_json, write_json
+from rwalk.experiments.runner import accuracies, build_plugins, build_strategy, check_device, on_threads
+from rwalk.experiments.spec import RunSpec
+from rwalk.metrics import AccuracyMatrix
+from rwalk.random_state import random_state, set_random_state
+from rwalk.training import LwFPlugin, MASPlugin, Naive, RWalkPlugin
+
+__all__ = ["Decay", "Search", "chosen_strength", "decayed", "set_strength"]
+
+FILE = "search.json"
+
+
+@dataclass(frozen=True)
+class Decay:
+    """How λ is looked for.
+
+    Attributes:
+        start: The λ to begin with, on the safe side: too strong. Each task begins with the one before's.
+        factor: What λ is multiplied by as long as it is too strong.
+        tolerance: Share of the accuracy of fine-tuning that may be lost on a task, :math:`p`.
+        steps: How often λ is decayed at most in a task; then it is 0.
+    """
+
+    start: float = 1e5
+    factor: float = 0.5
+    tolerance: float = 0.1
+    steps: int = 40
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.start < math.inf:
+            raise ValueError(f"start={self.start!r}: expected a number > 0")
+        if not 0.0 < self.factor < 1.0:
+            raise ValueError(f"factor={self.factor!r}: expected a number between 0 and 1")
+        if not 0.0 <= self.tolerance < 1.0:
+            raise ValueError(f"tolerance={self.tolerance!r}: expected a share, at least 0 and below 1")
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps!r}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found on one stream.
+
+    Attributes:
+        strengths: The λ accepted for each task, in order.
+        plasticity: Accuracy of fine-tuning on each task, on its held-out data.
+        trials: For each task, pairs of λ and the accuracy under it, in the order tried.
+        trainings: How often a task was trained on; a run without a search would have done so once a task.
+        matrix: Accuracy on the held-out data of all tasks, after each; no part of the choice.
+        seconds: Wall time.
+    """
+
+    strengths: tuple[float, ...]
+    plasticity: tuple[float, ...]
+    trials: tuple[tuple[tuple[float, float], ...], ...]
+    trainings: int
+    matrix: AccuracyMatrix
+    seconds: float
+
+
+def decayed(spec: RunSpec, how: Decay) -> Found:
+    """Learn a stream, choosing λ for each task when it comes.
+
+    Args:
+        spec: What to run, with ``validation`` > 0; its own λ is not read.
+        how: The search.
+
+    Raises:
+        ValueError: The method has no strength, nothing is held out, or the stream has no tasks.
+    """
+    if METHODS[spec.method].strength is None:
+        raise ValueError(f"method={spec.method!r} has no strength to choose")
+    if not spec.validation:
+        raise ValueError("validation=0: λ is chosen on held-out training data; give its share, such as 0.1")
+    check_device(spec.device)
+    data, began = stream_of(spec), time.perf_counter()
+    judged = evaluated(data)
+    if len(judged) != len(data.train_stream):
+        raise ValueError(f"{spec.benchmark} has no tasks: λ is chosen for each task when it comes; take a grid")
+    with on_threads(spec.threads):
+        torch.manual_seed(spec.seed)
+        strategy = build_strategy(spec, data, build_plugins(spec))
+        matrix = AccuracyMatrix(len(judged))
+        matrix.record(-1, accuracies(strategy, judged))
+        strengths, plasticity, trials, trainings, strength = [], [], [], 0, how.start
+        for task, experience in enumerate(data.train_stream):
+            state = random_state()
+
+            def learned(value: float) -> tuple[Naive, float, dict[str, Any]]:
+                set_random_state(state)  # noqa: B023 - called in this pass of the loop only
+                trial = copy.deepcopy(strategy)  # noqa: B023
+                set_strength(trial, value)
+                trial.train(experience)  # noqa: B023
+                after = random_state()
+                (accuracy,) = accuracies(trial, judged[task : task + 1])  # noqa: B023
+                return trial, accuracy, after
+
+            best, accuracy, after = learned(0.0)
+            trainings, tried = trainings + 1, list[tuple[float, float]]()
+            plasticity.append(accuracy)
+            accepted = how.start if task == 0 else 0.0  # there is nothing to hold in the first task
+            for _ in range(how.steps if task else 0):
+                trial, accuracy, then = learned(strength)
+                trainings += 1
+                tried.append((strength, accuracy))
+                if accuracy >= (1.0 - how.tolerance) * plasticity[-1]:
+                    best, after, accepted = trial, then, strength
+                    break
+                strength *= how.factor
+            strategy = best
+            set_random_state(after)
+            strengths.append(accepted)
+            trials.append(tuple(tried))
+            matrix.record(task, accuracies(strategy, judged))
+    seconds = time.perf_counter() - began
+    return Found(tuple(strengths), tuple(plasticity), tuple(trials), trainings, matrix, seconds)
+
+
+def set_strength(strategy: Naive, value: float) -> None:
+    """Give the method of a strategy another strength, from now on."""
+    for plugin in strategy.plugins:
+        if isinstance(plugin, RWalkPlugin):
+            plugin.ewc_lambda = value
+        elif isinstance(plugin, LwFPlugin | MASPlugin):
+            plugin.strength = value
+
+
+def chosen_strength(found: Sequence[Mapping[str, Any]]) -> float:
+    """One λ of several searches: the median, over seeds, of the last task's; to three digits.
+
+    It is the strongest that every task could be learned under, since λ only decays.
+    """
+    return float(f"{median(entry['strengths'][-1] for entry in found):.3g}")
+
+
+@dataclass(frozen=True)
+class Search(Work):
+    """A search as a piece of work, kept in its folder as ``search.json``."""
+
+    how: Decay = field(default_factory=Decay)
+
+    @classmethod
+    def of(cls, spec: RunSpec, how: Decay, runs: Path) -> Search:
+        """The search of a spec, in its own folder under ``runs``."""
+        plan = blake2b(json.dumps(asdict(how)).encode(), digest_size=4).hexdigest()
+        strength = str(METHODS[spec.method].strength).partition(".")
+        bare = spec.model_copy(update={strength[0]: {**getattr(spec, strength[0]), strength[2]: how.start}})
+        return cls("search", bare, runs.absolute() / f"search-{plan}-{run_name(bare)}", how=how)
+
+    def found(self) -> Outcome | None:
+        """What is stored of it."""
+        if self.folder is None or not (self.folder / FILE).is_file():
+            return None
+        try:
+            stored = read_json(self.folder / FILE)
+            matrix = AccuracyMatrix.from_rows(stored["accuracy_matrix"], stored["untrained"])
+            result = RunResult(self.spec, matrix, float(stored["seconds"]))
+        except (CheckpointError, KeyError, TypeError, ValueError, OSError):
+            return None
+        return Outcome(self.label, self.spec.seed, result, reused=True, more=stored)
+
+    def carry_out(self, notes: list[str]) -> Outcome:  # noqa: ARG002 - the signature of all work
+        """Do it, and store it."""
+        before = self.found()
+        if before is not None:
+            return before
+        found = decayed(self.spec, self.how)
+        content = {
+            "config": self.spec.canonical(),
+            "search": asdict(self.how),
+            **{name: getattr(found, name) for name in ("strengths", "plasticity", "trials", "trainings")},
+            "seconds": round(found.seconds, 3),
+            "accuracy_matrix": found.matrix.tolist(),
+            "untrained": None if found.matrix.untrained is None else found.matrix.untrained.tolist(),
+            **found.matrix.summary(),
+        }
+        content = json.loads(json.dumps(content))
+        write_json({**content, "checksum": checksum(content)}, (self.folder or Path()) / FILE)
+        result = RunResult(self.spec, found.matrix, found.seconds)
+        return Outcome(self.label, self.spec.seed, result, more=content)

@@ -1,0 +1,160 @@
+"""What makes the command easy: examples that work, hints, JSON, plain lines in a pipe, completion."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cli.shells import open_shell, write_spec
+from rwalk.cli import commands, display
+from rwalk.cli.working import Counter
+from rwalk.experiments import METHODS, run
+from rwalk.experiments.loading import load_spec
+from rwalk.experiments.pool import Outcome
+from rwalk.streams import benchmarks
+
+ROOT = typer.main.get_command(commands.app)
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch, capsys):
+    return open_shell(tmp_path, monkeypatch, capsys)
+
+
+def options_of(name):
+    return {option for parameter in ROOT.commands[name].params for option in parameter.opts} | {"--help"}
+
+
+@pytest.mark.parametrize("name", [None, *ROOT.commands])
+def test_every_command_has_examples_whose_options_exist(name, shell):
+    status, out, _ = shell(*([name] if name else []), "--help")
+    assert status == 0
+    assert max(map(len, out.splitlines())) <= 80
+    examples = out.partition("Examples:\n")[2].partition("\n\n")[0].replace("\\\n", "")
+    lines = [line.strip() for line in examples.splitlines() if line.strip().startswith("rwalk")]
+    assert lines
+    for line in lines:
+        _, command, *words = shlex.split(line.partition(">")[0])
+        if command == "COMMAND":
+            continue
+        assert name in (None, command)
+        assert {word for word in words if word.startswith("--")} <= options_of(command)
+
+
+def test_help_tells_the_exit_statuses(shell):
+    out = shell("--help")[1]
+    assert all(re.search(rf"\b{status}\b", out.partition("Exit status:")[2]) for status in (0, 1, 2, 130, 143))
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["rn"], 2, "Did you mean 'run'?"),
+        (["run", "--benchmrk", "x"], 2, "--benchmark"),
+        (["run", "--benchmark", "split-digits", "--method", "rwlk"], 1, "(did you mean 'rwalk'?)"),
+        (["run", "--benchmark", "split-digits", "--method", "rwalk", "--model", "mpl"], 1, "(did you mean 'mlp'?)"),
+        (["run", "--benchmark", "split-digits", "--method", "rwalk", "--set", "epoch=1"], 1, "mean 'epochs'?)"),
+        (["run", "--benchmark", "split-digits", "--method", "rwalk", "--set", "rwalk.deltat=1"], 1, "mean 'delta_t'?)"),
+        (["run", "--benchmark", "split-digits", "--method", "lwf", "--ewc-lambda", "3"], 1, "options.strength"),
+        (
+            ["run", "--benchmark", "split-digits", "--method", "rwalk", "--sampler", "entropy"],
+            1,
+            "give --exemplars too",
+        ),
+        (["reproduce", "eccv2018-mnist-singlhead"], 1, "(did you mean 'eccv2018-mnist-singlehead'?)"),
+        (["completion", "bsh"], 1, "(did you mean 'bash'?)"),
+    ],
+)
+def test_a_slip_is_named_with_what_was_meant_or_ignored(words, status, message, shell):
+    found, out, err = shell(*words, *(["--out", "out"] if words[0] in ("run", "reproduce") else []))
+    assert (found, out) == (status, "")
+    assert message in err
+    assert not Path("out").exists()
+
+
+def test_json_is_all_there_is(shell, tmp_path):
+    status, out, err = shell("list", "--json")
+    assert (status, err) == (0, "")
+    summaries = {name: method.summary for name, method in METHODS.items()}
+    assert json.loads(out) == {"benchmarks": benchmarks(), "methods": summaries}
+    spec = write_spec(tmp_path)
+    status, out, err = shell("run", "--spec", spec, "--out", "out", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == json.loads(Path("out/result.json").read_text())
+    assert json.loads(out)["accuracy_matrix"] == run(load_spec(spec)).matrix.tolist()
+    assert json.loads(shell("reproduce", "--json")[1])["eccv2018-mnist-singlehead"]
+
+
+def test_a_table_has_a_frame_on_a_terminal_and_is_plain_lines_in_a_pipe(capsys):
+    def shown(**options):
+        table = Table(title="A title that is longer than the table", title_justify="left")
+        table.add_column("")
+        table.add_column("%")
+        table.add_row("a name " * 20, "1.0 ± 0.5")
+        display.show(Console(width=40, **options), table)
+        return capsys.readouterr().out
+
+    assert "┃" in shown(force_terminal=True)
+    title, head, row = shown().splitlines()
+    assert title == "A title that is longer than the table"
+    assert row == "a name " * 20 + "  1.0 ± 0.5"
+    assert head.strip() == "%"
+
+
+def test_progress_in_a_pipe_is_a_line_now_and_then_with_the_time_that_is_left(monkeypatch, capsys):
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr("rwalk.cli.working.time.monotonic", lambda: float(next(clock)))
+    with Counter(10) as counter:
+        counter.count(Outcome("one", 0, reused=True))  # it took no time, and is no measure of what is left
+        for seed in range(1, 8):
+            counter.count(Outcome("one", seed, error="gone" if seed == 1 else None))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    for line in lines:
+        done, left, seconds = re.fullmatch(r"(\d) of 10 runs done, ((?:\d min )?(\d+) s) left, 1 failed", line).groups()
+        assert left != "0 s"
+    assert int(done) > 5
+    assert int(seconds) < 40
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_bash_completes_commands_options_and_names(shell, tmp_path):
+    status, script, _ = shell("completion", "bash")
+    assert status == 0
+    asked = {
+        "tu": "tune",
+        "run --check": "--checkpoint-every",
+        "run --method ewc": "ewc++",
+        "sweep plan.yaml --backend d": "dask",
+        "reproduce eccv2018-mnist-s": "eccv2018-mnist-singlehead",
+    }
+    for words, expected in asked.items():
+        line = f'COMP_WORDS=(rwalk {words}); COMP_CWORD={len(words.split())}; _rwalk; echo "${{COMPREPLY[@]}}"'
+        done = subprocess.run(["bash", "-c", f"{script}\n{line}"], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [expected]
+    for other in ("zsh", "fish"):
+        assert "split-digits" in shell("completion", other)[1]
+
+
+@pytest.mark.parametrize("name", ["distributed_ddp", "distributed_fsdp", "two_tasks", "keeping"])
+def test_an_example_that_does_nothing_by_itself_says_how_to_begin(name, monkeypatch, capsys):
+    import runpy
+
+    folder = Path(__file__).parents[2] / "examples"
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    try:
+        runpy.run_path(str(folder / f"{name}.py"), run_name="__main__")
+        told = capsys.readouterr().out
+    except SystemExit as end:
+        told = str(end.code)
+    assert "examples/" in told
+    assert re.search(r"torchrun|python examples", told)
