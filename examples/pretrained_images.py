@@ -191,13 +191,13 @@ def problem(each: int, steps: int) -> Problem:
         score=score,
         optimizer=adam,
         strengths={
-            "L2-SP": (1e-3, 1e-2, 1e-1),
-            "EWC": (1.0, 10.0, 100.0),
-            "RWalk.protect": (1.0, 10.0, 100.0),
+            "L2-SP": (0.03, 0.1, 0.3, 1.0),
+            "EWC": (100.0, 1e3, 1e4),
+            "RWalk.protect": (100.0, 1e3, 1e4),
         },
         options={"log_prob": drawn},
         tells="accuracy in %, each task among its own classes; EWC has labels, RWalk.protect has none",
-        tuning_seeds=(100,),
+        tuning_seeds=(100, 101),
     )
 
 

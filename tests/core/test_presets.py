@@ -136,7 +136,10 @@ def test_paper_is_the_default():
 
 
 def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown preset 'facile': choose one of paper, avalanche, facil, agem"):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown preset 'facile' \(did you mean 'facil'\?\): choose one of paper, avalanche, facil, agem",
+    ):
         RWalkConfig.preset("facile")
 
 

@@ -150,7 +150,8 @@ def average_scores(
             needs no second buffer; only where old and new weigh the same.
         tasks_before: How many tasks ended before this one; at 0 there is no old score.
         mode: ``"mean"``: the first task's score is kept whole. ``"mean_from_zero"``: it is halved. ``"sum"``: old plus
-            new. ``"accumulate"``: 1.5 old + 0.5 new, the first kept whole (the authors' code of 2018). ``"latest"``: new.
+            new. ``"accumulate"``: 1.5 old + 0.5 new, the first kept whole (the authors' code of 2018). ``"latest"``:
+            new.
         out: Where to write; may be ``old``.
 
     Returns:
