@@ -9,7 +9,7 @@ PEERS_STAMP := $(PEERS)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: install demo test test-with test-lowest asan check lint-workflows dist dist-check peers test-peers bench bench-check
-.PHONY: beside-avalanche fair-fights gpu-check fuzz torture docs docs-look notebooks clean
+.PHONY: beside-avalanche fair-fights laboratory gpu-check fuzz torture docs docs-look notebooks clean
 
 install: $(STAMP)
 
@@ -144,9 +144,16 @@ beside-avalanche: peers
 	$(PEERS)/bin/python -m benchmarks.beside_avalanche --runs runs/beside-avalanche \
 	  --json benchmarks/results/beside_avalanche.json
 
-# Every method tuned over the same budget, then on streams that chose nothing: some ten minutes on one core.
+# Every method tuned over the same budget, then on streams that chose nothing.
 fair-fights: install
 	$(BIN)/python -m benchmarks.fair_fights
+
+# The laboratory's preset and its parts on streams that chose nothing, a stored comparison each; kept in runs/laboratory.
+laboratory: install
+	for name in split-mnist permuted-mnist; do \
+	  $(BIN)/rwalk compare --spec reproductions/specs/laboratory-$$name.yaml --out runs/laboratory/$$name || exit 1; \
+	  cp runs/laboratory/$$name/comparison.json reproductions/laboratory/$$name.json; \
+	done
 
 # On a machine with a CUDA GPU: its own torch and Triton, nothing installed, no network; less than eight minutes.
 gpu-check:

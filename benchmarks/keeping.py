@@ -21,7 +21,7 @@ from rwalk import RWalk
 EXAMPLES = Path(__file__).parents[1] / "examples"
 EPOCHS, SEEDS = 10, 5
 METHODS = ("fine-tuning", "RWalk")
-COLOURS = {"RWalk": "#4477aa", "fine-tuning": "#cc6677"}  # told apart by the colour-blind
+COLOURS = {"RWalk": "#0072b2", "fine-tuning": "#c04e00"}  # told apart by the colour-blind
 
 
 def course(seed: int, method: str) -> list[tuple[float, float]]:
@@ -55,7 +55,7 @@ def draw(result: dict[str, Any], target: Path) -> None:
     from matplotlib import pyplot
 
     pyplot.switch_backend("agg")
-    pyplot.rcParams["svg.fonttype"] = "none"
+    pyplot.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "rwalk"})
     figure, axes = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
     epochs = range(2 * EPOCHS + 1)
     ends = {}
@@ -87,7 +87,7 @@ def draw(result: dict[str, Any], target: Path) -> None:
         loc="left", fontsize=11,
     )  # fmt: skip
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(target)
+    figure.savefig(target, metadata={"Date": None})
 
 
 def main() -> None:

@@ -46,7 +46,8 @@ def swept(backend: str, runs: int, jobs: int, *, kill: bool) -> dict[str, Any]:
 
     Returns:
         Counts, seconds, and ``orchestration``: the share of the workers' time, from the first run handed out to the
-        last outcome, that was no run.
+        last outcome, that was no run; ``orchestration_once_started``: from the first outcome on, without the time in
+        which workers begin and import.
     """
     with tempfile.TemporaryDirectory() as place, RunIndex(Path(place)) as index:
         folder, killed = Path(place) / "runs", list[int]()
@@ -57,8 +58,10 @@ def swept(backend: str, runs: int, jobs: int, *, kill: bool) -> dict[str, Any]:
                 threading.Thread(target=_kill_one, args=(folder, runs // 3, killed), daemon=True).start()
             outcomes = []
             seeds = range(runs // len(SPECS))
+            first = 0.0
             for outcome in run_all(SPECS, seeds, jobs=jobs, folder=folder, workers=workers):
                 outcomes.append(outcome)
+                first = first or time.perf_counter()
                 index.record([outcome])
             ended = time.perf_counter()
             again = list(run_all(SPECS, seeds, jobs=jobs, folder=folder, workers=workers))
@@ -80,6 +83,7 @@ def swept(backend: str, runs: int, jobs: int, *, kill: bool) -> dict[str, Any]:
             "run_seconds": round(sum(seconds), 2),
             "mean_run_seconds": round(sum(seconds) / len(seconds), 3),
             "orchestration": round(1 - sum(seconds) / (jobs * (ended - ready)), 4),
+            "orchestration_once_started": round(1 - sum(seconds[jobs:]) / (jobs * (ended - first)), 4),
             "resume_seconds": round(resumed, 2),
         }
 

@@ -73,7 +73,11 @@ def results(folder: Path) -> Case:
     for task, row in enumerate([[0.9, 0.1, 0.0], [0.5, 0.8, 0.1], [0.4, 0.6, 0.7]]):
         matrix.record(task, row)
     spec = RunSpec(benchmark="split-digits", method="rwalk", n_experiences=3)
-    original = RunResult(spec, matrix, 1.25, (None, None, 0.9)).to_dict()
+    course = {"experience": 0, "step": [5], "loss": [1.5], "penalty": [None]}
+    columns = ("importance", "fisher", "score", "held", "drift")
+    layer = {"name": "0", "weights": 8, **{column: [0.5] for column in columns}}
+    record = {"course": [course], "looks": [0], "layers": [layer]}
+    original = RunResult(spec, matrix, 1.25, (None, None, 0.9), record).to_dict()
     path = write_result(original, folder)
     content, old = path.read_bytes(), {**original, "schema_version": SCHEMA_VERSION - 1}
     del old["checksum"]

@@ -1,13 +1,15 @@
 """Names, labels and errors are text: no styles, links or HTML come from them, and no traceback."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from cli.shells import open_shell
-from rwalk.experiments.page import draw_plane, reproduction_page
+from rwalk.experiments.page import reproduction_page
 from rwalk.experiments.reproduce import report
 from rwalk.experiments.summary import Row
+from rwalk.report.plane import draw_plane
 
 NASTY = "[/red] [link=http://x]a[/link] <script>alert(1)</script> | $\\frac{1}$ \x1b[2J"
 
@@ -58,10 +60,10 @@ def test_a_page_holds_no_html_of_a_stored_file(tmp_path):
         reproduction_page(tmp_path)
 
 
-def test_a_label_that_is_no_mathematics_is_drawn(tmp_path, monkeypatch):
-    spreads = {"forgetting": (0.1, 0.0), "intransigence": (0.2, 0.0)}
-    monkeypatch.setattr(Row, "spread", lambda self, metric: spreads[metric])
-    path = draw_plane([Row(NASTY, {}), Row("_hidden", {})], tmp_path / "plane.svg", title="$\\broken")
+def test_a_label_that_is_no_mathematics_is_drawn(tmp_path):
+    result = SimpleNamespace(metrics={"forgetting": 0.1, "intransigence": 0.2}, seconds=1.0)
+    rows = [Row(NASTY, {0: result}), Row("_hidden", {0: result})]
+    path = draw_plane(rows, tmp_path / "plane.svg", title="$\\broken")
     text = path.read_text()
     assert "<script>" not in text
     assert "_hidden" in text

@@ -38,7 +38,7 @@ def refused(result, message, *, folder=None, holds=()):
             ["--benchmark", "cifar"],
             "unknown benchmark 'cifar': choose one of split-digits, ",
         ),
-        (["--method", "ewc"], "unknown method 'ewc': choose one of fine-tuning, rwalk, "),
+        (["--method", "ewc"], "unknown method 'ewc' (did you mean 'ewc++'?): choose one of fine-tuning, rwalk, "),
         (["--ewc-alpha", "1.5"], "ewc_alpha=1.5"),
         (["--ewc-alpha", "-0.1"], "ewc_alpha=-0.1"),
         (["--delta-t", "0"], "delta_t=0"),

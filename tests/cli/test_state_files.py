@@ -1,6 +1,7 @@
 """``rwalk inspect`` and ``rwalk diff``."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -69,3 +70,32 @@ def test_a_damaged_file_is_refused(state):
     result = CliRunner().invoke(app, ["inspect", str(state / "one")])
     assert isinstance(result.exception, StateError)
     assert "does not match its checksum" in str(result.exception)
+
+
+def test_inspect_says_what_is_held_and_what_is_left(state):
+    found = json.loads(run("inspect", state / "one", "--json"))
+    whole = found["held_layers"][""]
+    shown = run("inspect", state / "one")
+    line = next(line for line in shown.splitlines() if line.startswith("all "))
+    assert [f"{100 * whole[key]:.1f} %" for key in ("share", "held", "free", "saturated")] == re.findall(
+        r"[\d.]+ %", line
+    )[:4]
+    assert "warning: saved 1 steps into a task" in run("inspect", state / "other")
+
+
+def test_a_state_file_becomes_a_page_and_pictures(state):
+    pytest.importorskip("plotly", reason="plotly is not installed")
+    run("inspect", state / "one", "--html", state / "a.html")
+    run("report", state / "one", "--out", state / "b.html")
+    page = (state / "a.html").read_text()
+    assert page == (state / "b.html").read_text()
+    assert "\x1b" not in page
+    assert "[bold]?[31mred[/red]" in page
+    assert "of the weights are held" in page
+    run("report", state / "one", "--out", state / "a.svg", "--figure", "plasticity")
+    assert "free" in (state / "a.svg").read_text()
+    result = CliRunner().invoke(app, ["report", str(state / "one"), str(state / "other")])
+    assert "report it alone" in str(result.exception)
+    (state / "w").write_text("no weights")
+    result = CliRunner().invoke(app, ["inspect", str(state / "one"), "--weights", str(state / "w")])
+    assert "is no safetensors file" in str(result.exception)

@@ -17,6 +17,7 @@ ELSEWHERE = {
     "docs/models.md": "tests/models/test_docs.py",
     "docs/replay.md": "tests/replay/test_docs.py",
     "docs/scenarios.md": "tests/streams/test_docs.py",
+    "docs/sweeps.md": "tests/docs/test_sweeps_page.py",
 }
 
 

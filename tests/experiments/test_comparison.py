@@ -7,9 +7,9 @@ from scipy import stats
 
 from rwalk.experiments import RunResult, RunSpec, load_comparison, summarise
 from rwalk.experiments.comparison import build_comparison
-from rwalk.experiments.page import draw_plane
 from rwalk.experiments.pool import Outcome
 from rwalk.metrics import AccuracyMatrix
+from rwalk.report.plane import draw_plane
 
 DIGITS = {"benchmark": "split-digits", "n_experiences": 2}
 RUNS = {"ours": {"method": "rwalk"}, "theirs": {"method": "fine-tuning"}}
@@ -132,7 +132,8 @@ def test_the_plane_shows_every_label_that_has_both_figures(tmp_path):
     assert path == tmp_path / "deep" / "plane.svg"
     text = path.read_text()
     words = {element.text for element in ET.fromstring(text).iter() if element.text}
-    assert {"ours", "A title", "forgetting (lower is better)", "intransigence (lower is better)"} <= words
+    axes = {f"{name} in points (lower is better)" for name in ("forgetting", "intransigence")}
+    assert {"ours", "A title", *axes} <= words
     assert "theirs" not in words
     assert draw_plane(rows, tmp_path / "again.svg", title="A title").read_text() == text
 

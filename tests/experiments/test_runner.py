@@ -40,6 +40,7 @@ def test_a_result_says_what_was_run_and_what_came_of_it(finished, method):
         "untrained",
         "reference",
         *METRICS,
+        "record",
         "checksum",
     }
     assert result["schema_version"] == SCHEMA_VERSION == 3

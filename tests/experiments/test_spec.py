@@ -82,7 +82,7 @@ def test_unknown_names_list_the_known_ones():
     assert message.startswith("unknown benchmark 'cifar': ")
     assert all(name in message for name in benchmarks())
     message = refusal({**DIGITS, "method": "ewc"})
-    assert message == f"unknown method 'ewc': choose one of {', '.join(METHODS)}"
+    assert message == f"unknown method 'ewc' (did you mean 'ewc++'?): choose one of {', '.join(METHODS)}"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_value_out_of_range_is_named_with_its_key(key, value):
         ({"ewc_alpha": 1.5}, "ewc_alpha=1.5: expected"),
         ({"delta_t": 0}, "delta_t=0: expected"),
         ({"delta_t": 1.5}, "delta_t=1.5: expected"),
-        ({"lambda": 1.0}, "unknown setting 'lambda': RWalkConfig knows"),
+        ({"lambda": 1.0}, "unknown setting 'lambda' (did you mean 'ewc_lambda'?): RWalkConfig knows"),
     ],
 )
 def test_rwalks_own_settings_are_checked_by_rwalk(settings, expected):

@@ -14,6 +14,7 @@ from rwalk.cli import demo as demonstration
 from rwalk.cli import display, options
 from rwalk.cli.completion import completing
 from rwalk.cli.options import AsJson, examples
+from rwalk.cli.reports import reports
 from rwalk.cli.signals import when_signalled
 from rwalk.cli.state_files import state_files
 from rwalk.cli.studies import studies
@@ -186,7 +187,7 @@ def run_(
     display.tell(console, f"{out / RESULT}  ({result.seconds:.1f} s)")
 
 
-for group in (sweeping, studies, tuning, state_files, completing):
+for group in (sweeping, studies, tuning, reports, state_files, completing):
     app.add_typer(group)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from rwalk.cli.display import show
 from rwalk.cli.options import AsJson, examples
+from rwalk.cli.reports import model_weights, state_report
 from rwalk.core.inspection import compare_states, summarize_state
 
 __all__ = ["state_files"]
@@ -26,13 +27,22 @@ KINDS = ("importance", "fisher", "score", "anchor")
 UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 
 
-@state_files.command(epilog=examples("rwalk inspect state.safetensors", "rwalk inspect state.safetensors --json"))
+@state_files.command(
+    epilog=examples("rwalk inspect state.safetensors", "rwalk inspect state.safetensors --html state.html")
+)
 def inspect(
     file: Annotated[Path, typer.Argument(help="What RWalk.save wrote.")],
     as_json: AsJson = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page instead.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The model's weights, safetensors: how far they are from the anchors.")
+    ] = None,
 ) -> None:
-    """Say what is in a state file: tasks, steps, settings, and what each layer is worth."""
-    found = summarize_state(file)
+    """Say what is in a state file: tasks, steps, settings, what each layer is worth, and what is left to learn with."""
+    if html is not None:
+        state_report(file, html, ".html", None, weights)
+        return
+    found = summarize_state(file, None if weights is None else model_weights(weights))
     if as_json:
         _print_json(found)
         return
@@ -45,12 +55,7 @@ def inspect(
         f"{found['window_steps']} in this window"
     )
     _print("config: " + ", ".join(f"{name}={value!r}" for name, value in found["config"].items()))
-    layers = Table(box=None, pad_edge=False, header_style="bold")
-    layers.add_column("layer", overflow="fold")
-    layers.add_column("share of importance", justify="right")
-    for name, share in found["layers"].items():
-        layers.add_row(_name(name), _share(share))
-    show(console, layers)
+    _show_layers(found)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("parameter", overflow="fold")
     for title in ("shape", "share", *(f"‖{kind}‖" for kind in KINDS)):
@@ -59,6 +64,24 @@ def inspect(
         norms = [f"{entry['norms'][kind]:.3g}" if kind in entry["norms"] else "–" for kind in KINDS]
         table.add_row(_name(name), "×".join(map(str, entry["shape"])) or "1", _share(entry["share"]), *norms)
     show(console, table)
+
+
+def _show_layers(found: dict[str, Any]) -> None:
+    layers = Table(box=None, pad_edge=False, header_style="bold")
+    layers.add_column("layer", overflow="fold")
+    for title in ("weights", "importance", "held", "free", "saturated", "moved"):
+        layers.add_column(title, justify="right")
+    for name, row in found["held_layers"].items():
+        shares = [_share(row[key]) for key in ("share", "held", "free", "saturated", "drift")]
+        layers.add_row(_name(name) if name else "all", str(row["weights"]), *shares, style=None if name else "bold")
+    show(console, layers)
+    _print(
+        "held: weights with at least a tenth of the largest importance; free: with less than a hundredth\n"
+        "saturated: of the importance, what sits on weights with at least nine tenths of the largest\n"
+        "moved: distance from the anchor over its norm"
+    )
+    for warning in found["warnings"]:
+        _print(f"warning: {warning}")
 
 
 @state_files.command(epilog=examples("rwalk diff before.safetensors after.safetensors"))
@@ -120,7 +143,7 @@ def _name(name: str) -> str:
 
 
 def _visible(text: str) -> str:
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
 
 
 def _size(count: int) -> str:

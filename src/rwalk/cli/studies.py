@@ -17,9 +17,10 @@ from rwalk.cli.working import complain, work_through
 from rwalk.experiments import load_comparison, summarise
 from rwalk.experiments.comparison import build_comparison
 from rwalk.experiments.loading import merged
-from rwalk.experiments.page import draw_plane, reproduction_page
+from rwalk.experiments.page import reproduction_page
 from rwalk.experiments.reproduce import load_table, report, tables
 from rwalk.experiments.results import write_json
+from rwalk.report.plane import draw_plane
 
 __all__ = ["studies"]
 
@@ -141,7 +142,7 @@ def reproduce(
     reused = sum(outcome.reused for outcome in outcomes)
     found = report(table, chosen, rows, quick=quick, wall_seconds=seconds, reused=reused)
     target = write_json(found, out / f"{table}{'-quick' if quick else ''}.json")
-    picture = draw_plane(rows, target.with_suffix(".svg"), title=chosen.title)
+    picture = draw_plane(rows, target.with_suffix(".svg"), title=chosen.title, published=chosen.published)
     if as_json:
         display.show_json(console, found)
     else:

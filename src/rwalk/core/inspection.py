@@ -14,26 +14,32 @@ from rwalk.core import compact
 from rwalk.core.checking import COUNTERS
 from rwalk.core.container import Deferred
 from rwalk.core.files import opened
+from rwalk.core.plasticity import NOT_KNOWN, held_layers, shares, warnings_of
 
 __all__ = ["compare_states", "summarize_state"]
 
 
-def summarize_state(path: str | Path) -> dict[str, Any]:
+def summarize_state(path: str | Path, weights: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
     """Counters, config and a line for each parameter. Every byte of the file is verified on the way.
 
     Args:
         path: A state file.
+        weights: The model's parameters by name, to tell how far they are from their anchors. Without them that is told
+            of the weights at which the open window began, where the file has them.
 
     Returns:
         ``path``, ``bytes``, ``schema``, ``verified`` (schema 1 had no checksums), ``compact``, ``written`` (seconds
         since 1970; of schema 1 the file's own time), ``age`` (seconds), the counters, ``config``, ``elements``,
-        ``layers``: name → share of all importance, and ``parameters``: name → ``shape``, ``elements``, ``share``,
-        ``norms`` (quantity → Euclidean norm). Shares are None before the first task's end.
+        ``layers``: name → share of all importance, ``parameters``: name → ``shape``, ``elements``, ``share``,
+        ``norms`` (quantity → Euclidean norm), ``distance`` (from the anchor), ``held``, ``free`` and ``saturated``
+        (see ``rwalk.core.plasticity``); ``held_layers`` and ``warnings``, from there too;
+        ``with_weights``. Shares are None before the first task's end, distances where they are not known.
 
     Raises:
         FileNotFoundError: No such file.
         OSError: It cannot be read.
         StateError: Not an rwalk state, or damaged.
+        ValueError: A weight has another shape than its anchor.
     """
     path = Path(path)
     with opened(path) as state:
@@ -41,6 +47,7 @@ def summarize_state(path: str | Path) -> dict[str, Any]:
         written = state.get("written", int(found.st_mtime))
         parameters: dict[str, dict[str, Any]] = {}
         sums: dict[str, float] = {}
+        peak = 0.0
         for name, values in state["parameters"].items():
             norms = {}
             for quantity, value in values.items():
@@ -49,12 +56,16 @@ def summarize_state(path: str | Path) -> dict[str, Any]:
                     norms[quantity] = float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
                     if quantity == "importance":
                         sums[name] = float(tensor.sum(dtype=torch.float64))
+                        peak = max(peak, float(tensor.max()) if tensor.numel() else 0.0)
             shape = next(value.shape for value in values.values() if isinstance(value, Deferred))
             parameters[name] = {"shape": list(shape), "elements": shape.numel(), "share": None, "norms": norms}
+            parameters[name] |= {"distance": _from_anchor(name, values, weights), **NOT_KNOWN}
         total = sum(sums.values())
         for name, part in sums.items():
             parameters[name]["share"] = part / total if total > 0 else None
-        return {
+            if total > 0:
+                parameters[name] |= shares(_tensor(state["parameters"][name], "importance"), peak)
+        found_out = {
             "path": str(path),
             "bytes": found.st_size,
             "schema": state["schema"],
@@ -68,6 +79,22 @@ def summarize_state(path: str | Path) -> dict[str, Any]:
             "layers": _by_layer(parameters),
             "parameters": parameters,
         }
+        told = {"held_layers": held_layers(parameters), "warnings": warnings_of(found_out)}
+        return {**found_out, **told, "with_weights": weights is not None}
+
+
+def _from_anchor(name: str, values: Mapping[str, Any], weights: Mapping[str, Tensor] | None) -> float | None:
+    if "anchor" not in values or (weights is None and "window_start" not in values):
+        return None
+    anchor = _tensor(values, "anchor").to(torch.float64)
+    there = _tensor(values, "window_start") if weights is None else weights.get(name)
+    if there is None:
+        return None
+    if there.shape != anchor.shape:
+        raise ValueError(
+            f"{name}: the weights have shape {list(there.shape)}, the state {list(anchor.shape)}: give its own model's"
+        )
+    return float(torch.linalg.vector_norm(there.to(torch.float64) - anchor))
 
 
 def _by_layer(parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:

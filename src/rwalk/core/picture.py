@@ -12,7 +12,7 @@ from rwalk.errors import MissingExtraError, RWalkError
 
 __all__ = ["draw_importances"]
 
-BAR, MARK = "#4477aa", "#cc6677"  # told apart by the colour-blind
+BAR, MARK = "#0072b2", "#c04e00"  # told apart by the colour-blind
 WORDS = {"penalty": "importance", "fisher": "Fisher", "score": "path score"}
 
 
@@ -46,20 +46,27 @@ def draw_importances(values: Mapping[str, Tensor], kind: str, *, ax: Any, layers
     if ax is None:
         _, ax = pyplot.subplots(figsize=(7.5, 1.6 + 0.32 * len(ranked)), layout="constrained")
     rows = range(len(ranked))
-    ax.barh(rows, shares, color=BAR, label=f"share of all {WORDS[kind]}")
-    ax.plot(halves, rows, "D", color=MARK, markersize=5, label="share of its weights that carries half of it")
-    for row, share in enumerate(shares):
+    ax.barh(rows, shares, color=BAR)
+    ax.plot(halves, rows, "D", color=MARK, markersize=5)
+    widest = max(*shares, *halves)
+    for row, (share, half) in enumerate(zip(shares, halves, strict=True)):
+        free = half if 0 <= half - share < 0.1 * widest else share  # not over the mark
         ax.annotate(
             f"{share:.1f} %" if share < 10 else f"{share:.0f} %",
-            (share, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8,
+            (free, row), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8,
         )  # fmt: skip
     ax.set_yticks(rows, [name if len(name) <= 34 else "…" + name[-33:] for name in ranked])
     ax.invert_yaxis()
-    ax.set_xlim(0, max(*shares, *halves) * 1.15)
+    ax.set_xlim(0, widest * 1.15)
     ax.set_xlabel("%")
-    ax.set_title(f"{ranked[0]!r} carries {shares[0]:.0f} % of the {WORDS[kind]}", loc="left", fontsize=11)
+    ax.set_title(f"{ranked[0]!r} carries {shares[0]:.0f} % of the {WORDS[kind]}", loc="left", fontsize=11, pad=24)
+    told = ((0.0, BAR, f"■ share of all {WORDS[kind]}"), (0.42, MARK, "◆ share of its weights that carries half of it"))
+    for place, colour, text in told:  # the words that the colours mean, above what they mean
+        ax.annotate(
+            text, (place, 1.0), xycoords="axes fraction", xytext=(0, 8), textcoords="offset points",
+            color=colour, fontsize=8.5,
+        )  # fmt: skip
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.12 - 0.6 / len(ranked)), ncols=2, frameon=False, fontsize=8)
     return ax
 
 

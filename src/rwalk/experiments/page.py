@@ -1,66 +1,17 @@
-"""Results for readers: stored reproductions as a page of the documentation, a comparison as a picture of its plane."""
+"""Stored reproductions as a page of the documentation."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from rwalk.errors import MissingExtraError
-from rwalk.experiments.summary import Row
-
-__all__ = ["draw_plane", "reproduction_page"]
+__all__ = ["reproduction_page"]
 
 COLUMNS = {"average_accuracy": "A %", "forgetting": "F", "intransigence": "I"}
-
-
-def draw_plane(rows: Sequence[Row], path: Path, *, title: str = "") -> Path | None:
-    """Draw each label at its mean forgetting and intransigence, with standard deviations; lower left is better.
-
-    Args:
-        rows: Of ``summarise``.
-        path: Where to; its suffix chooses the format (``.svg``, ``.png``, ``.pdf``).
-        title: Stands above.
-
-    Returns:
-        The path, or None if no row has both figures.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    placed = [(row.label, row.spread("forgetting"), row.spread("intransigence")) for row in rows]
-    points = [(label, f, i) for label, f, i in placed if f is not None and i is not None]
-    if not points:
-        return None
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("the forgetting–intransigence plane", "cli", error) from error
-    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    for index, (label, (forgetting, f_spread), (intransigence, i_spread)) in enumerate(points):
-        colour = f"C{index % 10}"
-        axes.errorbar(
-            forgetting, intransigence, i_spread, f_spread, fmt="o", color=colour, capsize=3, label=_drawn(label)
-        )
-    axes.axhline(0.0, color="0.8", linewidth=0.8, zorder=0)
-    axes.axvline(0.0, color="0.8", linewidth=0.8, zorder=0)
-    axes.set(xlabel="forgetting (lower is better)", ylabel="intransigence (lower is better)", title=_drawn(title))
-    axes.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context({"svg.hashsalt": "rwalk", "svg.fonttype": "none"}):
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
-    return path
-
-
-def _drawn(text: str) -> str:
-    """Text in a picture: no mathematics, no line of its own; a label that begins with _ would be left out."""
-    line = "".join(sign if sign.isprintable() else "?" for sign in text[:200]).replace("$", r"\$")
-    return f" {line}" if line.startswith("_") else line
 
 
 def reproduction_page(folder: str | Path, page: str | Path = "page.md") -> str:

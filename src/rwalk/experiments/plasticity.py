@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from rwalk.errors import CheckpointError
+from rwalk.errors import CheckpointError, RWalkError
 from rwalk.experiments.data import evaluated, stream_of
 from rwalk.experiments.methods import METHODS
 from rwalk.experiments.pool import Outcome, Work, run_name
@@ -33,7 +33,7 @@ from rwalk.experiments.runner import accuracies, build_plugins, build_strategy, 
 from rwalk.experiments.spec import RunSpec
 from rwalk.metrics import AccuracyMatrix
 from rwalk.random_state import random_state, set_random_state
-from rwalk.training import LwFPlugin, MASPlugin, Naive, RWalkPlugin
+from rwalk.training import L2SPPlugin, LwFPlugin, MASPlugin, Naive, RWalkPlugin
 
 __all__ = ["Decay", "Search", "chosen_strength", "decayed", "set_strength"]
 
@@ -151,8 +151,11 @@ def set_strength(strategy: Naive, value: float) -> None:
     for plugin in strategy.plugins:
         if isinstance(plugin, RWalkPlugin):
             plugin.ewc_lambda = value
-        elif isinstance(plugin, LwFPlugin | MASPlugin):
+            return
+        if isinstance(plugin, L2SPPlugin | LwFPlugin | MASPlugin):
             plugin.strength = value
+            return
+    raise RWalkError(f"none of {', '.join(type(plugin).__name__ for plugin in strategy.plugins)} has a strength to set")
 
 
 def chosen_strength(found: Sequence[Mapping[str, Any]]) -> float:
@@ -205,6 +208,7 @@ class Search(Work):
             **found.matrix.summary(),
         }
         content = json.loads(json.dumps(content))
-        write_json({**content, "checksum": checksum(content)}, (self.folder or Path()) / FILE)
+        content["checksum"] = checksum(content)
+        write_json(content, (self.folder or Path()) / FILE)
         result = RunResult(self.spec, found.matrix, found.seconds)
         return Outcome(self.label, self.spec.seed, result, more=content)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rwalk.core.replacing import replacing
 from rwalk.errors import CheckpointError
+from rwalk.experiments.recording import Record
 from rwalk.experiments.spec import RunSpec
 from rwalk.metrics import AccuracyMatrix
 
@@ -56,6 +57,7 @@ class _Stored(BaseModel):
     untrained: list[Fraction] | None = None
     reference: list[Fraction] | None = None
     config: dict[str, Any] = Field(default_factory=dict)
+    record: Record | None = None
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,14 @@ class RunResult:
         seconds: Wall time of training and evaluation, without loading data.
         reference: Accuracy on each task k of a model trained jointly on 1..k, None where that was not asked for;
             None altogether without a reference.
+        record: Its course, what makes a ``Record``; None of runs that kept none.
     """
 
     spec: RunSpec
     matrix: AccuracyMatrix
     seconds: float
     reference: Reference | None = None
+    record: Mapping[str, Any] | None = None
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -94,6 +98,8 @@ class RunResult:
             "reference": None if self.reference is None else list(self.reference),
             **self.metrics,
         }
+        if self.record is not None:
+            content["record"] = dict(self.record)
         return {**content, "checksum": checksum(content)}
 
     @classmethod
@@ -118,7 +124,8 @@ class RunResult:
         matrix = AccuracyMatrix.from_rows(stored["accuracy_matrix"], stored.get("untrained"))
         reference = stored.get("reference")
         spec, seconds = RunSpec(**stored["config"]), float(stored["seconds"])
-        return cls(spec, matrix, seconds, None if reference is None else tuple(reference))
+        record = None if stored.get("record") is None else Record(**stored["record"]).model_dump()
+        return cls(spec, matrix, seconds, None if reference is None else tuple(reference), record)
 
 
 def versions() -> dict[str, str]:

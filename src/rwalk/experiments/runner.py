@@ -17,6 +17,7 @@ from rwalk.core.replacing import replacing
 from rwalk.errors import CheckpointError
 from rwalk.experiments.data import evaluated, so_far, stream_of
 from rwalk.experiments.methods import METHODS
+from rwalk.experiments.recording import Recorder
 from rwalk.experiments.results import Reference, RunResult
 from rwalk.experiments.spec import RunSpec
 from rwalk.metrics import AccuracyMatrix
@@ -82,9 +83,10 @@ def run(
         raise ValueError(f"the reference has {len(reference)} accuracies for {tasks} experiences")
     with on_threads(spec.threads):
         began = time.perf_counter()
-        matrix, before = _learn(spec, data, plugins, checkpoint, weights)
+        recorder = Recorder()
+        matrix, before = _learn(spec, data, [recorder, *build_plugins(spec), *plugins], checkpoint, weights)
         seconds = before + time.perf_counter() - began
-    return RunResult(spec, matrix, seconds, None if reference is None else tuple(reference))
+    return RunResult(spec, matrix, seconds, None if reference is None else tuple(reference), recorder.record())
 
 
 @contextmanager
@@ -109,7 +111,7 @@ def _learn(
     torch.manual_seed(spec.seed)
     judged, source, began = evaluated(data), METHODS[spec.method].data, 0
     also = [] if checkpoint is None else [checkpoint]
-    strategy = build_strategy(spec, data, [*build_plugins(spec), *plugins, *also])
+    strategy = build_strategy(spec, data, [*plugins, *also])
     matrix = AccuracyMatrix(len(judged))
     learned, before = (0, 0.0) if checkpoint is None else _gone_on(spec, strategy, matrix, checkpoint)
     if checkpoint is None or checkpoint.found is None:

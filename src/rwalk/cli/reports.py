@@ -1,0 +1,131 @@
+"""The command ``rwalk report``: what is stored, for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from torch import Tensor
+
+from rwalk.cli.display import tell
+from rwalk.cli.options import examples
+from rwalk.core.inspection import summarize_state
+from rwalk.core.replacing import replacing
+from rwalk.report import collect, figures_of, study_page, write_page
+from rwalk.report.charts import Chart
+from rwalk.report.drawing import draw
+from rwalk.report.formats import FORMATS
+from rwalk.report.state_page import state_charts, state_page
+
+__all__ = ["model_weights", "reports", "state_report"]
+
+reports = typer.Typer()
+console = Console()
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+@reports.command(
+    no_args_is_help=True,
+    epilog=examples(
+        "rwalk report runs/compared --out report.html",
+        "rwalk report runs/compared --out plane.svg --figure plane",
+        "rwalk report runs/compared --out table.tex",
+        "rwalk report state.safetensors",
+    ),
+)
+def report(
+    places: Annotated[
+        list[Path], typer.Argument(metavar="PLACE...", help="Folders of results, TABLE.json, a state file.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="File to write; for pictures also a folder.")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="html, md, csv, tex, png, svg or pdf, if --out does not tell.")
+    ] = None,
+    figure: Annotated[str | None, typer.Option(help="Which figure, for png, svg and pdf.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Of a state file: the model's weights, safetensors.")] = None,
+) -> None:
+    """Write a page (or tables, or pictures) of stored results: a run, a comparison, a tuning, a reproduction, a sweep.
+
+    Of a state file: what is held, and what is left to learn with.
+    """
+    suffix = _suffix(out, format_)
+    target = out or Path(f"report{suffix}")
+    is_state = [place.is_file() and place.suffix != ".json" for place in places]
+    if any(is_state):
+        if len(places) > 1 or suffix not in (".html", *PICTURES):
+            state = places[is_state.index(True)]
+            raise ValueError(f"{state} is a state file: report it alone, as html, png, svg or pdf")
+        state_report(places[0], target, suffix, figure, weights)
+        return
+    if weights is not None:
+        raise ValueError(f"--weights {weights}: the weights of a state file's model, and {places[0]} is none")
+    study = collect(places)
+    if suffix == ".html":
+        _say([write_page(study_page(study), target)])
+    elif suffix in PICTURES:
+        _say(_pictures(figures_of(study), target, suffix, figure))
+    else:
+        content = FORMATS[suffix](study).encode()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as file:
+            file.write(content)
+        _say([target])
+
+
+def state_report(file: Path, target: Path, suffix: str, figure: str | None, weights: Path | None) -> None:
+    """A page, or pictures, of a state file."""
+    found = summarize_state(file, None if weights is None else model_weights(weights))
+    if suffix == ".html":
+        _say([write_page(state_page(found), target)])
+    else:
+        _say(_pictures(state_charts(found), target, suffix, figure))
+
+
+def model_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        ValueError: It is none.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(file))
+    except SafetensorError as error:
+        raise ValueError(f"--weights {file} is no safetensors file ({error}): save model.state_dict() as one") from None
+
+
+def _suffix(out: Path | None, format_: str | None) -> str:
+    known = [".html", *FORMATS, *PICTURES]
+    named = out.suffix.lower() if out is not None and out.suffix else ".html"
+    suffix = f".{format_.lower().lstrip('.')}" if format_ else named
+    if suffix not in known:
+        told = f"--format {format_}" if format_ else f"--out {out}"
+        raise ValueError(f"{told}: expected one of {', '.join(name[1:] for name in known)}")
+    if format_ and out is not None and out.suffix.lower() in known and out.suffix.lower() != suffix:
+        raise ValueError(f"--format {format_} and --out {out} name two formats: give one of them")
+    return suffix
+
+
+def _pictures(charts: Sequence[Chart], target: Path, suffix: str, figure: str | None) -> list[Path]:
+    """One figure into a file, or all of them into a folder."""
+    if not charts:
+        raise ValueError("there is nothing to draw: no run has figures over several tasks")
+    if figure is not None:
+        chosen = [chart for chart in charts if chart.key == figure]
+        if not chosen:
+            raise ValueError(f"--figure {figure}: choose one of {', '.join(chart.key for chart in charts)}")
+        charts = chosen
+    if target.suffix.lower() != suffix:
+        return [draw(chart, target / f"{chart.key}{suffix}") for chart in charts]
+    return [draw(charts[0], target)]
+
+
+def _say(paths: Sequence[Path]) -> None:
+    for path in paths:
+        tell(console, path)

@@ -1,0 +1,211 @@
+"""What is found in folders: runs, comparisons, tunings, reproductions, sweeps."""
+
+import itertools
+import json
+import shlex
+
+import pytest
+
+from report.runs import HOSTILE, comparison, result, run_folder
+from rwalk.errors import CheckpointError
+from rwalk.experiments import RunSpec, load_comparison, summarise
+from rwalk.experiments.pool import Outcome
+from rwalk.experiments.reproduce import load_table, report, tables
+from rwalk.experiments.results import write_json
+from rwalk.report import collect, figures_of
+
+
+def test_a_run(tmp_path):
+    study = collect([run_folder(tmp_path / "run", keep=0.7)])
+    assert (study.kind, [group.label for group in study.groups]) == ("run", ["rwalk"])
+    (run,) = study.groups[0].runs
+    expected = result(keep=0.7)
+    assert run.metrics["forgetting"] == expected.metrics["forgetting"]
+    assert run.matrix == expected.matrix.tolist()
+    assert run.record.model_dump() == expected.record
+    assert study.versions["torch"]
+
+
+def test_the_command_runs_the_same_again(tmp_path):
+    place = run_folder(tmp_path / "my run", keep=0.7, hidden=(8, 8), rwalk={"delta_t": 5}, exemplars=2)
+    (command,) = collect([place]).commands
+    words = shlex.split(command)
+    assert words[:2] == ["rwalk", "run"]
+    assert words[-2:] == ["--out", str(place)]
+    assert "--intransigence" in words
+    from rwalk.cli.options import settings
+
+    given = dict(zip(words[2:6:2], words[3:6:2], strict=True))
+    told = settings([word for before, word in itertools.pairwise(words) if before == "--set"])
+    again = RunSpec(benchmark=given["--benchmark"], method=given["--method"], **told)
+    assert again == result(hidden=(8, 8), rwalk={"delta_t": 5}, exemplars=2).spec
+
+
+def test_a_comparison_finds_the_runs_of_each_label(tmp_path):
+    labels = {"weak": {"method": "fine-tuning", "keep": 0.4}, "strong / λ": {"method": "rwalk", "keep": 0.9}}
+    study = collect([comparison(tmp_path, labels, against="strong / λ")])
+    assert (study.kind, study.against) == ("comparison", "strong / λ")
+    weak, strong = study.groups
+    assert [run.seed for run in strong.runs] == [0, 1, 2]
+    assert strong.runs[1].matrix == result(seed=1, keep=0.9).matrix.tolist()
+    assert weak.differences["average_accuracy"].mean < 0
+    assert strong.spread("forgetting")[0] < weak.spread("forgetting")[0]
+
+
+def test_the_plan_of_a_comparison_makes_the_same_specs(tmp_path):
+    labels = {HOSTILE: {"keep": 0.4, "rwalk": {"ewc_lambda": 7.0}}, "b": {"method": "pi", "exemplars": 2}}
+    (command,) = collect([comparison(tmp_path / "out", labels, seeds=2)]).commands
+    start, _, rest = command.partition("\n")
+    plan, _, last = rest.rpartition("\nEND\n")
+    assert start == "cat > plan.yaml <<'END'"
+    assert shlex.split(last) == ["rwalk", "compare", "--spec", "plan.yaml", "--out", str(tmp_path / "out")]
+    (tmp_path / "plan.yaml").write_text(plan)
+    again = load_comparison(tmp_path / "plan.yaml")
+    assert again.seeds == (0, 1)
+    assert again.against == "b"
+    for label, settings in labels.items():
+        assert again.specs()[label].canonical() == result(**settings).spec.canonical()
+
+
+def test_a_tuning(tmp_path):
+    labels = {
+        f"rwalk.ewc_lambda={v}": {"rwalk": {"ewc_lambda": v}, "keep": k, "validation": 0.1}
+        for v, k in ((1.0, 0.5), (3.0, 0.8))
+    }
+    study = collect([comparison(tmp_path, labels, against="rwalk.ewc_lambda=3.0", summary="tuning.json")])
+    assert (study.kind, study.best, study.metric) == ("tuning", "λ=3.0", "average_accuracy")
+    words = shlex.split(study.commands[0])
+    assert words[:2] == ["rwalk", "tune"]
+    assert "rwalk.ewc_lambda=1.0,3.0" in words
+    assert "validation=0.1" in words
+
+
+def test_a_reproduction(tmp_path):
+    name = next(name for name in tables() if "singlehead" in name)
+    table = load_table(name)
+    outcomes = [Outcome(label, seed, result(seed=seed)) for label in table.runs for seed in (0, 1)]
+    rows = summarise(outcomes, list(table.runs))
+    stored = report(name, table, rows, quick=False, wall_seconds=60.0)
+    write_json(stored, tmp_path / f"{name}.json")
+    for place in (tmp_path, tmp_path / f"{name}.json"):
+        study = collect([place])
+        assert (study.kind, study.title, study.wall_seconds) == ("reproduction", table.title, 60.0)
+        known = next(group for group in study.groups if group.published)
+        assert known.published["forgetting"] == (
+            stored["rows"][study.groups.index(known)]["published"]["forgetting"]["value"],
+            None,
+        )
+        assert study.commands[0].startswith(f"rwalk reproduce {name}")
+    write_json({**stored, "table": "another"}, tmp_path / "another.json")
+    with pytest.raises(ValueError, match=r"another\.json.*name one of them"):
+        collect([tmp_path])
+
+
+def test_folders_without_a_summary_are_labelled_by_what_differs(tmp_path):
+    for seed in (0, 1):
+        for strength in (1.0, 3.0):
+            run_folder(tmp_path / f"a{strength}" / str(seed), seed=seed, rwalk={"ewc_lambda": strength})
+        run_folder(tmp_path / "b" / str(seed), seed=seed, method="fine-tuning")
+    study = collect([tmp_path])
+    assert study.kind == "runs"
+    assert [(group.label, len(group.runs)) for group in study.groups] == [
+        ("rwalk, λ=1", 2),
+        ("rwalk, λ=3", 2),
+        ("fine-tuning", 2),
+    ]
+
+
+def test_several_places_join_and_keep_apart_what_is_called_alike(tmp_path):
+    study = collect([run_folder(tmp_path / "one"), run_folder(tmp_path / "two", keep=0.4)])
+    assert [group.label for group in study.groups] == ["rwalk (one)", "rwalk (two)"]
+
+
+def test_labels_are_shown_as_text_and_stay_different(tmp_path):
+    long = "x" * 300
+    study = collect(
+        [comparison(tmp_path, {HOSTILE: {}, long + "1": {"keep": 0.5}, long + "2": {"keep": 0.6}}, seeds=1)]
+    )
+    labels = [group.label for group in study.groups]
+    assert len(set(labels)) == 3
+    assert all(label.isprintable() and len(label) < 130 for label in labels)
+
+
+def test_a_damaged_run_is_left_out_and_told_of(tmp_path):
+    run_folder(tmp_path / "whole")
+    run_folder(tmp_path / "torn", seed=1)
+    file = tmp_path / "torn" / "result.json"
+    file.write_text(file.read_text().replace("0.9", "0.8", 1))
+    study = collect([tmp_path])
+    assert len(study.groups[0].runs) == 1
+    assert "does not match its checksum" in study.notes[0]
+    (tmp_path / "whole" / "result.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no run in .* can be read: .*checksum"):
+        collect([tmp_path])
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"rows": 3}', '{"rows": [{"label": 1}]}', '{"rows": [], "x": NaN}', "nothing"]
+)
+def test_what_is_no_summary_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "comparison.json").write_text(content)
+    with pytest.raises(CheckpointError) as caught:
+        collect([tmp_path])
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        collect([tmp_path / "gone"])
+    with pytest.raises(FileNotFoundError, match=r"no result\.json in"):
+        collect([tmp_path])
+
+
+def test_a_summary_without_its_runs_still_has_figures(tmp_path):
+    comparison(tmp_path / "full", {"a": {}, "b": {"keep": 0.5}})
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "comparison.json").write_text((tmp_path / "full" / "comparison.json").read_text())
+    study = collect([tmp_path / "bare"])
+    assert study.groups[0].runs[0].matrix is None
+    assert study.groups[0].spread("average_accuracy") is not None
+    assert json.loads((tmp_path / "bare" / "comparison.json").read_text())["rows"][0]["label"] == "a"
+
+
+def test_a_sweep(tmp_path):
+    comparison(
+        tmp_path, {"a": {"keep": 0.5}, "b": {"keep": 0.8, "rwalk": {"ewc_lambda": 9.0}}}, seeds=2, summary="sweep.json"
+    )
+    stored = json.loads((tmp_path / "sweep.json").read_text())
+    plan = {"seeds": [0, 1], "methods": {"rwalk": {"lambda": [3.0, 9.0]}}}
+    write_json({"sweep": plan, "wall_seconds": 3.0, "rows": stored["rows"]}, tmp_path / "sweep.json")
+    study = collect([tmp_path])
+    assert (study.kind, [len(group.runs) for group in study.groups]) == ("sweep", [2, 2])
+    assert study.groups[1].runs[0].matrix == result(keep=0.8).matrix.tolist()
+    (command,) = study.commands
+    assert json.loads(command.split("<<'END'\n")[1].split("\nEND")[0]) == plan
+    assert command.endswith(f"rwalk sweep plan.yaml --out {tmp_path}")
+
+
+def test_a_strength_looked_for_task_by_task(tmp_path):
+    spec = result(validation=0.1).spec
+    searches = {
+        str(seed): {
+            "config": spec.canonical(),
+            "strengths": [8.0, 4.0, 2.0],
+            "plasticity": [0.9, 0.9, 0.9],
+            "trials": [[], [[8.0, 0.6], [4.0, 0.8 + seed / 10]], [[4.0, 0.5], [2.0, 0.85]]],
+            "accuracy_matrix": result(seed=seed).matrix.tolist(),
+            "seconds": 2.0,
+        }
+        for seed in (0, 1)
+    }
+    write_json({"search": "continual", "best": "rwalk.ewc_lambda=2", "searches": searches}, tmp_path / "tuning.json")
+    study = collect([tmp_path])
+    assert (study.kind, study.best) == ("tuning", "λ=2")
+    assert study.groups[0].runs[1].metrics["forgetting"] == result(seed=1).metrics["forgetting"]
+    chart = figures_of(study)[0]
+    assert chart.key == "search"
+    second = chart.series[0]
+    assert (second.name, list(second.x)) == ("task 2", [4.0, 8.0])
+    assert list(second.y) == pytest.approx([85.0, 60.0])
+    assert study.commands[0].startswith("rwalk tune --benchmark split-digits --method rwalk --set")
+    assert "--grid" not in study.commands[0]

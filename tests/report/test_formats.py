@@ -1,0 +1,88 @@
+"""A study as CSV, Markdown and TeX: the numbers are those of the runs, and names are text."""
+
+import csv
+import io
+
+import pytest
+
+from cli.shells import open_shell
+from report.runs import HOSTILE, comparison, result
+from rwalk.report import collect
+from rwalk.report.formats import as_csv, as_markdown, as_tex
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    labels = {HOSTILE: {"keep": 0.5}, "=SUM(A1)|x": {"keep": 0.9, "rwalk": {"ewc_lambda": 2.0}}}
+    return comparison(tmp_path_factory.mktemp("formats"), labels, seeds=2)
+
+
+def test_csv_is_a_row_a_run(folder):
+    rows = list(csv.DictReader(io.StringIO(as_csv(collect([folder])))))
+    assert [row["seed"] for row in rows] == ["0", "1", "0", "1"]
+    assert float(rows[1]["forgetting"]) == result(seed=1, keep=0.5).metrics["forgetting"]
+    assert [row["rwalk.ewc_lambda"] for row in rows[1:3]] == ["3.0", "2.0"]
+    assert rows[2]["label"] == "'=SUM(A1)|x"  # no formula
+
+
+def test_markdown_shows_names_as_text(folder):
+    text = as_markdown(collect([folder]))
+    assert "<script>" not in text.partition("```")[0]  # what stands between fences is code
+    assert "\x1b" not in text
+    tables = [line for line in text.splitlines() if line.startswith("| ")]
+    heads = [line for line in tables if "average accuracy" in line]
+    assert heads
+    for line in tables[: tables.index(heads[0]) + 4]:
+        assert line.replace("\\|", "").count("|") == heads[0].count("|")
+
+
+def test_tex_is_a_table(folder):
+    text = as_tex(collect([folder]))
+    body = text[text.index("\\midrule") : text.index("\\bottomrule")]
+    columns = text.split("\\begin{tabular}{")[1].split("}")[0]
+    assert all(line.replace("\\&", "").count("&") == len(columns) - 1 for line in body.splitlines()[1:])
+    assert "\\$x\\textasciicircum{}2\\$" in body
+    assert "\\{\\{7*7\\}\\}" in body
+
+
+def test_the_command_writes_each_format(folder, tmp_path, monkeypatch, capsys):
+    shell = open_shell(tmp_path, monkeypatch, capsys)
+    for name in ("a.md", "a.csv", "a.tex", "a.svg"):
+        status, _, err = shell("report", str(folder), "--out", name)
+        assert (status, err) == (0, "")
+    assert (tmp_path / "a.csv").read_text() == as_csv(collect([folder]))
+    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
+    assert shell("report", str(folder), "--out", "figures", "--format", "png")[0] == 0
+    made = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"plane.png", "course.png", "matrix.png", "layers-fisher.png"} <= made
+    assert all((tmp_path / "figures" / name).read_bytes().startswith(b"\x89PNG") for name in made)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--out", "a.docx"], "expected one of html, csv, md, tex, png, svg, pdf"),
+        (["--format", "docx"], "--format docx"),
+        (["--out", "a.csv", "--format", "md"], "name two formats"),
+        (["--out", "a.png", "--figure", "nothing"], "choose one of"),
+        (["--weights", "w"], "none"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(folder, tmp_path, monkeypatch, capsys, arguments, told):
+    shell = open_shell(tmp_path, monkeypatch, capsys)
+    status, out, err = shell("report", str(folder), *arguments)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert told in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_plotly_one_line_says_what_to_install(folder, tmp_path, monkeypatch, capsys):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    shell = open_shell(tmp_path, monkeypatch, capsys)
+    status, _, err = shell("report", str(folder), "--out", "a.html")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "pip install 'rwalk[report]'" in err
+    assert list(tmp_path.iterdir()) == []
