@@ -9,7 +9,7 @@ PEERS_STAMP := $(PEERS)/.installed
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: install demo test test-with test-lowest asan check lint-workflows dist dist-check peers test-peers bench bench-check
-.PHONY: beside-avalanche fair-fights laboratory gpu-check fuzz torture docs docs-look notebooks clean
+.PHONY: beside-avalanche fair-fights laboratory sweeps gpu-check fuzz torture docs docs-look notebooks clean
 
 install: $(STAMP)
 
@@ -147,6 +147,11 @@ beside-avalanche: peers
 # Every method tuned over the same budget, then on streams that chose nothing.
 fair-fights: install
 	$(BIN)/python -m benchmarks.fair_fights
+
+# 500 runs on local processes, Ray and Dask, a worker of the last two killed: about ten minutes on two cores.
+sweeps: install
+	$(BIN)/python $(PIP) ray
+	$(BIN)/python -m benchmarks.sweeps --json benchmarks/results/sweeps.json
 
 # The laboratory's preset and its parts on streams that chose nothing, a stored comparison each; kept in runs/laboratory.
 laboratory: install

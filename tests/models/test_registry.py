@@ -112,7 +112,7 @@ def test_a_function_that_takes_any_option_is_asked_no_questions(own):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet50", "unknown model 'resnet50': choose one of mlp, paper-cnn, resnet18, .*import path"),
+        ("resnet50", "unknown model 'resnet50' .did you mean 'resnet32'.*: choose one of mlp, .*import path"),
         ("no.such:net", r"'no.such:net': cannot import no.such \(No module named 'no'\)"),
         ("math:nothing", "module math has no 'nothing'"),
         ("math:", "'math:': expected an import path 'package.module:function'"),

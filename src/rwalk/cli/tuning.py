@@ -69,7 +69,7 @@ def tune(
     start: Annotated[float | None, typer.Option(help="continual: the λ to begin with; 100000 if not given.")] = None,
     decay: Annotated[float | None, typer.Option(help="continual: factor of a λ too strong; 0.5 if not given.")] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="continual: share of a task's accuracy that may be lost; 0.1 if not given.")
+        float | None, typer.Option(help="continual: share of a task's accuracy that may be lost; 0.05 if not given.")
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="optuna: how many; 20 if not given.")] = None,
     jobs: Jobs = -1,

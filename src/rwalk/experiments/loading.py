@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from rwalk.errors import closest
-from rwalk.experiments.methods import Method
+from rwalk.experiments.methods import METHODS, Method
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.yaml_files import LARGEST, plain_yaml
 
@@ -25,13 +25,18 @@ def load_spec(path: str | Path | None, /, **overrides: Any) -> RunSpec:
     Args:
         path: The file; its keys are ``RunSpec``'s attributes. None: everything comes from ``overrides``.
         overrides: Values that replace the file's; None leaves them. Dictionaries (``rwalk``, ``options``,
-            ``model_options``) are merged key by key.
+            ``model_options``) are merged key by key. A method that is not made of the core leaves the file's ``rwalk``
+            out.
 
     Raises:
         FileNotFoundError: No such file.
         ValueError: Not YAML, or not a spec; one line that names the key and the value.
     """
-    return build_spec({} if path is None else read_yaml(path), **overrides)
+    values = {} if path is None else read_yaml(path)
+    other = METHODS.get(str(overrides.get("method")))
+    if other is not None and other.preset is None:  # the file's settings of RWalk are for the file's method
+        values.pop("rwalk", None)
+    return build_spec(values, **overrides)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Decay:
 
     start: float = 1e5
     factor: float = 0.5
-    tolerance: float = 0.1
+    tolerance: float = 0.05
     steps: int = 40
 
     def __post_init__(self) -> None:
