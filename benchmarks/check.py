@@ -65,7 +65,7 @@ def _limits(benchmark: str, table: Mapping[str, Any], prefix: tuple[str, ...] = 
 def load_reports(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
     """All reports in a folder, by benchmark."""
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    return {report["benchmark"]: report for report in reports}
+    return {report["benchmark"]: report for report in reports if "benchmark" in report}  # others are of other commands
 
 
 def judge(limit: Limit, reports: Mapping[str, Mapping[str, Any]]) -> tuple[float | None, str]:

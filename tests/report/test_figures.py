@@ -98,6 +98,7 @@ def test_strengths_of_all_methods_share_an_axis(tmp_path):
         run_folder(tmp_path / f"a{strength}", rwalk={"ewc_lambda": strength}, keep=keep)
         run_folder(tmp_path / f"b{strength}", method="mas", options={"strength": strength}, keep=keep - 0.1)
     response = chart(collect([tmp_path]), "response")
+    assert response.title.startswith("Average accuracy is highest with rwalk at λ = 3 (")
     assert {series.name: list(series.x) for series in response.series} == {
         "rwalk": [1.0, 3.0, 9.0],
         "mas": [1.0, 3.0, 9.0],
@@ -128,7 +129,7 @@ def test_what_learns_everything_at_once_is_no_winner(tmp_path):
     assert headline(collect([comparison(tmp_path, labels)])).startswith("ours ends highest")
 
 
-@pytest.mark.parametrize("key", ["plane", "course", "matrix", "tasks", "loss", "layers-score"])
+@pytest.mark.parametrize("key", ["plane", "tasks", "matrix"])
 def test_pictures_are_the_same_each_time(study, key, tmp_path):
     one = draw(chart(study, key), tmp_path / "one.svg").read_bytes()
     assert one == draw(chart(study, key), tmp_path / "two.svg").read_bytes()

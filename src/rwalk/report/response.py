@@ -42,7 +42,8 @@ def response_chart(study: Study) -> Chart | None:
     values = [value for places in lines.values() for value, _ in places]
     top, at = _best(lines[ranked[0]])
     edge = at in (min(values), max(values))
-    title = f"Average accuracy is highest at {called} = {at:g} ({top:.1f} %)"
+    whose = f" with {ranked[0]}" if len(ranked) > 1 else ""
+    title = f"Average accuracy is highest{whose} at {called} = {at:g} ({top:.1f} %)"
     title += ", the end of what was tried: try further" if edge else ""
     validated = any(config.get("validation") for config in settings.flat)
     where = (
