@@ -405,7 +405,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Not published: docs/laboratory.md derives each setting and says what it brings.
     "laplace": {
-        "ewc_lambda": 0.01,
+        "ewc_lambda": 0.003,
         "delta_t": None,
         "fisher_source": "samples",
         "fisher_samples": 1000,
