@@ -28,7 +28,7 @@ def _own_precision() -> Iterator[None]:
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """What tests share is imported by them, in processes of its own by some: not to be searched for doctests here."""
-    if os.name == "nt" and collection_path.parts[-2:] == ("tests", "distributed"):
+    if os.name == "nt" and collection_path.parts[-2:] == ("tests", "processes"):
         return True  # gloo and process groups there are not what these tests launch
     helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
     return True if helper and Path(__file__).parent in collection_path.parents else None

@@ -26,8 +26,9 @@ BACKENDS = ["eager", pytest.param("fused", marks=needs_compiler)]
 both = pytest.mark.parametrize("backend", BACKENDS)
 
 SETTINGS = {
-    **{name: RWalkConfig.preset(name, ewc_lambda=0.05) for name in PRESETS if name != "facil"},
+    **{name: RWalkConfig.preset(name, ewc_lambda=0.05) for name in PRESETS if name not in ("facil", "laplace")},
     "facil, fisher of steps": RWalkConfig.facil(ewc_lambda=0.01, fisher_source="step"),
+    "laplace, fisher of steps": RWalkConfig.laplace(ewc_lambda=0.05, fisher_source="step", fisher_samples=None),
     "relative": RWalkConfig(ewc_lambda=0.5, damping_scale="relative", damping=0.1),
     "proximal": RWalkConfig(ewc_lambda=5.0, penalty="proximal", delta_t=7),
     "one step": RWalkConfig(ewc_lambda=0.5, delta_t=1),

@@ -11,7 +11,7 @@ from docs.surroundings import FRESH, PAGES, quiet_trainer
 #: Pages whose blocks are run where there is more to look at.
 ELSEWHERE = {
     "docs/experiments.md": "tests/docs/test_experiments_page.py",
-    "docs/integrations/distributed.md": "tests/distributed/documented.py",
+    "docs/integrations/distributed.md": "tests/processes/documented.py",
     "docs/integrations/hf-trainer.md": "tests/integrations/test_hf_pages.py",
     "docs/integrations/peft.md": "tests/integrations/test_hf_pages.py",
     "docs/models.md": "tests/models/test_docs.py",

@@ -21,6 +21,7 @@ from rwalk.streams import Benchmark, Stream, TensorData
 MATTERS = {
     "benchmark": "permuted-digits",
     "n_experiences": 2,
+    "only_first": 2,
     "class_order": (9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
     "sizes": (4, 2, 4),
     "shuffle_classes": True,

@@ -20,6 +20,7 @@ VALID = {
     "n_experiences": st.none() | st.integers(1, 99),
     "class_order": st.none() | st.permutations(range(10)).map(tuple),
     "sizes": st.none() | st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple),
+    "only_first": st.none() | st.integers(1, 99),
     "shuffle_classes": st.booleans(),
     "task_labels": st.just(True),
     "model": st.sampled_from(

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
-from distributed.launching import torchrun
+from processes.launching import torchrun
 from models.arriving import experience
 from reference.problems import assert_same, assert_same_state
 from rwalk import RWalkError

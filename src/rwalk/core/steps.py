@@ -169,7 +169,7 @@ class Steps:
     def let_device_count(self, cohorts: list[Cohort], *, penalised: bool) -> None:
         """From this step on, which has begun, if it can."""
         config, pending = self._tracker.config, self.pending
-        if pending is None or pending.grown or not is_steady(cohorts, config):
+        if not cohorts or pending is None or pending.grown or not is_steady(cohorts, config):
             return
         resting = self._tracker.resident(but=pending.entries)
         if can_lead([*cohorts, *resting], config):

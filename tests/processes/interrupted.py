@@ -13,7 +13,7 @@ import torch
 from torch import distributed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
-from distributed.problem import STEPS, Case, Run
+from processes.problem import STEPS, Case, Run
 
 CASE = Case()
 EVERY = 3

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 
-from distributed.problem import Case, batch, network
+from processes.problem import Case, batch, network
 
 PAGE = Path(__file__).parents[2] / "docs" / "integrations" / "distributed.md"
 CASE = Case()

@@ -14,7 +14,7 @@ def main(folder: Path, names: list[str]) -> None:
     distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
     for name in names:
         module, function = name.split(".")
-        found = getattr(import_module(f"distributed.{module}"), function)(folder)
+        found = getattr(import_module(f"processes.{module}"), function)(folder)
         torch.save(found, folder / f"{name}-{distributed.get_rank()}.pt")
         distributed.barrier()
     distributed.destroy_process_group()

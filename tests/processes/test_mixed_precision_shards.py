@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distributed import jobs
+from processes import jobs
 from reference.problems import assert_close
 
 pytestmark = jobs.PATIENT

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from distributed import jobs
-from distributed.problem import Case, distance, two_tasks
+from processes import jobs
+from processes.problem import Case, distance, two_tasks
 from rwalk import RWalk, RWalkError
 from rwalk.core import sharding
 

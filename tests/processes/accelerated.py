@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import distributed, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from distributed.problem import STEPS, Case, batch, network
+from processes.problem import STEPS, Case, batch, network
 from rwalk.integrations.accelerate import prepare_rwalk
 
 CASE = Case()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from distributed import moving
-from distributed.launching import Job, shared_folder
+from processes import moving
+from processes.launching import Job, shared_folder
 from rwalk.core.sharding import RELEASE, SHARDS_SINCE
 
 #: For tests that launch them: longer than both may take.

@@ -9,7 +9,7 @@ import torch
 from torch import distributed
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
-from distributed.problem import Case, Run, network, settings, whole
+from processes.problem import Case, Run, network, settings, whole
 from rwalk import RWalk, RWalkConfig
 
 PLAIN = {"options": (("lr", 0.1),)}  # no momentum, which would have to be saved too

@@ -12,7 +12,7 @@ from torch.distributed import checkpoint
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate
 
-from distributed.problem import Case, Run, network, settings, wrap
+from processes.problem import Case, Run, network, settings, wrap
 from rwalk import RWalk, RWalkConfig, RWalkError
 
 CASE = Case()

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from distributed import interrupted
-from distributed.jobs import NO_SHARDS, SHARDS
-from distributed.launching import torchrun
-from distributed.problem import STEPS, distance, two_tasks
+from processes import interrupted
+from processes.jobs import NO_SHARDS, SHARDS
+from processes.launching import torchrun
+from processes.problem import STEPS, distance, two_tasks
 
 KILLED_AT = STEPS + 2  # in the second task's first window; the last checkpoint is one step old
 

@@ -5,9 +5,9 @@ from functools import cache
 import pytest
 import torch
 
-from distributed import jobs, moving
-from distributed.launching import shared_folder
-from distributed.problem import distance
+from processes import jobs, moving
+from processes.launching import shared_folder
+from processes.problem import distance
 from reference.problems import assert_same_state
 from rwalk import RWalkConfig
 from rwalk.core.files import load_state

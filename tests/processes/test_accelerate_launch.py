@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from distributed import accelerated
-from distributed.launching import ACCELERATE, run
-from distributed.problem import STEPS, Run
+from processes import accelerated
+from processes.launching import ACCELERATE, run
+from processes.problem import STEPS, Run
 from reference.problems import assert_same, assert_same_state
 
 

@@ -11,8 +11,8 @@ from torch.distributed import get_world_size
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import Shard
 
-from distributed.cases import CASES, ONCE, SUMS
-from distributed.problem import two_tasks
+from processes.cases import CASES, ONCE, SUMS
+from processes.problem import two_tasks
 
 Results = dict[str, dict]
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
-from distributed.problem import STEPS, Case, Run, settings, whole
+from processes.problem import STEPS, Case, Run, settings, whole
 from reference.naive import NaiveRWalk
 from reference.problems import lists
 from rwalk import RWalk

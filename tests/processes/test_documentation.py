@@ -1,6 +1,6 @@
 """The documentation's code runs in two processes, one block after another."""
 
-from distributed import jobs
+from processes import jobs
 from reference.problems import assert_same
 
 pytestmark = jobs.PATIENT

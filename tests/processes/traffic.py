@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from distributed.problem import Case, Run, settings
+from processes.problem import Case, Run, settings
 
 Traffic = dict[str, int]
 

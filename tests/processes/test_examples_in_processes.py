@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from distributed.jobs import NO_SHARDS, SHARDS
-from distributed.launching import ACCELERATE, TORCHRUN, run
+from processes.jobs import NO_SHARDS, SHARDS
+from processes.launching import ACCELERATE, TORCHRUN, run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COMMANDS = {"distributed_ddp": ACCELERATE, "distributed_fsdp": (*TORCHRUN, "--nproc-per-node=2")}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from distributed import jobs
-from distributed.moving import CASES
-from distributed.problem import network
+from processes import jobs
+from processes.moving import CASES
+from processes.problem import network
 
 pytestmark = jobs.PATIENT
 

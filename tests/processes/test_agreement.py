@@ -4,9 +4,9 @@ from functools import cache
 
 import pytest
 
-from distributed import jobs
-from distributed.cases import CASES, ONCE, SUMS, TOLERANCE, TOLERANCES
-from distributed.problem import STEPS, Run, distance, two_tasks
+from processes import jobs
+from processes.cases import CASES, ONCE, SUMS, TOLERANCE, TOLERANCES
+from processes.problem import STEPS, Run, distance, two_tasks
 
 pytestmark = jobs.PATIENT
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from distributed import jobs, replicas
-from distributed.problem import distance
+from processes import jobs, replicas
+from processes.problem import distance
 from reference.problems import assert_same, assert_same_state
 
 pytestmark = jobs.PATIENT

@@ -7,7 +7,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distributed.problem import Case, Run, batch, network, settings, share
+from processes.problem import Case, Run, batch, network, settings, share
 from rwalk import RWalk, RWalkConfig
 
 KINDS = {

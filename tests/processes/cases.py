@@ -2,7 +2,7 @@
 
 import torch
 
-from distributed.problem import Case, settings
+from processes.problem import Case, settings
 from rwalk import RWalkConfig
 
 PRESETS = {

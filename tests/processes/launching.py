@@ -14,7 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from distributed import worker
+from processes import worker
 
 TESTS = Path(__file__).parents[1]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1")
