@@ -9,8 +9,8 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
-from processes.launching import torchrun
 from models.arriving import experience
+from processes.launching import torchrun
 from reference.problems import assert_same, assert_same_state
 from rwalk import RWalkError
 from rwalk.core.names import canonical_name
