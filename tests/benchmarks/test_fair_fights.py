@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from benchmarks import fair_fights
+from rwalk import RWalkConfig
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_strengths_are_chosen_on_held_out_data_and_other_streams_confirm(small, 
     rows = {row["label"]: row for row in found["rows"]}
     assert rows["L2-SP"]["config"]["validation"] == 0.0
     assert list(rows["L2-SP"]["seeds"]) == ["100", "101"]
-    assert rows[fair_fights.UNTUNED]["config"]["rwalk"]["ewc_lambda"] == 0.01
+    assert rows[fair_fights.UNTUNED]["config"]["rwalk"]["ewc_lambda"] == RWalkConfig.laplace().ewc_lambda
     text = page.read_text()
     best = max(
         (row for row in rows.values() if row["label"] != fair_fights.UNTUNED),
