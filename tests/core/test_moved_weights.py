@@ -20,7 +20,7 @@ from reference.problems import (
     weights,
 )
 from rwalk import RWalk, RWalkConfig
-from rwalk.core.config import PRESETS
+from rwalk.core.presets import PRESETS
 
 BACKENDS = ["eager", pytest.param("fused", marks=needs_compiler)]
 both = pytest.mark.parametrize("backend", BACKENDS)

@@ -8,7 +8,7 @@ from torch import nn
 
 from reference.published import agem, capymoa, facil
 from rwalk import RWalk, RWalkConfig, RWalkError
-from rwalk.core.config import PRESETS
+from rwalk.core.presets import PRESETS
 
 TASKS = (43, 20, 37)  # steps, not all of them whole windows
 

@@ -63,7 +63,9 @@ class NaiveRWalk:
         return result
 
     def observe(self, gradients: Values, before: Values, after: Values) -> None:
-        """One optimizer step: gradients of the plain loss, and all weights on either side of it."""
+        """One optimizer step: gradients of the plain loss, and all weights on either side of it; none without any."""
+        if not gradients:
+            return
         self.trained.update(gradients)
         for name, g in gradients.items():
             if name not in self.fisher:

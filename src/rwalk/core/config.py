@@ -10,9 +10,10 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from rwalk.core.presets import PRESETS
 from rwalk.errors import RWalkError, closest
 
-__all__ = ["PRESETS", "RWalkConfig"]
+__all__ = ["RWalkConfig"]
 
 PenaltyMode = Literal["gradient", "proximal"]
 ProximalRate = Literal["lr", "optimizer"]
@@ -265,7 +266,7 @@ class RWalkConfig:
         """The settings of a published RWalk, or of a method that RWalk joins, by name.
 
         Args:
-            name: One of ``rwalk.core.config.PRESETS``.
+            name: One of ``rwalk.core.presets.PRESETS``.
             changes: Settings that differ.
 
         Raises:
@@ -351,73 +352,3 @@ def _check_number(name: str, value: Any, low: float, high: float, expected: str)
         raise TypeError(f"{name}={value!r}: expected {expected}")
     if not low <= value <= high or value in (math.inf, -math.inf) or value > sys.float_info.max:
         raise ValueError(f"{name}={value!r}: expected {expected}")
-
-
-#: Published variants of Riemannian Walk, as settings that differ from the defaults. Where a code named here has a fault
-#: that is no choice (gradients in eval mode, NaN from 0/0), the preset computes what that code means.
-PRESETS: dict[str, dict[str, Any]] = {
-    # The equations of arXiv:1801.10112; what they leave open is as in the defaults.
-    "paper": {},
-    # avalanche-lib 0.6.0: windows follow the run's iteration count, and none is scored before it is full.
-    "avalanche": {"window_phase": "run", "unfinished": "carry", "damping": "machine"},
-    # FACIL e09d2c8: the whole task is one window, Fisher from an extra pass over its data, nothing scaled.
-    "facil": {
-        "ewc_lambda": 1.0,
-        "ewc_alpha": 0.5,
-        "delta_t": None,
-        "fisher_source": "loader",
-        "fisher_start": "zero",
-        "distance_factor": 1.0,
-        "damping": 0.1,
-        "rectify": "task",
-        "score_average": "mean_from_zero",
-        "scaling": "none",
-    },
-    # facebookresearch/agem 4542149 on MNIST: squared gradients of a whole task (a sum there; min-max takes the number
-    # away), Fisher from before the window, 1.5 old + 0.5 new.
-    "agem": {
-        "ewc_lambda": 1.0,
-        "ewc_alpha": 0.0,
-        "alpha_warmup": True,
-        "fisher_boundary": "reset",
-        "fisher_in_score": "window_start",
-        "distance_factor": 1.0,
-        "damping": 1e-3,
-        "rectify": "window",
-        "unfinished": "drop",
-        "score_average": "accumulate",
-        "scaling": "minmax",
-    },
-    # CapyMOA 095caba: Fisher from zero in each task, half the penalty.
-    "capymoa": {"fisher_start": "zero", "fisher_boundary": "reset", "penalty_factor": 0.5},
-    # Chaudhry et al. 2018, Section 4.1: without the score.
-    "ewc_plus_plus": {"terms": "fisher"},
-    # Zenke et al. 2017: without the Fisher.
-    "path_integral": {
-        "delta_t": None,
-        "distance": "euclidean",
-        "distance_factor": 1.0,
-        "damping": 1e-3,
-        "rectify": "task",
-        "score_average": "sum",
-        "scaling": "none",
-        "terms": "score",
-    },
-    # Not published: docs/laboratory.md derives each setting and says what it brings.
-    "laplace": {
-        "ewc_lambda": 0.003,
-        "delta_t": None,
-        "fisher_source": "samples",
-        "fisher_samples": 1000,
-        "distance": "euclidean",
-        "distance_factor": 1.0,
-        "damping": 1e-3,
-        "rectify": "task",
-        "score_average": "latest",
-        "scaling": "mean",
-        "combine": "sum",
-        "anchors": "latest",
-        "penalty": "proximal",
-        "proximal_rate": "optimizer",
-    },
-}

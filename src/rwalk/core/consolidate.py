@@ -14,11 +14,11 @@ from rwalk.core import equations as F
 from rwalk.core.config import RWalkConfig
 from rwalk.core.eager import Tile, tile_size, tiles
 from rwalk.core.sharding import local, over_processes, over_replicas, replicated, weights_in_sums
-from rwalk.core.state import Bucket, Cohort, arithmetic
+from rwalk.core.state import Bucket, Cohort, Tracked, arithmetic
 from rwalk.errors import RWalkError
 from rwalk.module_state import with_buffers_put_back
 
-__all__ = ["estimate_fisher", "freeze", "merge_fisher", "take_fisher"]
+__all__ = ["estimate_fisher", "fisher_of_task", "freeze", "merge_fisher", "take_fisher"]
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,39 @@ def estimate_fisher(
     if samples == 0:
         raise RWalkError("the data loader given for the Fisher has no batches")
     return {name: accumulated / samples for name, accumulated in total.items()}
+
+
+def fisher_of_task(
+    model: nn.Module,
+    moved: Iterable[Tracked],
+    batches: Iterable[Any],
+    forward: Callable[[Any], Tensor] | None,
+    config: RWalkConfig,
+    tasks: int,
+) -> dict[str, Tensor]:
+    """``protection_of`` at the end of a task, for ``fisher_source="samples"``.
+
+    Args:
+        model: The model.
+        moved: What the optimizer moves.
+        batches: The task's data.
+        forward: Maps a batch to the outputs, where that takes more than calling the model.
+        config: How many samples are looked at, and how importances of tasks join.
+        tasks: How many ended before; also the seed of the labels that are drawn.
+
+    Returns:
+        A tensor per name. Where importances add up, what rested in this task has zeros: it adds nothing to the past.
+    """
+    from rwalk.core.samples import protection_of  # which a walk does not need
+
+    entries = list(moved)
+    found, done = protection_of(
+        model, entries, batches, labels="sampled", likelihood=None, class_dim=None, log_prob=None,
+        forward=forward, max_samples=config.fisher_samples, seed=tasks, progress=False,
+    )  # fmt: skip
+    log.info("consolidate(): the Fisher of %s", done)
+    rested = {entry.name: torch.zeros_like(found[entry.name]) for entry in entries if entry.last_task != tasks}
+    return {**found, **rested} if config.combine == "sum" else found
 
 
 def _end_scores(residents: Iterable[Cohort], config: RWalkConfig, tasks_before: int) -> None:

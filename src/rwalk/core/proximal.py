@@ -81,9 +81,14 @@ def _length(state: dict[str, Any], group: dict[str, Any], lr: float | Tensor) ->
     eps = float(group.get("eps", 0.0))
     if "exp_avg_sq" in state:  # Adam and its kin
         moment = local(state.get("max_exp_avg_sq", state["exp_avg_sq"]))
-        return step_length(lr, moment, 1.0 - group["betas"][1] ** float(state["step"]), eps)
+        return step_length(lr, moment, 1.0 - group["betas"][1] ** _count(state["step"]), eps)
     if "square_avg" in state and "alpha" in group:  # RMSprop
         return step_length(lr, local(state["square_avg"]), 1.0, eps)
     if "sum" in state:  # Adagrad
         return step_length(lr, local(state["sum"]), 1.0, eps)
     return lr
+
+
+def _count(step: float | Tensor) -> float | Tensor:
+    """As a number, unless that would wait for a device."""
+    return step if isinstance(step, Tensor) and step.device.type != "cpu" else float(step)

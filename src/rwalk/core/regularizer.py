@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from rwalk.core import files, proximal
 from rwalk.core.checking import COUNTERS
 from rwalk.core.config import Combine, RWalkConfig
-from rwalk.core.consolidate import estimate_fisher, freeze, merge_fisher, take_fisher
+from rwalk.core.consolidate import estimate_fisher, fisher_of_task, freeze, merge_fisher, take_fisher
 from rwalk.core.exporting import checked, compacted, export, made
 from rwalk.core.hooks import OptimizerHooks, base_optimizer, release, watch_loading
 from rwalk.core.native import backend_of
@@ -125,10 +125,12 @@ class RWalk(Readings):
         if tracker.has_changed():
             self._match()
         entries, gradients, ready = tracker.with_gradient()
+        if not entries:  # the optimizer moves nothing: no step
+            steps.settle()
+            steps.begun = True
+            return
         if not ready:
-            if not held and any(entry.placement is None for entry in entries):
-                steps.settle()  # whose window knows nothing of those that join
-            steps.make_room(entries)
+            steps.admit(entries, held=held)
 
         penalised = bool(steps.tasks and config.ewc_lambda) and config.penalty == "gradient"
         if penalised:
@@ -249,7 +251,7 @@ class RWalk(Readings):
         steps.make_room()
         residents = tracker.resident()
         if batches is not None and config.fisher_source == "samples":
-            take_fisher(residents, self._fisher_of_samples(batches, forward))
+            take_fisher(residents, fisher_of_task(self.model, tracker.moved, batches, forward, config, steps.tasks))
         elif batches is not None:
             parameters = {entry.name: entry.parameter for cohort in residents for entry in cohort.entries}
             merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), config)
@@ -566,21 +568,6 @@ class RWalk(Readings):
             entry.grew = False
         self._steps.end_task()
         self._check_strength(anew=True)
-
-    def _fisher_of_samples(
-        self, batches: Iterable[Any], forward: Callable[[Any], Tensor] | None = None
-    ) -> dict[str, Tensor]:
-        """Of what the optimizer moves; what rested in this task adds nothing to past tasks' importances."""
-        from rwalk.core.samples import protection_of  # which a walk does not need
-
-        moved, tasks = self._tracker.moved, self._steps.tasks
-        found, done = protection_of(
-            self.model, moved, batches, labels="sampled", likelihood=None, class_dim=None, log_prob=None,
-            forward=forward, max_samples=self.config.fisher_samples, seed=tasks, progress=False,
-        )  # fmt: skip
-        log.info("consolidate(): the Fisher of %s", done)
-        rested = {entry.name: torch.zeros_like(found[entry.name]) for entry in moved if entry.last_task != tasks}
-        return {**found, **rested} if self.config.combine == "sum" else found
 
     def _step_ahead(self, entries: list[Tracked], gradients: list[Tensor], **how: Any) -> bool:
         """The same as in ``before_step``, decided by the device; whether it can."""

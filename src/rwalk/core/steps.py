@@ -136,6 +136,12 @@ class Steps:
         """Match the state with the parameters' present shapes, devices and dtypes."""
         self._tracker.make_room(joining, before=self._before_other_layout)
 
+    def admit(self, entries: Sequence[Tracked], *, held: bool) -> None:
+        """Make room for what takes part in the step that begins."""
+        if not held and any(entry.placement is None for entry in entries):
+            self.settle()  # whose window knows nothing of those that join
+        self.make_room(entries)
+
     def look(self) -> None:
         """Wait for what devices have to say of the last step, and of others if they count by themselves."""
         if self.ahead.leads:
@@ -169,7 +175,7 @@ class Steps:
     def let_device_count(self, cohorts: list[Cohort], *, penalised: bool) -> None:
         """From this step on, which has begun, if it can."""
         config, pending = self._tracker.config, self.pending
-        if not cohorts or pending is None or pending.grown or not is_steady(cohorts, config):
+        if pending is None or pending.grown or not is_steady(cohorts, config):
             return
         resting = self._tracker.resident(but=pending.entries)
         if can_lead([*cohorts, *resting], config):
