@@ -394,3 +394,30 @@ def test_a_parameter_that_joins_has_no_part_in_the_window_before(backend):
                 rwalk.settle()
         found.append(rwalk.state_dict())
     assert_same_state(*found)
+
+
+@both
+def test_a_step_in_which_nothing_has_a_gradient_is_none(backend):
+    def start():
+        model = nn.Linear(3, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return model, optimizer, RWalk(model, optimizer, RWalkConfig(delta_t=2, window_phase="run", backend=backend))
+
+    def step(gradient):
+        for parameter in model.parameters():
+            parameter.grad = None if gradient is None else torch.full_like(parameter, gradient)
+        optimizer.step()
+
+    model, optimizer, rwalk = start()
+    step(None)
+    assert rwalk.steps == 0
+    start()[2].load_state_dict(rwalk.state_dict())  # as of a new one
+    step(0.5)
+    step(None)
+    between = rwalk.state_dict()
+    step(None)
+    assert rwalk.steps == 1
+    assert_same_state(rwalk.state_dict(), between)
+    step(0.25)
+    assert rwalk.steps == 2
+    assert all(bool((score > 0).all()) for score in rwalk.importances("score").values())  # two steps filled the window
