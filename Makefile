@@ -148,7 +148,7 @@ beside-avalanche: peers
 fair-fights: install
 	$(BIN)/python -m benchmarks.fair_fights
 
-# 500 runs on local processes, Ray and Dask, a worker of the last two killed: about ten minutes on two cores.
+# 500 runs on local processes, Ray and Dask, a worker of the last two killed: about 25 minutes on two cores.
 sweeps: install
 	$(BIN)/python $(PIP) ray
 	$(BIN)/python -m benchmarks.sweeps --json benchmarks/results/sweeps.json

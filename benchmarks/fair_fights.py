@@ -16,6 +16,7 @@ from typing import Any
 
 from rwalk.experiments import run_all, summarise
 from rwalk.experiments.comparison import build_comparison
+from rwalk.experiments.loading import merged, nested
 from rwalk.experiments.results import versions, write_json
 from rwalk.experiments.summary import Row
 from rwalk.experiments.tune import best, candidates
@@ -82,11 +83,8 @@ def _fight(base: dict[str, Any], folder: Path, jobs: int) -> dict[str, Any]:
             continue
         specs = candidates({**base, **what}, {key: list(values)})
         rows = summarise(run_all(specs, DEVELOPMENT, jobs=jobs, folder=folder), list(specs))
-        chosen = best(rows)
         tried[label] = [{"value": value, **_figures(row)} for value, row in zip(values, rows, strict=True)]
-        outer, inner = key.split(".")
-        value = values[rows.index(chosen)]
-        tuned[label] = {**what, outer: {**what.get(outer, {}), inner: value}}
+        tuned[label] = merged(what, nested({key: values[rows.index(best(rows))]}))
     tuned[UNTUNED] = METHODS["RWalk, laplace"][0]
     plan = build_comparison({"base": base, "runs": tuned, "seeds": list(CONFIRMATION), "intransigence": False})
     rows = summarise(run_all(plan.specs(), CONFIRMATION, jobs=jobs, folder=folder), list(tuned), "RWalk, laplace")

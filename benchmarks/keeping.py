@@ -16,12 +16,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from benchmarks.plots import BLUE, ORANGE
 from rwalk import RWalk
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 EPOCHS, SEEDS = 10, 5
 METHODS = ("fine-tuning", "RWalk")
-COLOURS = {"RWalk": "#0072b2", "fine-tuning": "#c04e00"}  # told apart by the colour-blind
+COLOURS = {"RWalk": BLUE, "fine-tuning": ORANGE}
 
 
 def course(seed: int, method: str) -> list[tuple[float, float]]:

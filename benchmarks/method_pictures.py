@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from benchmarks.plots import BLUE, ORANGE
 from rwalk import RWalk, RWalkConfig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-BLUE, ROSE, GREY = "#4477aa", "#cc6677", "#555555"  # told apart by the colour-blind
+GREY = "#555555"
 #: Two tasks with two weights each: where the loss is least, and how steep it is along both axes.
 TASK_A = (torch.tensor([1.0, 1.0]), torch.tensor([4.0, 0.08]))
 TASK_B = (torch.tensor([-1.0, -1.0]), torch.tensor([0.5, 1.0]))
@@ -107,15 +108,18 @@ def draw_valleys(result: dict[str, Any], pyplot: Any) -> Any:
     figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
     across, up = torch.linspace(-1.7, 1.9, 160), torch.linspace(-1.6, 1.7, 160)
     grid = torch.stack(torch.meshgrid(across, up, indexing="xy"), dim=-1)
-    for task, colour, levels in ((TASK_A, BLUE, (0.02, 0.08, 0.2, 0.5, 1, 2)), (TASK_B, ROSE, (0.05, 0.2, 0.5, 1, 2))):
+    for task, colour, levels in (
+        (TASK_A, BLUE, (0.02, 0.08, 0.2, 0.5, 1, 2)),
+        (TASK_B, ORANGE, (0.05, 0.2, 0.5, 1, 2)),
+    ):
         axes.contour(across, up, loss(grid, task), levels=levels, colors=colour, linewidths=0.9, alpha=0.55)
     free, held = (torch.tensor(result["two_weights"][key]["paths"]) for key in ("0.0", "2.0"))
     axes.plot(*free[0].T, color=GREY, lw=1.6)
-    axes.plot(*free[1].T, color=ROSE, lw=1.8)
+    axes.plot(*free[1].T, color=ORANGE, lw=1.8)
     axes.plot(*held[1].T, color=BLUE, lw=2.2)
     anchor, ends = held[1][0], (free[1][-1], held[1][-1])
     axes.plot(*anchor, "o", color="black", ms=6)
-    for place, colour in zip(ends, (ROSE, BLUE), strict=True):
+    for place, colour in zip(ends, (ORANGE, BLUE), strict=True):
         axes.plot(*place, "o", color=colour, ms=7)
     write = {"textcoords": "offset points", "fontsize": 10}
     axes.annotate("learns A", free[0][0], xytext=(0, 10), color=GREY, **write)
@@ -123,7 +127,7 @@ def draw_valleys(result: dict[str, Any], pyplot: Any) -> Any:
     a_free, a_held = (float(loss(end, TASK_A)) for end in ends)
     b_free, b_held = (float(loss(end, TASK_B)) for end in ends)
     free_end, held_end = (f"loss of A {a:.1f}, of B {b:.1f}" for a, b in ((a_free, b_free), (a_held, b_held)))
-    axes.annotate(f"fine-tuning on B\n{free_end}", ends[0], xytext=(12, -26), color=ROSE, **write)
+    axes.annotate(f"fine-tuning on B\n{free_end}", ends[0], xytext=(12, -26), color=ORANGE, **write)
     axes.annotate(f"RWalk on B\n{held_end}", ends[1], xytext=(14, -14), color=BLUE, **write)
     axes.text(1.12, 1.5, "A: steep across,\nflat along", color=BLUE, fontsize=10, va="top")
     axes.set(xlabel="weight 1", ylabel="weight 2", xlim=(-1.7, 1.9), ylim=(-1.6, 1.7))
@@ -142,7 +146,7 @@ def draw_score(result: dict[str, Any], pyplot: Any) -> Any:
         change = float(-(slope * at.diff()).sum())
         for left, right, height in zip(at[:-1], at[1:], -slope, strict=True):
             axes.fill_between(
-                [left, right], 0, height, color=BLUE if (right - left) * height > 0 else ROSE, alpha=0.5, lw=0
+                [left, right], 0, height, color=BLUE if (right - left) * height > 0 else ORANGE, alpha=0.5, lw=0
             )
         axes.axhline(0, color="#999999", lw=0.8)
         axes.set_title(f"weight {weight + 1}: the area is {change:.2f}", loc="left", fontsize=11)
@@ -169,7 +173,7 @@ def draw_response(result: dict[str, Any], pyplot: Any) -> Any:
     figure, axes = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
     values = torch.tensor([result["response"][str(strength)] for strength in STRENGTHS])  # strengths, seeds, tasks
     places = [math.log10(strength) if strength else -2.2 for strength in STRENGTHS]
-    for task, colour, name in ((0, BLUE, "A, learned first"), (1, ROSE, "B, learned second")):
+    for task, colour, name in ((0, BLUE, "A, learned first"), (1, ORANGE, "B, learned second")):
         mean, low, high = values[:, :, task].mean(1), values[:, :, task].amin(1), values[:, :, task].amax(1)
         axes.plot(places, mean, "o-", color=colour, lw=2)
         axes.fill_between(places, low, high, color=colour, alpha=0.18, lw=0)

@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PLOTS", "plot_memory", "plot_overhead", "plot_scaling"]
+__all__ = ["BLUE", "ORANGE", "PLOTS", "plot_memory", "plot_overhead", "plot_scaling"]
 
 Report = Mapping[str, Any]
 
-#: Variants in the order in which they are drawn: name, colour (told apart by the colour-blind), sign.
+BLUE, ORANGE, SOFT = "#0072b2", "#c04e00", "#5f6670"  # told apart by the colour-blind
+#: Variants in the order in which they are drawn: name, colour, sign.
 VARIANTS = {
-    "auto": ("rwalk", "#0072b2", "o"),
+    "auto": ("rwalk", BLUE, "o"),
     "eager": ("rwalk, torch's operations", "#5aa9d6", "o"),
     "CapyMOA RWalk": ("CapyMOA's RWalk", "#59432d", "s"),
-    "Avalanche RWalk": ("Avalanche's RWalk", "#c04e00", "D"),
+    "Avalanche RWalk": ("Avalanche's RWalk", ORANGE, "D"),
 }
 #: Where a value stands, from its sign.
 BESIDE = {"auto": ((-8, 0), "right"), "Avalanche RWalk": ((8, 0), "left")}
@@ -25,7 +26,6 @@ KEPT = {
     "fused_bfloat16": "rwalk, bfloat16", "eager_bfloat16": "rwalk, bfloat16, torch's operations",
     "avalanche": "Avalanche's RWalk", "capymoa": "CapyMOA's RWalk",
 }  # fmt: skip
-BLUE, SOFT = "#0072b2", "#5f6670"
 
 
 def plot_overhead(report: Report, target: Path) -> None:
@@ -110,7 +110,7 @@ def plot_memory(report: Report, target: Path) -> None:
     for place, name in enumerate(names):
         rest, peak = later[name]["copies_at_rest"], later[name]["copies_at_peak"]
         axes.barh(place, peak, height=0.6, color="#d5dae0")
-        axes.barh(place, rest, height=0.6, color=BLUE if "rwalk" in KEPT.get(name, name) else "#c04e00")
+        axes.barh(place, rest, height=0.6, color=BLUE if "rwalk" in KEPT.get(name, name) else ORANGE)
         told = f"{rest:.3g}" + (f", at the peak of a step {peak:.3g}" if peak - rest > 0.05 else "")
         told += f" (during the first task {first[name]:.3g})" if name in first else ""
         axes.annotate(told, (peak, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)

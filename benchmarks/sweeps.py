@@ -1,7 +1,7 @@
 """What a sweep costs beside its runs, and what is left of it when a worker is killed: local processes, Ray, Dask.
 
 Run it: python -m benchmarks.sweeps --json benchmarks/results/sweeps.json
-It needs ray and dask[distributed]; about five minutes on two cores.
+It needs ray and dask[distributed]; about 25 minutes on two cores.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -15,8 +16,10 @@ from rich.table import Table
 
 from cli.shells import open_shell, write_spec
 from rwalk.cli import commands, display
+from rwalk.cli.completion import SHELLS
+from rwalk.cli.tuning import SEARCHES
 from rwalk.cli.working import Counter
-from rwalk.experiments import METHODS, run
+from rwalk.experiments import METHODS, RunSpec, run
 from rwalk.experiments.loading import load_spec
 from rwalk.experiments.pool import Outcome
 from rwalk.streams import benchmarks
@@ -142,6 +145,13 @@ def test_bash_completes_commands_options_and_names(shell, tmp_path):
         assert done.stdout.split() == [expected]
     for other in ("zsh", "fish"):
         assert "split-digits" in shell("completion", other)[1]
+
+
+def test_completion_offers_what_the_commands_take(shell):
+    optimizers = get_args(RunSpec.model_fields["optimizer"].annotation)
+    for words in (optimizers, SHELLS, SEARCHES):
+        for name in ("bash", "fish"):
+            assert re.search(rf"[\"']{re.escape(' '.join(words))}[\"']", shell("completion", name)[1]), (name, words)
 
 
 @pytest.mark.parametrize("name", ["distributed_ddp", "distributed_fsdp", "two_tasks", "keeping"])

@@ -10,6 +10,7 @@ from cli.shells import open_shell
 from rwalk.cli import studies, sweeping, tuning
 from rwalk.experiments import RunSpec, run
 from rwalk.experiments import reproduce as tables_of
+from rwalk.experiments.holding import held
 from rwalk.streams import benchmark
 
 SHORT = ["--set", "epochs=1", "--set", "hidden=[8]", "--set", "n_experiences=2", "--jobs", "1"]
@@ -315,6 +316,14 @@ def test_lambda_is_chosen_task_by_task_where_there_is_no_grid(shell):
     assert (stored["cost"]["trainings"], stored["cost"]["runs"]) == (trainings, trainings / 5)
     status, out, _ = shell("tune", *options, *search, "--json")
     assert json.loads(out)["searches"] == stored["searches"]  # not searched again
+
+
+def test_a_search_task_by_task_leaves_a_folder_in_use_alone(shell):
+    with held(Path("used")):
+        status, _, err = shell("tune", *DIGITS, "--method", "rwalk", *SHORT, "--out", "used")
+        assert status == 1
+        assert "used is in use by process" in err
+        assert not Path("used/tuning.json").exists()
 
 
 def test_optuna_suggests_and_what_it_suggested_is_not_run_again(shell):

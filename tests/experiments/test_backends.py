@@ -1,14 +1,18 @@
 """Work that goes to a cluster: real Dask workers in this process; what there is none of is named."""
 
 import importlib.util
+import os
 import warnings
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 
 from experiments.small import small
 from rwalk.errors import MissingExtraError, RWalkError
-from rwalk.experiments import run_all
-from rwalk.experiments.backends import LOCAL, cluster, lost_worker
+from rwalk.experiments import pool, run, run_all
+from rwalk.experiments.backends import LOCAL, Workers, cluster, lost_worker
+from rwalk.experiments.pool import LOG, Outcome, Work
 
 
 @pytest.mark.parametrize(
@@ -35,6 +39,43 @@ def test_a_missing_package_is_named(backend, package, monkeypatch):
 def test_a_failure_of_the_work_is_no_lost_worker():
     assert not lost_worker(ValueError("of the work"))
     assert LOCAL.surroundings() == {}
+
+
+def test_a_worker_that_died_is_told_from_a_failure_of_the_work():
+    scheduler = pytest.importorskip("distributed.scheduler")
+    assert lost_worker(scheduler.KilledWorker("run", None, 3))
+    assert lost_worker(BrokenProcessPool("a process died"))
+
+
+def test_a_result_from_another_disk_is_written_here(tmp_path):
+    result = run(small(epochs=1))
+    sent = Work("one", result.spec, tmp_path / "run", parent=None)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOG).write_text("of the try before")
+    outcome = Outcome("one", 0, result, folder=sent.folder)
+    assert pool._kept(sent, outcome) is outcome
+    assert sent.found().result.matrix.tolist() == result.matrix.tolist()
+    assert not (tmp_path / "run" / LOG).exists()
+    here = Work("two", result.spec, tmp_path / "own")  # this machine's processes write it themselves
+    pool._kept(here, outcome)
+    assert not (tmp_path / "own").exists()
+
+
+def test_a_worker_elsewhere_looks_for_files_where_the_command_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RWALK_DATA_DIR", "/data/of/the/command")
+    monkeypatch.delenv("RWALK_CACHE_DIR", raising=False)
+    told = Workers("ray").surroundings()
+    assert told == {"PWD": str(tmp_path), "RWALK_DATA_DIR": "/data/of/the/command"}
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("RWALK_DATA_DIR", "/data/of/the/worker")
+    pool._as_there({**told, "RWALK_CACHE_DIR": "/cache"})
+    assert Path.cwd() == tmp_path
+    assert os.environ["RWALK_DATA_DIR"] == "/data/of/the/worker"  # its own wins
+    assert os.environ["RWALK_CACHE_DIR"] == "/cache"
+    pool._as_there({"PWD": str(tmp_path / "only there")})
+    assert Path.cwd() == tmp_path
 
 
 def test_runs_on_dask_are_the_runs_of_this_machine(tmp_path, monkeypatch):

@@ -198,7 +198,8 @@ def test_a_folder_is_held_by_one_process_which_is_named(tmp_path):
         with pytest.raises(FolderHeldError, match=rf"run is in use by process {process.pid} on "), held(folder):
             pass
         ends.set()
-        with held(folder, wait=30):
+        process.join(60)
+        with held(folder):
             assert str(os.getpid()) in (folder / ".lock").read_text()
     finally:
         process.kill()

@@ -102,6 +102,22 @@ def test_where_there_can_be_no_index_the_runs_go_on(tmp_path):
             index.record([finished(tmp_path, 1)])
             assert index.rows() == []
             assert "cannot be used" in index.told[0]
+            patch.setattr(sqlite3, "connect", lambda *_, **__: pytest.fail("tried again"))
+            index.record([finished(tmp_path, 2)])
+            assert len(index.told) == 1
+
+
+def test_a_damaged_index_that_cannot_be_renamed_is_done_without(tmp_path, monkeypatch):
+    (tmp_path / INDEX).write_bytes(b"nothing" * 1000)
+
+    def refused(*_):
+        raise PermissionError("read only")
+
+    monkeypatch.setattr("pathlib.Path.replace", refused)
+    with RunIndex(tmp_path) as index:
+        index.record([finished(tmp_path, 1)])
+        assert index.rows() == []
+        assert [("cannot be used" in text) for text in index.told] == [True]
 
 
 def test_others_can_read_it_with_sqlite_alone(stored):

@@ -1,15 +1,18 @@
 """λ task by task: against what it is defined as, and that neither later tasks nor test data have a part in it."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from experiments.small import small
 from experiments.test_tune import sealed  # noqa: F401 - a fixture
+from rwalk.errors import RWalkError
+from rwalk.experiments import METHODS, run
 from rwalk.experiments import data as experiments_data
-from rwalk.experiments import run
-from rwalk.experiments.plasticity import Decay, Search, chosen_strength, decayed
+from rwalk.experiments.loading import nested
+from rwalk.experiments.plasticity import Decay, Search, chosen_strength, decayed, set_strength
 from rwalk.experiments.pool import carried_out
 from rwalk.streams import Benchmark, Stream, TensorData
 
@@ -38,13 +41,23 @@ def test_lambda_is_decayed_until_the_task_is_learned_as_well_as_allowed(found):
     assert found.trainings == 3 + sum(map(len, found.trials))
 
 
-@pytest.mark.parametrize("method", ["rwalk", "lwf"])
+WITH_STRENGTH = {name: method.strength for name, method in METHODS.items() if method.strength}
+
+
+@pytest.mark.parametrize("method", WITH_STRENGTH)
 def test_a_lambda_that_is_accepted_at_once_gives_the_run_under_it(method):
-    strength = {"rwalk": {"ewc_lambda": 0.5}} if method == "rwalk" else {"options": {"strength": 0.5}}
-    spec = held_out(method, epochs=1, **strength)
+    spec = held_out(method, epochs=1, **nested({WITH_STRENGTH[method]: 0.5}))
     found = decayed(spec, Decay(start=0.5, tolerance=0.99))
     assert found.strengths == (0.5, 0.5, 0.5)
     assert found.matrix.tolist() == run(spec).matrix.tolist()
+
+
+def test_a_plugin_of_ones_own_has_its_strength_set_or_is_named():
+    own = SimpleNamespace(strength=1.0)
+    set_strength(SimpleNamespace(plugins=[object(), own]), "options.strength", 3.0)
+    assert own.strength == 3.0
+    with pytest.raises(RWalkError, match=r"^SimpleNamespace: none has an attribute 'ewc_lambda'"):
+        set_strength(SimpleNamespace(plugins=[own]), "rwalk.ewc_lambda", 3.0)
 
 
 def test_later_tasks_have_no_part_in_it(found, monkeypatch):

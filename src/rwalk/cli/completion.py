@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from rwalk.cli.options import examples
+from rwalk.cli.tuning import SEARCHES
 from rwalk.errors import closest
 from rwalk.experiments.backends import BACKENDS
 from rwalk.experiments.methods import METHODS
 from rwalk.experiments.reproduce import tables
+from rwalk.experiments.runner import OPTIMIZERS
 from rwalk.experiments.tune import BETTER
 from rwalk.models.registry import HEADS, MODELS
 from rwalk.replay.samplers import SAMPLERS
@@ -30,7 +32,7 @@ _rwalk() {
     1:*) words="@COMMANDS@" ;;
 @VALUES@
     *:reproduce:reproduce) words="@TABLES@" ;;
-    *:completion:completion) words="bash zsh fish" ;;
+    *:completion:completion) words="@SHELLS@" ;;
     *) case "${COMP_WORDS[1]}" in
 @OPTIONS@
     esac ;;
@@ -76,10 +78,10 @@ def _values() -> dict[str, Sequence[str]]:
         "--model": list(MODELS),
         "--heads": list(HEADS),
         "--sampler": list(SAMPLERS),
-        "--optimizer": ["adam", "adamw", "sgd", "momentum"],
+        "--optimizer": list(OPTIMIZERS),
         "--metric": list(BETTER),
         "--backend": list(BACKENDS),
-        "--search": ["continual", "grid", "optuna"],
+        "--search": list(SEARCHES),
     }
 
 
@@ -87,9 +89,8 @@ def _bash(commands: dict[str, list[str]], *, zsh: bool) -> str:
     values = "\n".join(f'    *:{option}) words="{_words(known)}" ;;' for option, known in _values().items())
     options = "\n".join(f'      {name}) words="{_words(known)}" ;;' for name, known in commands.items())
     script = BASH.replace("@VALUES@", values).replace("@OPTIONS@", options)
-    script = script.replace("@COMMANDS@", _words([*commands, "--help", "--version"])).replace(
-        "@TABLES@", _words(tables())
-    )
+    script = script.replace("@COMMANDS@", _words([*commands, "--help", "--version"]))
+    script = script.replace("@TABLES@", _words(tables())).replace("@SHELLS@", _words(SHELLS))
     return f"autoload -Uz compinit bashcompinit && compinit && bashcompinit\n{script}" if zsh else script
 
 
@@ -102,6 +103,7 @@ def _fish(commands: dict[str, list[str]]) -> str:
             known = f" -x -a '{_words(values[option])}'" if option in values else ""
             lines.append(f"complete -c rwalk {seen} -l {option[2:]}{known}")
     lines.append(f"complete -c rwalk -n '__fish_seen_subcommand_from reproduce' -f -a '{_words(tables())}'")
+    lines.append(f"complete -c rwalk -n '__fish_seen_subcommand_from completion' -f -a '{_words(SHELLS)}'")
     return "\n".join(lines) + "\n"
 
 

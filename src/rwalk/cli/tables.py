@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rwalk.cli.display import plain, show, spread
-from rwalk.experiments.summary import METRICS, Difference, Row
+from rwalk.experiments.summary import METRICS, Difference, Row, spread_text
 
 __all__ = ["comparison", "reproduction"]
 
@@ -103,17 +103,10 @@ def _beside(row: Mapping[str, Any], metric: str) -> list[str]:
     deviation = row["deviation"][metric] if len(row["seeds"]) > 1 else None
     ours = None if row["mean"][metric] is None else (row["mean"][metric], deviation)
     if published is None:
-        return ["–", _spread(ours), "–"]
+        return ["–", spread_text(ours), "–"]
     known = (published["value"], published["deviation"])
     difference = published["difference"]
-    return [_spread(known), _spread(ours), "–" if difference is None else f"{100 * difference:+.1f}"]
-
-
-def _spread(spread: tuple[float, float | None] | None) -> str:
-    if spread is None:
-        return "–"
-    mean, deviation = spread
-    return f"{100 * mean:.1f}" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+    return [spread_text(known), spread_text(ours), "–" if difference is None else f"{100 * difference:+.1f}"]
 
 
 def _difference(found: Difference | None) -> str:

@@ -18,14 +18,15 @@ from rwalk.cli.options import AsJson, Every, Jobs, Out
 from rwalk.cli.working import Counter, complain, work_through
 from rwalk.errors import closest
 from rwalk.experiments import METHODS, Outcome, RunSpec, summarise
-from rwalk.experiments.loading import build_spec
+from rwalk.experiments.holding import held
+from rwalk.experiments.loading import build_spec, differing, flat
 from rwalk.experiments.plasticity import Decay, Search, chosen_strength
 from rwalk.experiments.pool import carried_out
 from rwalk.experiments.results import check_folder, write_json
-from rwalk.experiments.suggesting import Suggestions, spaces
+from rwalk.experiments.suggesting import AT_ONCE, Suggestions, spaces
 from rwalk.experiments.tune import BETTER, VALIDATION, best, candidates, check_metric, cost
 
-__all__ = ["tuning"]
+__all__ = ["SEARCHES", "tuning"]
 
 tuning = typer.Typer()
 console = Console()
@@ -142,7 +143,7 @@ def _continual(
     check_folder(out, overwrite=True)
     work = {str(seed): Search.of(spec.model_copy(update={"seed": seed}), how, out / "runs") for seed in range(seeds)}
     began, outcomes = time.perf_counter(), list[Outcome]()
-    with Counter(seeds) as counter:
+    with held(out), Counter(seeds) as counter:
         for _, outcome in carried_out(work, jobs):
             outcomes.append(outcome)
             counter.count(outcome)
@@ -191,12 +192,12 @@ def _show(found: Sequence[Mapping[str, Any]], how: Decay) -> None:
 def _suggested(
     suggested: Suggestions, trials: int, out: Path, seeds: int, jobs: int, every: int
 ) -> tuple[dict[str, RunSpec], list[Outcome], float]:
-    """Ask for as many combinations as there are processes, run them, and tell what came of them."""
+    """Ask for a few combinations at a time, run them, and tell what came of them."""
     specs: dict[str, RunSpec] = {}
     outcomes: list[Outcome] = []
     seconds = 0.0
     while len(specs) < trials:
-        asked = suggested.ask(min(suggested.at_once, trials - len(specs)))
+        asked = suggested.ask(min(AT_ONCE, trials - len(specs)))
         done, spent = work_through(console, asked, range(seeds), out, jobs=jobs, every=every, quiet=True)
         suggested.tell(summarise(done, list(asked)))
         specs, outcomes, seconds = {**specs, **asked}, [*outcomes, *done], seconds + spent
@@ -204,12 +205,6 @@ def _suggested(
 
 
 def _differing(specs: Mapping[str, RunSpec], label: str) -> dict[str, Any]:
-    """The settings of one spec in which the specs differ."""
-    from rwalk.experiments.tidy import flat
-
+    """The settings of one spec in which those that have them differ."""
     settings = {name: flat(spec.canonical()) for name, spec in specs.items()}
-    return {
-        key: value
-        for key, value in settings[label].items()
-        if any(other.get(key) != value for other in settings.values())
-    }
+    return {key: settings[label][key] for key in differing(settings.values()) if key in settings[label]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ class FolderHeldError(OSError):
 
 
 @contextmanager
-def held(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
+def held(folder: Path) -> Iterator[None]:
     """Inside, no other process holds this folder. It is made if need be; made for nothing, it goes again.
 
     The lock is the operating system's and ends with the process, however that ends. The file says who holds it, which
@@ -28,7 +27,6 @@ def held(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
 
     Args:
         folder: The folder.
-        wait: Seconds to wait for another process to leave it.
 
     Raises:
         FolderHeldError: Another process holds it; the message says which.
@@ -36,12 +34,8 @@ def held(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
     """
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    path, until = folder / LOCK, time.monotonic() + wait
+    path = folder / LOCK
     handle = _lock(path)
-    while handle is None and time.monotonic() < until:
-        time.sleep(0.1)
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = _lock(path)
     if handle is None:
         raise FolderHeldError(f"{folder} is in use by {_holder(path)}: wait for it to end, or choose another folder")
     try:

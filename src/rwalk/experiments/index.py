@@ -48,6 +48,7 @@ class RunIndex:
         self.folder, self.path = folder, folder / INDEX
         self.told: list[str] = []
         self._base: sqlite3.Connection | None = None
+        self._given_up = False
         if not self._attempt(_has_table, False):
             self.rebuild()
 
@@ -83,21 +84,29 @@ class RunIndex:
         self._attempt(write, None)
 
     def _attempt(self, act: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
-        """Work on the index; a broken one is set aside, one that cannot be used is done without."""
+        """Work on the index; a broken one is set aside, one that cannot be used is done without from then on."""
         for attempt in range(TRIES):
+            if self._given_up:
+                break
             try:
                 return act(self._opened())
-            except sqlite3.OperationalError as error:  # noqa: PERF203 - busy where SQLite does not wait; or no such disk
+            except sqlite3.OperationalError as error:  # busy where SQLite does not wait; or no such disk
                 self._close()
                 if attempt == TRIES - 1:
-                    self.told.append(f"{self.path} cannot be used ({error}); the runs' folders have everything")
-                time.sleep(0.1 * (attempt + 1))
+                    self._give_up(error)
+                else:
+                    time.sleep(0.1 * (attempt + 1))
             except sqlite3.DatabaseError as error:
                 self._close()
-                self._set_aside(error)
-                if act is not _has_table:
+                if self._set_aside(error):
                     self.rebuild()
+                else:
+                    self._give_up(error)
         return otherwise
+
+    def _give_up(self, error: Exception) -> None:
+        self._given_up = True
+        self.told.append(f"{self.path} cannot be used ({error}); the runs' folders have everything")
 
     def _opened(self) -> sqlite3.Connection:
         if self._base is None:
@@ -111,13 +120,19 @@ class RunIndex:
             self._base.close()
             self._base = None
 
-    def _set_aside(self, error: Exception) -> None:
+    def _set_aside(self, error: Exception) -> bool:
+        """Whether it could be renamed."""
         aside = self.path.with_name(f"{INDEX}.broken")
-        with suppress(OSError):
+        try:
             self.path.replace(aside)
-        for end in ("-wal", "-shm"):
-            self.path.with_name(INDEX + end).unlink(missing_ok=True)
+            for end in ("-wal", "-shm"):
+                self.path.with_name(INDEX + end).unlink(missing_ok=True)
+        except FileNotFoundError:  # another process was first
+            return True
+        except OSError:
+            return False
         self.told.append(f"{self.path} is damaged ({error}); it was renamed to {aside.name} and made again")
+        return True
 
 
 def _has_table(base: sqlite3.Connection) -> bool:

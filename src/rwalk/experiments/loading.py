@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,18 @@ from rwalk.experiments.methods import METHODS, Method
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.yaml_files import LARGEST, plain_yaml
 
-__all__ = ["build_spec", "explain", "load_spec", "merged", "nested", "read_yaml", "shared_by", "short"]
+__all__ = [
+    "build_spec",
+    "differing",
+    "explain",
+    "flat",
+    "load_spec",
+    "merged",
+    "nested",
+    "read_yaml",
+    "shared_by",
+    "short",
+]
 
 
 LONGEST = 400  # characters of a message
@@ -34,7 +45,7 @@ def load_spec(path: str | Path | None, /, **overrides: Any) -> RunSpec:
     """
     values = {} if path is None else read_yaml(path)
     other = METHODS.get(str(overrides.get("method")))
-    if other is not None and other.preset is None:  # the file's settings of RWalk are for the file's method
+    if other is not None and not other.reads_rwalk:  # the file's settings of RWalk are for the file's method
         values.pop("rwalk", None)
     return build_spec(values, **overrides)
 
@@ -87,17 +98,47 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The opposite of ``nested``.
+
+    Example:
+        >>> flat({"lr": 0.1, "rwalk": {"delta_t": 5, "ewc_lambda": 1.0}})
+        {'lr': 0.1, 'rwalk.delta_t': 5, 'rwalk.ewc_lambda': 1.0}
+    """
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{inner}": of_inner for inner, of_inner in value.items()}
+        else:
+            found[key] = value
+    return found
+
+
+def differing(settings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Keys in which settings that have them differ, in their order.
+
+    Example:
+        >>> differing([{"lr": 0.1, "epochs": 1}, {"lr": 0.2, "epochs": 1, "rwalk.delta_t": 5}])
+        ['lr']
+    """
+    values: dict[str, list[Any]] = {}
+    for each in settings:
+        for key, value in each.items():
+            values.setdefault(key, []).append(value)
+    return [key for key, known in values.items() if any(value != known[0] for value in known)]
+
+
 def shared_by(methods: Sequence[Method], base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """For each method, what of a shared base it reads: settings of RWalk are for methods made of the core.
 
     Raises:
         ValueError: The base has such settings, and none of the methods reads them.
     """
-    if base.get("rwalk") and methods and all(method.preset is None for method in methods):
+    if base.get("rwalk") and methods and not any(method.reads_rwalk for method in methods):
         key, value = next(iter(dict(base["rwalk"]).items()))
         raise ValueError(f"rwalk.{key}={short(value)}: none of {', '.join(m.name for m in methods)} reads it")
     bare = {key: value for key, value in base.items() if key != "rwalk"}
-    return {method.name: bare if method.preset is None else dict(base) for method in methods}
+    return {method.name: dict(base) if method.reads_rwalk else bare for method in methods}
 
 
 def build_spec(values: Mapping[str, Any], /, **overrides: Any) -> RunSpec:

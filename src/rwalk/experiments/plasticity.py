@@ -33,7 +33,7 @@ from rwalk.experiments.runner import accuracies, build_plugins, build_strategy, 
 from rwalk.experiments.spec import RunSpec
 from rwalk.metrics import AccuracyMatrix
 from rwalk.random_state import random_state, set_random_state
-from rwalk.training import L2SPPlugin, LwFPlugin, MASPlugin, Naive, RWalkPlugin
+from rwalk.training import Naive
 
 __all__ = ["Decay", "Search", "chosen_strength", "decayed", "set_strength"]
 
@@ -98,7 +98,8 @@ def decayed(spec: RunSpec, how: Decay) -> Found:
     Raises:
         ValueError: The method has no strength, nothing is held out, or the stream has no tasks.
     """
-    if METHODS[spec.method].strength is None:
+    key = METHODS[spec.method].strength
+    if key is None:
         raise ValueError(f"method={spec.method!r} has no strength to choose")
     if not spec.validation:
         raise ValueError("validation=0: λ is chosen on held-out training data; give its share, such as 0.1")
@@ -119,7 +120,7 @@ def decayed(spec: RunSpec, how: Decay) -> Found:
             def learned(value: float) -> tuple[Naive, float, dict[str, Any]]:
                 set_random_state(state)  # noqa: B023 - called in this pass of the loop only
                 trial = copy.deepcopy(strategy)  # noqa: B023
-                set_strength(trial, value)
+                set_strength(trial, key, value)
                 trial.train(experience)  # noqa: B023
                 after = random_state()
                 (accuracy,) = accuracies(trial, judged[task : task + 1])  # noqa: B023
@@ -146,16 +147,24 @@ def decayed(spec: RunSpec, how: Decay) -> Found:
     return Found(tuple(strengths), tuple(plasticity), tuple(trials), trainings, matrix, seconds)
 
 
-def set_strength(strategy: Naive, value: float) -> None:
-    """Give the method of a strategy another strength, from now on."""
+def set_strength(strategy: Naive, key: str, value: float) -> None:
+    """Give the method of a strategy another strength, from now on.
+
+    Args:
+        strategy: Whose plugins one of is the method's.
+        key: ``Method.strength``; its last part is the plugin's attribute.
+        value: The new one.
+
+    Raises:
+        RWalkError: No plugin has the attribute.
+    """
+    name = key.rpartition(".")[2]
     for plugin in strategy.plugins:
-        if isinstance(plugin, RWalkPlugin):
-            plugin.ewc_lambda = value
+        if hasattr(plugin, name):
+            setattr(plugin, name, value)
             return
-        if isinstance(plugin, L2SPPlugin | LwFPlugin | MASPlugin):
-            plugin.strength = value
-            return
-    raise RWalkError(f"none of {', '.join(type(plugin).__name__ for plugin in strategy.plugins)} has a strength to set")
+    kinds = ", ".join(type(plugin).__name__ for plugin in strategy.plugins) or "no plugins"
+    raise RWalkError(f"{kinds}: none has an attribute {name!r}, which {key} sets; give the method's plugin one")
 
 
 def chosen_strength(found: Sequence[Mapping[str, Any]]) -> float:

@@ -276,7 +276,7 @@ def _write_log(item: Work, line: str, more: str) -> None:
 def _kept(item: Work, outcome: Outcome) -> Outcome:
     """Write a result down that came from a machine with another disk."""
     if item.parent is None and item.folder is not None and outcome.result is not None:
-        if type(item) is Work and not (item.folder / RESULT).is_file():
+        if not (item.folder / RESULT).is_file():
             write_result(outcome.result.to_dict(), item.folder)
         (item.folder / LOG).unlink(missing_ok=True)
     return outcome

@@ -156,7 +156,7 @@ class RunSpec(BaseModel):
     @model_validator(mode="after")
     def _settings_of_the_method(self) -> RunSpec:
         method = METHODS[self.method]
-        if self.rwalk and method.preset is None:
+        if self.rwalk and not method.reads_rwalk:
             key, value = next(iter(self.rwalk.items()))
             raise ValueError(
                 f"rwalk.{key}={value!r}: method {self.method!r} does not read settings of RWalk"
@@ -199,13 +199,13 @@ class RunSpec(BaseModel):
     @property
     def reads_rwalk(self) -> bool:
         """Whether the method is made of the core, and reads ``rwalk``."""
-        return METHODS[self.method].preset is not None
+        return METHODS[self.method].reads_rwalk
 
     def is_tuned(self) -> bool:
         """Whether the method's strength was chosen for this benchmark, or given; true where there is none to choose."""
         if not METHODS[self.method].has_strength:
             return True
-        if METHODS[self.method].preset is None:
+        if not self.reads_rwalk:
             return bool(self.options)
         usual = DEFAULTS.get(self.benchmark, {}).get("rwalk", {}).get(self.method, {})
         given = self.rwalk.get("ewc_lambda")
@@ -213,5 +213,5 @@ class RunSpec(BaseModel):
 
     def canonical(self) -> dict[str, Any]:
         """All settings as plain values, defaults and presets written out: equal for runs that do the same."""
-        rwalk = {} if METHODS[self.method].preset is None else self.rwalk_config.to_dict()
+        rwalk = self.rwalk_config.to_dict() if self.reads_rwalk else {}
         return {**self.model_dump(mode="json"), "rwalk": rwalk}

@@ -14,7 +14,7 @@ from rwalk.experiments.summary import Row
 from rwalk.experiments.tune import BETTER, candidates
 from rwalk.experiments.yaml_files import plain_yaml
 
-__all__ = ["Range", "Suggestions", "spaces"]
+__all__ = ["AT_ONCE", "Range", "Suggestions", "spaces"]
 
 Range = tuple[float, float]
 #: Where λ is looked for if nothing is said of it.
@@ -65,15 +65,13 @@ class Suggestions:
         MissingExtraError: Optuna is not installed.
     """
 
-    at_once = AT_ONCE
-
     def __init__(self, base: Mapping[str, Any], where: Mapping[str, Range | list[Any]], metric: str) -> None:
         try:
             optuna: Any = import_module("optuna")
         except ImportError as error:
             raise MissingExtraError("--search optuna", "optuna", error) from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._pruned = optuna.trial.TrialState.FAIL
+        self._failed = optuna.trial.TrialState.FAIL
         direction = "maximize" if BETTER[metric] is max else "minimize"
         self._study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=0))
         self._base, self._where, self._metric = dict(base), dict(where), metric
@@ -101,6 +99,6 @@ class Suggestions:
         for row in rows:
             spread = None if row.errors else row.spread(self._metric)
             if spread is None:
-                self._study.tell(self._asked[row.label], state=self._pruned)
+                self._study.tell(self._asked[row.label], state=self._failed)
             else:
                 self._study.tell(self._asked[row.label], spread[0])

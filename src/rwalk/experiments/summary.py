@@ -11,7 +11,7 @@ from typing import Any
 from rwalk.experiments.pool import Outcome
 from rwalk.experiments.results import RunResult
 
-__all__ = ["METRICS", "Difference", "Row", "mean_and_deviation", "paired_difference", "summarise"]
+__all__ = ["METRICS", "Difference", "Row", "mean_and_deviation", "paired_difference", "spread_text", "summarise"]
 
 METRICS = ("average_accuracy", "forgetting", "intransigence", "learning_accuracy")
 CONFIDENCE = 0.95
@@ -39,6 +39,14 @@ class Difference:
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (0 for a single value)."""
     return mean(values), stdev(values) if len(values) > 1 else 0.0
+
+
+def spread_text(spread: tuple[float, float | None] | None) -> str:
+    """Per cent; a deviation only where there is one."""
+    if spread is None:
+        return "–"
+    mean, deviation = spread
+    return f"{100 * mean:.1f}" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:

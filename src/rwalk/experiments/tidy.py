@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rwalk.core.replacing import replacing
+from rwalk.experiments.loading import differing, flat
 from rwalk.experiments.methods import METHODS
 from rwalk.experiments.pool import Outcome
 from rwalk.experiments.spec import RunSpec
 
-__all__ = ["flat", "tidy", "write_tables"]
+__all__ = ["harmless", "tidy", "write_tables"]
 
 FIRST = ("benchmark", "method", "strength", "seed")
 
@@ -36,11 +37,7 @@ def tidy(outcomes: Sequence[Outcome], specs: Mapping[str, RunSpec]) -> list[dict
     found = sorted(outcomes, key=lambda outcome: (place[outcome.label], outcome.seed))
     settings_of = {label: flat(spec.canonical()) for label, spec in specs.items()}
     own = {METHODS[spec.method].strength for spec in specs.values()}
-    values: dict[str, set[str]] = {}
-    for settings in settings_of.values():
-        for key, value in settings.items():
-            values.setdefault(key, set()).add(json.dumps(value))
-    differing = [key for key in values if len(values[key]) > 1 and key not in (*FIRST, *own)]
+    others = [key for key in differing(settings_of.values()) if key not in (*FIRST, *own)]
     metrics = list(dict.fromkeys(name for outcome in found if outcome.result for name in outcome.result.metrics))
     rows = []
     for outcome in found:
@@ -54,7 +51,7 @@ def tidy(outcomes: Sequence[Outcome], specs: Mapping[str, RunSpec]) -> list[dict
                 "method": spec.method,
                 "strength": settings.get(strength) if strength else None,
                 "seed": outcome.seed,
-                **{key: _scalar(settings.get(key)) for key in differing},
+                **{key: _scalar(settings.get(key)) for key in others},
                 **{name: None if result is None else result.metrics.get(name) for name in metrics},
                 "seconds": None if result is None else round(result.seconds, 3),
                 "status": "failed" if result is None else "finished",
@@ -73,7 +70,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: harmless(value) for key, value in row.items()} for row in rows)
     with replacing(folder / "results.csv") as file:
         file.write(text.getvalue().encode())
     try:
@@ -87,24 +84,13 @@ def write_tables(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     return [folder / "results.csv", folder / "results.parquet"]
 
 
-def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"rwalk": {"delta_t": 5}}`` as ``{"rwalk.delta_t": 5}``."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            found |= {f"{key}.{name}": inner for name, inner in value.items()}
-        else:
-            found[key] = value
-    return found
-
-
 def _scalar(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else json.dumps(value)
 
 
-def _text(value: Any) -> Any:
-    """A cell of CSV: no cell begins like a formula of a spreadsheet."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+def harmless(value: Any) -> Any:
+    """A cell of CSV: text that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _column(values: list[Any]) -> list[Any]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rwalk.experiments import RunSpec
+from rwalk.experiments.loading import flat, nested
 from rwalk.report.stored import StoredSummary
-from rwalk.report.study import Study, flat
+from rwalk.report.study import Study
 
 __all__ = ["commands_of", "run_command"]
 
@@ -53,7 +54,7 @@ def _compare(study: Study, folder: Path) -> str | None:
         if settings is None:
             return None
         named = {"benchmark": group.config["benchmark"], "method": group.config["method"]}
-        runs[group.label] = named | _nested({key: value for key, value in settings.items() if key != "seed"})
+        runs[group.label] = named | nested({key: value for key, value in settings.items() if key != "seed"})
     seeds = sorted({run.seed for group in study.groups for run in group.runs}) or [0]
     plan = {"seeds": seeds, "intransigence": "intransigence" in study.metrics, "runs": runs}
     plan |= {"against": study.against} if study.against in runs else {}
@@ -71,15 +72,6 @@ def _compare(study: Study, folder: Path) -> str | None:
 def _planned(command: str, plan: str, content: str, folder: Path) -> str:
     """A command that reads a plan, which is written first."""
     return f"cat > plan.yaml <<'END'\n{content}\nEND\nrwalk {command} {plan} --out {shlex.quote(str(folder))}"
-
-
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The opposite of ``flat``."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        outer, _, inner = key.partition(".")
-        found[outer] = {**found.get(outer, {}), inner: value} if inner else value
-    return found
 
 
 def run_command(config: Mapping[str, Any], folder: Path, *, intransigence: bool = False) -> str | None:
@@ -110,7 +102,7 @@ def _tune(study: Study, folder: Path) -> str | None:
         return None
     start = ["rwalk", "tune", "--benchmark", str(first.config["benchmark"]), "--method", str(first.config["method"])]
     for key, values in grid.items():
-        listed = ",".join(_value(value) for value in dict.fromkeys(map(_hashable, values)))
+        listed = ",".join(dict.fromkeys(map(_value, values)))
         start += ["--grid", f"{key}={listed}"]
     shared = {key: value for key, value in settings.items() if key not in grid and key != "seed"}
     return shlex.join([*start, *_set(shared), "--seeds", str(max(1, study.seeds)), "--out", str(folder)])
@@ -118,10 +110,6 @@ def _tune(study: Study, folder: Path) -> str | None:
 
 def _set(settings: Mapping[str, Any]) -> list[str]:
     return [part for key, value in settings.items() for part in ("--set", f"{key}={_value(value)}")]
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _value(value: Any) -> str:

@@ -8,8 +8,10 @@ import re
 from collections.abc import Callable
 from html import escape
 
+from rwalk.experiments.loading import flat
+from rwalk.experiments.tidy import harmless
 from rwalk.report.findings import evidence, headline
-from rwalk.report.study import NAMES, Study, flat, shown
+from rwalk.report.study import NAMES, Study, shown
 from rwalk.report.tables import Table, difference_table, settings_table, summary_table
 
 __all__ = ["FORMATS", "as_csv", "as_markdown", "as_tex"]
@@ -25,8 +27,8 @@ def as_csv(study: Study) -> str:
         config = flat(group.config)
         for run in group.runs:
             figures = [run.metrics.get(name) for name in NAMES]
-            settings = [_harmless(config.get(key)) for key in keys]
-            writer.writerow([_harmless(group.label), run.seed, *figures, run.seconds, *settings])
+            settings = [harmless(config.get(key)) for key in keys]
+            writer.writerow([harmless(group.label), run.seed, *figures, run.seconds, *settings])
     return out.getvalue()
 
 
@@ -88,8 +90,3 @@ TEX = {
 
 def _tex(text: object) -> str:
     return "".join(TEX.get(sign, sign) for sign in shown(text))
-
-
-def _harmless(value: object) -> object:
-    """Text that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value[:1] else value

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rwalk.report.study import flat, readable
+from rwalk.experiments.loading import flat
+from rwalk.report.study import readable
 
 __all__ = ["labels_of"]
 

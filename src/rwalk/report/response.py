@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
+from rwalk.experiments.loading import flat
 from rwalk.report.charts import Chart, Series
-from rwalk.report.study import Group, Study, flat, readable
+from rwalk.report.study import Group, Study, readable
 
 __all__ = ["response_chart"]
 

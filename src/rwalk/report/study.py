@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rwalk.experiments.loading import differing, flat
 from rwalk.experiments.recording import Record
 from rwalk.experiments.summary import CONFIDENCE, Difference, mean_and_deviation
 from rwalk.report.stored import StoredSearch
 
-__all__ = ["NAMES", "Group", "Run", "Study", "flat", "interval", "readable", "shown"]
+__all__ = ["NAMES", "Group", "Run", "Study", "interval", "readable", "shown"]
 
 #: What metrics are called, and whether more of one is better.
 NAMES = {
@@ -129,26 +130,7 @@ class Study:
     def differing(self) -> dict[str, list[Any]]:
         """Settings in which labels that have them differ: flattened key → each label's value, None for none."""
         configs = [flat(group.config) for group in self.groups]
-        keys = dict.fromkeys(key for config in configs for key in config if key != "seed")
-        found = {key: [config[key] for config in configs if key in config] for key in keys}
-        differing = [key for key, values in found.items() if any(value != values[0] for value in values)]
-        return {key: [config.get(key) for config in configs] for key in differing}
-
-
-def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with a dot between the keys of inner ones.
-
-    Example:
-        >>> flat({"lr": 0.1, "rwalk": {"delta_t": 5}})
-        {'lr': 0.1, 'rwalk.delta_t': 5}
-    """
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found |= {f"{key}.{inner}": of_inner for inner, of_inner in flat(value).items()}
-        else:
-            found[key] = value
-    return found
+        return {key: [config.get(key) for config in configs] for key in differing(configs) if key != "seed"}
 
 
 def readable(key: str) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rwalk.report.study import NAMES, Group, Study, flat, shown
+from rwalk.experiments.loading import flat
+from rwalk.experiments.summary import spread_text
+from rwalk.report.study import NAMES, Group, Study, shown
 
 __all__ = ["Line", "Table", "difference_table", "settings_table", "summary_table"]
 
@@ -118,14 +120,6 @@ def shared_settings(groups: Sequence[Group]) -> dict[str, Any]:
         key: value for key, value in first.items()
         if key != "seed" and all(key in config and config[key] == value for config in configs)
     }  # fmt: skip
-
-
-def spread_text(spread: tuple[float, float | None] | None) -> str:
-    """Per cent; a deviation only where there is one."""
-    if spread is None:
-        return "–"
-    mean, deviation = spread
-    return f"{100 * mean:.1f}" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
 def value_text(value: object) -> str:

@@ -41,6 +41,11 @@ class Method:
     rank: int = 50
 
     @property
+    def reads_rwalk(self) -> bool:
+        """Whether it is made of the core, and reads settings of ``RWalkConfig``."""
+        return self.preset is not None
+
+    @property
     def has_strength(self) -> bool:
         """Whether it holds on to the past by something whose strength has to be chosen for each benchmark."""
         return self.plugins is not _nothing
@@ -50,4 +55,4 @@ class Method:
         """The key of a spec that holds that strength; None where there is none to choose."""
         if not self.has_strength:
             return None
-        return "options.strength" if self.preset is None else "rwalk.ewc_lambda"
+        return "rwalk.ewc_lambda" if self.reads_rwalk else "options.strength"
