@@ -95,7 +95,7 @@ $(DOCS_STAMP): $(STAMP)
 	@touch $(DOCS_STAMP)
 
 docs: $(DOCS_STAMP)
-	$(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m mkdocs build --strict
 	$(BIN)/python release/check_site.py site
 
 # Every page in Chromium, wide and on a phone, light and dark: CHROMIUM=/usr/bin/chromium, or playwright's own.

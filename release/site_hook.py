@@ -40,14 +40,13 @@ def shown_at(path: str) -> str | None:
 
 
 def on_config(config: Any) -> Any:
-    """Name the repository, understand mathematics, make anchors as code hosts do; pages to come leave the menu."""
+    """Name the repository, understand mathematics, make anchors as code hosts do."""
     from pymdownx.slugs import slugify
 
     config.repo_url = _repository() or None
     config.site_url = os.environ.get("RWALK_SITE") or None
     config.markdown_extensions.append(Mathematics())
     config.mdx_configs.setdefault("toc", {})["slugify"] = slugify(case="lower")
-    config.nav = [entry for entry in map(_present, config.nav) if entry]
     return config
 
 
@@ -129,13 +128,3 @@ def _repository() -> str:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     written = re.search(r'^repository = "(.*?)"', text, re.MULTILINE)
     return (os.environ.get("RWALK_REPOSITORY") or (written[1] if written else "")).rstrip("/")
-
-
-def _present(entry: Any) -> Any:
-    """An entry of the menu without pages that are not there; None if nothing is left."""
-    if isinstance(entry, dict):
-        ((title, inside),) = entry.items()
-        inside = [left for left in map(_present, inside) if left] if isinstance(inside, list) else _present(inside)
-        return {title: inside} if inside else None
-    made = {shown_at(path.relative_to(ROOT).as_posix()) for path in _outside()}
-    return entry if entry in made or (ROOT / "docs" / entry).exists() else None

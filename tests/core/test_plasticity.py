@@ -1,5 +1,7 @@
 """What a state file tells of holding: beside a live report of the same weights, and counted by hand."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -78,6 +80,8 @@ def test_warnings(tmp_path):
     told = warnings(tmp_path, flat)
     assert "only 0.0 % of the weights are free" in told
     assert "100 % of the importance is saturated" in told
+    first = Path(__file__).parent / "state_files" / "schema-1.safetensors"
+    assert "this file has no checksums: that it is whole cannot be told" in summarize_state(first)["warnings"]
     for bucket in flat._tracker.buckets:
         bucket.flat["importance"].zero_()
     assert "every importance is 0" in warnings(tmp_path, flat)

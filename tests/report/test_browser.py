@@ -1,5 +1,6 @@
 """The page in a real browser: it renders, hovers, filters, prints, asks nothing of any network, runs no one's code."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from rwalk.report import Group, Run, Study, collect, study_page, write_page
 
 get_plotlyjs = pytest.importorskip("plotly.offline", reason="plotly is not installed").get_plotlyjs
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium")
+CHROMIUM = Path(os.environ.get("CHROMIUM") or "/usr/bin/chromium")
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}; CHROMIUM names one")
 
 #: Bytes of a page; seconds until there is something to read; seconds of the processor beside those of Plotly's start.
 MOST, READY, OUR_PART = 6 * 2**20, 2.0, 1.0

@@ -80,6 +80,12 @@ def test_a_tuning(tmp_path):
     assert "validation=0.1" in words
 
 
+def test_the_strength_of_any_method_is_shown_as_one(tmp_path):
+    labels = {f"options.strength={v}": {"method": "mas", "options": {"strength": v}} for v in (1.0, 3.0)}
+    study = collect([comparison(tmp_path, labels, against="options.strength=3.0", summary="tuning.json")])
+    assert ([group.label for group in study.groups], study.best) == (["λ=1.0", "λ=3.0"], "λ=3.0")
+
+
 def test_a_reproduction(tmp_path):
     name = next(name for name in tables() if "singlehead" in name)
     table = load_table(name)
@@ -118,6 +124,20 @@ def test_folders_without_a_summary_are_labelled_by_what_differs(tmp_path):
 def test_several_places_join_and_keep_apart_what_is_called_alike(tmp_path):
     study = collect([run_folder(tmp_path / "one"), run_folder(tmp_path / "two", keep=0.4)])
     assert [group.label for group in study.groups] == ["rwalk (one)", "rwalk (two)"]
+
+
+def test_what_is_called_alike_in_folders_called_alike_stays_apart(tmp_path):
+    places = [
+        comparison(tmp_path / place / "runs1", {"ours": {"keep": keep}}) for place, keep in (("a", 0.9), ("b", 0.4))
+    ]
+    file = places[0] / "comparison.json"
+    stored = json.loads(file.read_text())
+    write_json({**stored, "rows": [{**stored["rows"][0], "tuned": False}]}, file)
+    study = collect(places)
+    assert [group.label for group in study.groups] == ["ours (runs1)", "ours (runs1) (2)"]
+    forgetting = [group.runs[0].metrics["forgetting"] for group in study.groups]
+    assert forgetting == [result(keep=keep).metrics["forgetting"] for keep in (0.9, 0.4)]
+    assert [group.tuned for group in study.groups] == [False, None]
 
 
 def test_labels_are_shown_as_text_and_stay_different(tmp_path):

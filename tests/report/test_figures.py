@@ -66,6 +66,14 @@ def test_matrix_and_tasks_are_means_over_seeds(study):
     assert chart(study, "matrix").title == told
 
 
+def test_colours_are_fractions_where_they_are_ordered(study):
+    figures = {figure.key: figure for figure in figures_of(study)}
+    for figure in figures.values():
+        assert {type(series.colour) for series in figure.series} <= {float if figure.ordered else int}
+    assert figures["tasks"].ordered
+    assert figures["tasks"].plain()["ordered"] is True
+
+
 def test_layers_loss_and_penalty_are_those_recorded(study):
     fisher = chart(study, "layers-fisher").heat
     assert (list(fisher.rows), list(fisher.columns)) == (["fc0", "fc1"], ["1", "2", "3"])

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import platform
+from dataclasses import replace
 
 import pytest
 
@@ -29,11 +31,18 @@ def test_markdown_shows_names_as_text(folder):
     text = as_markdown(collect([folder]))
     assert "<script>" not in text.partition("```")[0]  # what stands between fences is code
     assert "\x1b" not in text
+    assert f"Versions: python {platform.python_version()}" in text
     tables = [line for line in text.splitlines() if line.startswith("| ")]
     heads = [line for line in tables if "average accuracy" in line]
     assert heads
     for line in tables[: tables.index(heads[0]) + 4]:
         assert line.replace("\\|", "").count("|") == heads[0].count("|")
+
+
+def test_markdown_names_failed_runs(folder):
+    study = collect([folder])
+    failed = replace(study.groups[0], label="a_b", errors={"4": "ValueError: <b>"})
+    assert "\n- failed: a\\_b, seed 4: ValueError: &lt;b&gt;\n" in as_markdown(replace(study, groups=[failed]))
 
 
 def test_tex_is_a_table(folder):
@@ -43,6 +52,8 @@ def test_tex_is_a_table(folder):
     assert all(line.replace("\\&", "").count("&") == len(columns) - 1 for line in body.splitlines()[1:])
     assert "\\$x\\textasciicircum{}2\\$" in body
     assert "\\{\\{7*7\\}\\}" in body
+    weak, best = body.splitlines()[1:]
+    assert (weak.count("\\textbf"), best.count("\\textbf{")) == (0, len(columns))
 
 
 def test_the_command_writes_each_format(folder, tmp_path, monkeypatch, capsys):

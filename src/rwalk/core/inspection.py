@@ -79,7 +79,8 @@ def summarize_state(path: str | Path, weights: Mapping[str, Tensor] | None = Non
             "layers": _by_layer(parameters),
             "parameters": parameters,
         }
-        told = {"held_layers": held_layers(parameters), "warnings": warnings_of(found_out)}
+        held = held_layers(parameters)
+        told = {"held_layers": held, "warnings": warnings_of(found_out, held)}
         return {**found_out, **told, "with_weights": weights is not None}
 
 

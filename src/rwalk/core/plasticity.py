@@ -78,10 +78,9 @@ def _together(own: list[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def warnings_of(found: Mapping[str, Any]) -> list[str]:
-    """What is likely to be wrong with a state, in sentences."""
-    layers = held_layers(found["parameters"])
-    whole = layers.pop("")
+def warnings_of(found: Mapping[str, Any], held: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What is likely to be wrong with a state, in sentences; ``held`` are its ``held_layers``."""
+    whole, layers = held[""], {name: row for name, row in held.items() if name}
     told = [] if found["verified"] else ["this file has no checksums: that it is whole cannot be told"]
     if not found["tasks"]:
         return [*told, "nothing is protected yet: consolidate() or protect(batches) before saving"]

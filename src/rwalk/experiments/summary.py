@@ -11,7 +11,16 @@ from typing import Any
 from rwalk.experiments.pool import Outcome
 from rwalk.experiments.results import RunResult
 
-__all__ = ["METRICS", "Difference", "Row", "mean_and_deviation", "paired_difference", "spread_text", "summarise"]
+__all__ = [
+    "METRICS",
+    "Difference",
+    "Row",
+    "half_interval",
+    "mean_and_deviation",
+    "paired_difference",
+    "spread_text",
+    "summarise",
+]
 
 METRICS = ("average_accuracy", "forgetting", "intransigence", "learning_accuracy")
 CONFIDENCE = 0.95
@@ -49,6 +58,18 @@ def spread_text(spread: tuple[float, float | None] | None) -> str:
     return f"{100 * mean:.1f}" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
+def half_interval(values: Sequence[float]) -> float:
+    """Half of Student's 95 % confidence interval of a mean, of at least two values.
+
+    Example:
+        >>> f"{half_interval([2.0, 3.0, 5.0]):.2f}"
+        '3.79'
+    """
+    from scipy.stats import t
+
+    return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+
+
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:
     """First minus second, seed by seed, with Student's confidence interval of the mean.
 
@@ -70,9 +91,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Differ
     middle, wins = mean(differences), sum(difference > 0 for difference in differences)
     if len(differences) == 1:
         return Difference(middle, None, None, wins, 1)
-    from scipy.stats import t
-
-    half = float(t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)) * stdev(differences) / math.sqrt(len(differences))
+    half = half_interval(differences)
     return Difference(middle, middle - half, middle + half, wins, len(differences))
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from rwalk.errors import closest
 from rwalk.experiments.comparison import MOST_RUNS, Seeds, as_seeds
 from rwalk.experiments.loading import build_spec, explain, merged, nested, read_yaml, shared_by, short
-from rwalk.experiments.methods import METHODS
+from rwalk.experiments.methods import METHODS, is_strength
 from rwalk.experiments.spec import RunSpec
 
 __all__ = ["STRENGTH", "Sweep", "load_sweep"]
@@ -152,4 +152,4 @@ def _said(key: str, value: Any) -> str:
     if key == "benchmark":
         return str(value)
     shown = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"λ {shown}" if key in ("rwalk.ewc_lambda", "options.strength") else f"{key.rpartition('.')[2]} {shown}"
+    return f"λ {shown}" if is_strength(key) else f"{key.rpartition('.')[2]} {shown}"

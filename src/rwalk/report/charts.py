@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 __all__ = ["Chart", "Heat", "Series"]
@@ -20,7 +20,7 @@ class Series:
         name: What it is called.
         x: Places; names of categories for bars.
         y: Values there, None where there is none.
-        colour: Number in the palette, a fraction (of a scale from first to last), or None for what stands back.
+        colour: Number in the palette, a fraction if the chart is ordered, or None for what stands back.
         group: The label that it belongs to, for filters.
         kind: ``line``; ``points``, small ones; ``mean``, a large one with intervals; ``published``, a hollow one;
             ``bar``, a horizontal one.
@@ -82,10 +82,10 @@ class Chart:
         series: What is drawn, if it is no table.
         heat: The table, if it is one.
         log_x: Whether x is logarithmic.
-        log_y: Whether y is.
         zero: Whether lines mark the zero of both axes.
+        ordered: Whether colours are fractions of a scale, from first to last.
         stacked: Whether bars of a row follow each other.
-        marks: Places along x that a line marks, with a word.
+        marks: Places along x that a line marks.
         y_range: Ends of y, where they are known.
     """
 
@@ -97,10 +97,10 @@ class Chart:
     series: Sequence[Series] = ()
     heat: Heat | None = None
     log_x: bool = False
-    log_y: bool = False
     zero: bool = False
+    ordered: bool = False
     stacked: bool = False
-    marks: Sequence[tuple[float, str]] = field(default_factory=tuple)
+    marks: Sequence[float] = ()
     y_range: tuple[float, float] | None = None
 
     def plain(self) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def _joined(paths: Sequence[Path], studies: Sequence[Study]) -> Study:
     for path, study in zip(paths, studies, strict=True):
         for group in study.groups:
             label = group.label if labels.count(group.label) == 1 else f"{group.label} ({Path(path).name})"
-            groups.append(Group(label, group.config, group.runs, group.errors, group.published))
+            groups.append(replace(group, label=label, differences={}))
     return Study(
         "runs",
         " and ".join(dict.fromkeys(study.title for study in studies)),
@@ -57,16 +57,17 @@ def _joined(paths: Sequence[Path], studies: Sequence[Study]) -> Study:
 
 def _shown(study: Study) -> Study:
     """With labels that can be shown, and are different."""
-    labels: dict[str, str] = {}
+    groups: list[Group] = []
+    renamed: dict[str, str] = {}
     for group in study.groups:
         label = wanted = shown(group.label, LONGEST)
         number = 1
-        while label in labels.values():
+        while any(label == other.label for other in groups):
             number += 1
             label = f"{wanted} ({number})"
-        labels[group.label] = label
-    groups = [replace(group, label=labels[group.label]) for group in study.groups]
-    against, best = (None if name is None else labels.get(name) for name in (study.against, study.best))
+        groups.append(replace(group, label=label))
+        renamed.setdefault(group.label, label)
+    against, best = (None if name is None else renamed.get(name) for name in (study.against, study.best))
     return replace(study, groups=groups, against=against, best=best)
 
 

@@ -56,7 +56,16 @@ def _of_matrix(group: Group) -> Iterable[Chart]:
             for k in range(size)
         ]
         note = f"Each line is a task, from the moment it was learned; {over}."
-        yield Chart("tasks", _tasks_say(together), note, "after task", "accuracy in %", series, y_range=(0.0, 102.0))
+        yield Chart(
+            "tasks",
+            _tasks_say(together),
+            note,
+            "after task",
+            "accuracy in %",
+            series,
+            ordered=True,
+            y_range=(0.0, 102.0),
+        )
 
 
 def _matrix_says(matrix: Sequence[Sequence[float | None]]) -> str:
@@ -79,14 +88,14 @@ def _tasks_say(matrix: Sequence[Sequence[float | None]]) -> str:
     return f"At the end task {high[1]} is kept best ({high[0]:.0f} %), task {low[1]} worst ({low[0]:.0f} %)"
 
 
-def _courses(records: Sequence[Record], what: str) -> tuple[list[float], list[float | None], list[tuple[float, str]]]:
+def _courses(records: Sequence[Record], what: str) -> tuple[list[float], list[float | None], list[float]]:
     """Experiences one after the other: place along x (1.5 is the middle of the second), mean over seeds, borders."""
     x: list[float] = []
     y: list[float | None] = []
     marks = []
     for place, course in enumerate(records[0].course):
         last = max(course.step, default=1)
-        marks.append((float(course.experience), str(course.experience + 1)))
+        marks.append(float(course.experience))
         for point, step in enumerate(course.step):
             x.append(course.experience + step / last)
             parts = [getattr(r.course[place], what) for r in records if place < len(r.course)]

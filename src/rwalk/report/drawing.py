@@ -52,9 +52,9 @@ def draw(chart: Chart, target: Path) -> Path:
 
 def _points(chart: Chart, axes: Any) -> None:
     for series in chart.series:
-        own, x = _colour(series), [float("nan") if v is None else v for v in series.x]
+        own, x = _colour(series, chart), [float("nan") if v is None else v for v in series.x]
         y = [float("nan") if v is None else v for v in series.y]
-        sign = SIGNS[(series.colour or 0) % len(SIGNS)] if isinstance(series.colour, int) else "o"
+        sign = "o" if chart.ordered else SIGNS[int(series.colour or 0) % len(SIGNS)]
         if series.kind == "points":
             axes.plot(x, y, sign, color=own, alpha=0.35, markersize=4, linewidth=0)
         elif series.kind == "published":
@@ -75,7 +75,7 @@ def _points(chart: Chart, axes: Any) -> None:
                 markersize=4.5,
                 linewidth=1.8,
             )
-    for where, _ in chart.marks:
+    for where in chart.marks:
         axes.axvline(where, color="0.85", linewidth=0.8, zorder=0)
     if chart.zero:
         axes.axhline(0.0, color="0.7", linewidth=0.8, zorder=0)
@@ -83,8 +83,6 @@ def _points(chart: Chart, axes: Any) -> None:
     axes.set(xlabel=_drawn(chart.x), ylabel=_drawn(chart.y))
     if chart.log_x:
         axes.set_xscale("log")
-    if chart.log_y:
-        axes.set_yscale("log")
     if chart.y_range is not None:
         axes.set_ylim(*chart.y_range)
     axes.grid(color="0.93", linewidth=0.6)
@@ -119,7 +117,7 @@ def _names(chart: Chart, figure: Any, axes: Any) -> None:
         if shift is not None:
             axes.annotate(
                 spot.text, end, xytext=shift, textcoords="offset points", va="center", fontsize=9,
-                color=_colour(series), annotation_clip=False,
+                color=_colour(series, chart), annotation_clip=False,
                 bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6},
             )  # fmt: skip
 
@@ -153,7 +151,7 @@ def _bars(chart: Chart, axes: Any) -> None:
             values,
             0.8 / count,
             left=left if chart.stacked else 0.0,
-            color=_colour(series),
+            color=_colour(series, chart),
             label=_drawn(series.name),
         )
         left = [a + b for a, b in zip(left, values, strict=True)] if chart.stacked else left
@@ -166,13 +164,13 @@ def _bars(chart: Chart, axes: Any) -> None:
         axes.set_title(axes.get_title(loc="left"), loc="left", pad=26)
 
 
-def _colour(series: Series) -> Any:
+def _colour(series: Series, chart: Chart) -> Any:
     if series.colour is None:
         return SOFT
-    if isinstance(series.colour, float):
+    if chart.ordered:
         from matplotlib import colormaps
 
-        return colormaps["viridis"](0.8 * float(series.colour))
+        return colormaps["viridis"](0.8 * series.colour)
     return LIGHT[int(series.colour) % len(LIGHT)]
 
 

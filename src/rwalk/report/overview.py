@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
+from rwalk.experiments.summary import half_interval
 from rwalk.report.charts import Chart, Series
-from rwalk.report.study import NAMES, Group, Study, interval
+from rwalk.report.study import Group, Study
 
 __all__ = ["course_chart", "plane_chart"]
 
@@ -44,8 +45,8 @@ def plane_chart(study: Study, *, alone: bool = False) -> Chart | None:
                 group.label,
                 "mean",
                 direct=group.label,
-                x_half=[interval(forgetting)],
-                y_half=[interval(intransigence)],
+                x_half=[_interval(forgetting)],
+                y_half=[_interval(intransigence)],
             )
         )
         known = [group.published.get(name) for name in ("forgetting", "intransigence")]
@@ -122,7 +123,6 @@ def _course_says(ends: Sequence[tuple[float, float, Group]]) -> str:
     return f"After the last task {best[2].label} is at {best[0]:.0f} %, {worst[2].label} at {worst[0]:.0f} %"
 
 
-def metric_name(name: str) -> str:
-    """What a metric is called, with which end is the better one."""
-    called, more = NAMES[name]
-    return f"{called} ({'higher' if more else 'lower'} is better)"
+def _interval(values: Sequence[float]) -> float | None:
+    """Half an interval around a mean; None for fewer than three values."""
+    return half_interval(values) if len(values) > 2 else None

@@ -7,6 +7,7 @@ from statistics import mean
 from typing import Any
 
 from rwalk.experiments.loading import flat
+from rwalk.experiments.methods import is_strength
 from rwalk.report.charts import Chart, Series
 from rwalk.report.study import Group, Study, readable
 
@@ -90,9 +91,9 @@ class _Settings:
                 if _is_number(value):
                     rivals.setdefault(self.others(place, key), set()).add(value)
             most = max(map(len, rivals.values()), default=0)
-            if most > 2 or (most > 1 and "lambda" in key):
+            if most > 2 or (most > 1 and key == STRENGTH):
                 found[key] = most
-        return max(found, key=lambda key: ("lambda" in key, found[key]), default=None)
+        return max(found, key=lambda key: (key == STRENGTH, found[key]), default=None)
 
     def _tried(self, method: str, key: str) -> set[str]:
         return {str(config.get(key)) for config, name in zip(self.flat, self.methods, strict=True) if name == method}
@@ -100,7 +101,7 @@ class _Settings:
 
 def _one_strength(config: dict[str, Any]) -> dict[str, Any]:
     """λ under one name, whatever the method calls it."""
-    return {STRENGTH if key == "options.strength" else key: value for key, value in config.items()}
+    return {STRENGTH if is_strength(key) else key: value for key, value in config.items()}
 
 
 def _best(places: Sequence[tuple[float, Group]]) -> tuple[float, float]:

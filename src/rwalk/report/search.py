@@ -31,4 +31,4 @@ def search_chart(study: Study) -> Chart | None:
         "Accuracy on held-out data of the task at hand, for each λ that was tried, from the strongest down until it "
         "was learned well enough; neither later tasks nor test data were looked at. Means over seeds."
     )
-    return Chart("search", title, note, "λ", "accuracy on the task at hand in %", series, log_x=True)
+    return Chart("search", title, note, "λ", "accuracy on the task at hand in %", series, log_x=True, ordered=True)

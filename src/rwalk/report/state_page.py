@@ -23,8 +23,7 @@ HOLDING = (
 
 def state_page(found: Mapping[str, Any]) -> Page:
     """A page of what ``summarize_state`` found."""
-    layers = dict(found["held_layers"])
-    whole = layers.pop("")
+    layers, whole = _layers_and_whole(found)
     sections = [Section(chart.key, chart.title, charts=[chart]) for chart in state_charts(found)]
     sections.append(Section("layers", "Layer by layer", HOLDING, tables=[_layers(layers, whole)]))
     norms = "Euclidean norms of what is kept."
@@ -49,8 +48,7 @@ def state_page(found: Mapping[str, Any]) -> Page:
 
 def state_charts(found: Mapping[str, Any]) -> list[Chart]:
     """Its figures; none before the first task's end."""
-    layers = dict(found["held_layers"])
-    whole = layers.pop("")
+    layers, whole = _layers_and_whole(found)
     known = {name: row for name, row in layers.items() if row["share"] is not None}
     if not known or not whole["share"]:
         return []
@@ -89,6 +87,12 @@ def state_charts(found: Mapping[str, Any]) -> list[Chart]:
         says = f"Layer {names[far]} has moved furthest from its anchor"
         charts.append(Chart("distance", says, note, "layer", "% of the norm", bars))
     return charts
+
+
+def _layers_and_whole(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    layers = dict(found["held_layers"])
+    whole = layers.pop("")
+    return layers, whole
 
 
 def _says(layers: Mapping[str, Mapping[str, Any]], whole: Mapping[str, Any]) -> str:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from rwalk.experiments.loading import differing, flat
+from rwalk.experiments.methods import is_strength
 from rwalk.experiments.recording import Record
-from rwalk.experiments.summary import CONFIDENCE, Difference, mean_and_deviation
+from rwalk.experiments.summary import Difference
 from rwalk.report.stored import StoredSearch
 
-__all__ = ["NAMES", "Group", "Run", "Study", "interval", "readable", "shown"]
+__all__ = [
+    "METRICS",
+    "Difference",
+    "Row",
+    "half_interval",
+    "mean_and_deviation",
+    "paired_difference",
+    "spread_text",
+    "summarise",
+]
 
 #: What metrics are called, and whether more of one is better.
 NAMES = {
@@ -22,8 +32,8 @@ NAMES = {
     "intransigence": ("intransigence", False),
     "learning_accuracy": ("learning accuracy", True),
 }
-#: Settings that have a sign.
-SIGNS = {"rwalk.ewc_lambda": "λ", "rwalk.ewc_alpha": "α", "rwalk.delta_t": "Δt"}
+#: Settings that have a sign, beside strengths.
+SIGNS = {"rwalk.ewc_alpha": "α", "rwalk.delta_t": "Δt"}
 
 
 @dataclass(frozen=True)
@@ -76,8 +86,7 @@ class Group:
     def spread(self, metric: str) -> tuple[float, float | None] | None:
         """Mean and sample standard deviation, which a single run has not; None where no run has the metric."""
         values = self.values(metric)
-        mean, deviation = mean_and_deviation(values) if values else (0.0, 0.0)
-        return (mean, deviation if len(values) > 1 else None) if values else None
+        return (mean(values), stdev(values) if len(values) > 1 else None) if values else None
 
 
 @dataclass(frozen=True)
@@ -137,20 +146,10 @@ def readable(key: str) -> str:
     """A setting as the paper calls it.
 
     Example:
-        >>> readable("rwalk.ewc_lambda"), readable("rwalk.terms"), readable("lr")
-        ('λ', 'terms', 'lr')
+        >>> readable("rwalk.ewc_lambda"), readable("options.strength"), readable("rwalk.terms"), readable("lr")
+        ('λ', 'λ', 'terms', 'lr')
     """
-    return SIGNS.get(key, key.removeprefix("rwalk."))
-
-
-def interval(values: Sequence[float]) -> float | None:
-    """Half the 95 % confidence interval of a mean (Student's); None for fewer than three values."""
-    if len(values) < 3:
-        return None
-    from scipy.stats import t
-
-    _, deviation = mean_and_deviation(values)
-    return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
+    return "λ" if is_strength(key) else SIGNS.get(key, key.removeprefix("rwalk."))
 
 
 def shown(value: object, most: int = 200) -> str:

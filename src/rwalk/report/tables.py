@@ -44,7 +44,7 @@ def summary_table(study: Study) -> Table:
     """Mean ± standard deviation of each metric in per cent, seconds, and published figures beside."""
     metrics = study.metrics
     published = [name for name in metrics if any(name in group.published for group in study.groups)]
-    best = {name: study.ranked(name)[0].label for name in metrics[:1]}
+    best = study.ranked(metrics[0])[0].label if metrics else None
     head = ["", *(part for name in metrics for part in _heads(name, published)), "seeds", "seconds a run"]
     rows = []
     for index, group in enumerate(study.groups):
@@ -57,7 +57,7 @@ def summary_table(study: Study) -> Table:
         seconds = [run.seconds for run in group.runs]
         failed = f" ({len(group.errors)} failed)" if group.errors else ""
         cells += [f"{len(group.runs)}{failed}", f"{sum(seconds) / len(seconds):.3g}" if seconds else "–"]
-        rows.append(Line(cells, index, group.label in best.values() and len(study.groups) > 1))
+        rows.append(Line(cells, index, group.label == best and len(study.groups) > 1))
     several = any(len(group.runs) > 1 for group in study.groups)
     caption = "In per cent; forgetting and intransigence: lower is better."
     caption += " Mean ± standard deviation over seeds." if several else ""

@@ -7,7 +7,7 @@ from pkgutil import iter_modules
 
 from rwalk.experiments.methods.method import Method
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Method", "is_strength"]
 
 
 def _found() -> dict[str, Method]:
@@ -18,3 +18,13 @@ def _found() -> dict[str, Method]:
 
 
 METHODS: dict[str, Method] = _found()
+
+
+def is_strength(key: str) -> bool:
+    """Whether a key of a spec holds the strength of some method.
+
+    Example:
+        >>> is_strength("options.strength"), is_strength("rwalk.delta_t")
+        (True, False)
+    """
+    return any(method.strength == key for method in METHODS.values())

@@ -8,7 +8,6 @@ const SCALES = {
   dark: ["#11202f", "#15395b", "#1d5684", "#2f78ad", "#569ccb", "#92c3e4", "#d8ecfa"],
 };
 const ORDER = { light: ["#440154", "#414487", "#2a788e", "#1f8a70", "#8a7d00"], dark: ["#b48ae0", "#8fa2f0", "#45b4c4", "#4fd08a", "#f2e24a"] };
-const ORDERED = ["tasks", "search"]; // colours from first to last
 const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const theme = () => document.documentElement.dataset.theme;
 const esc = text => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -31,7 +30,7 @@ function colour(c, ordered) {
 const sign = c => SIGNS[(Math.floor((c || 0) / SIGNS.length) + (c || 0)) % SIGNS.length];
 
 function traces(chart) {
-  const found = [], ordered = ORDERED.includes(chart.key);
+  const found = [], ordered = chart.ordered;
   for (const s of chart.series) {
     const own = colour(s.colour, ordered), x = s.x, y = s.y, name = esc(s.name);
     const told = x.map((v, i) => s.text ? esc(s.text[i]) : `${name}<br>${esc(chart.x)}: ${esc(num(v))}<br>${esc(chart.y)}: ${esc(num(y[i]))}`);

@@ -13,7 +13,7 @@ function named(chart, shown, xr, yr, box) {
   for (const s of todo) {
     let i = s.y.length - 1;
     while (i >= 0 && s.y[i] == null) i--;
-    if (i >= 0) dots.push({ s, i, x: px(s.x[i], xr, box.w, chart.log_x), y: px(s.y[i], yr, box.h, chart.log_y) });
+    if (i >= 0) dots.push({ s, i, x: px(s.x[i], xr, box.w, chart.log_x), y: px(s.y[i], yr, box.h) });
   }
   const hits = (a, b) => a.l < b.r && b.l < a.r && a.b < b.t && b.b < a.t;
   const signs = lines ? [] : dots.map(d => ({ l: d.x - 6, r: d.x + 6, b: d.y - 6, t: d.y + 6, of: d }));
@@ -24,7 +24,7 @@ function named(chart, shown, xr, yr, box) {
       const at = { l: d.x + dx, r: d.x + dx + w, b: d.y + dy - 7, t: d.y + dy + 7 };
       if (placed.some(p => hits(at, p)) || signs.some(p => p.of !== d && hits(at, p)) || (!lines && (at.l < 0 || at.r > box.w)) || at.b < -8 || at.t > box.h + 10) continue;
       placed.push(at);
-      notes.push({ x: chart.log_x ? Math.log10(d.s.x[d.i]) : d.s.x[d.i], y: chart.log_y ? Math.log10(d.s.y[d.i]) : d.s.y[d.i], xshift: dx, yshift: dy, xanchor: "left", yanchor: "middle", showarrow: false, text: esc(text), bgcolor: css("--bg") + "c8", borderpad: 1, font: { size: 12, color: colour(d.s.colour, ORDERED.includes(chart.key)) } });
+      notes.push({ x: chart.log_x ? Math.log10(d.s.x[d.i]) : d.s.x[d.i], y: d.s.y[d.i], xshift: dx, yshift: dy, xanchor: "left", yanchor: "middle", showarrow: false, text: esc(text), bgcolor: css("--bg") + "c8", borderpad: 1, font: { size: 12, color: colour(d.s.colour, chart.ordered) } });
       break;
     }
   }
@@ -44,12 +44,12 @@ function figure(chart, width, shown) {
   const seen = chart.series.filter(s => s.group == null || shown(s.group)), of = seen.length ? seen : chart.series;
   const ends = (axis, half) => of.flatMap(s => s[axis].flatMap((v, i) => { const h = (s[half] || [])[i]; return h == null || v == null ? [v] : [v - h, v + h]; }));
   const xr = span([...ends("x", "x_half"), ...(chart.zero ? [0] : [])], chart.log_x);
-  const yr = chart.y_range || span([...ends("y", "y_half"), ...of.flatMap(s => [...(s.low || []), ...(s.high || [])]), ...(chart.zero ? [0] : [])], chart.log_y);
+  const yr = chart.y_range || span([...ends("y", "y_half"), ...of.flatMap(s => [...(s.low || []), ...(s.high || [])]), ...(chart.zero ? [0] : [])]);
   const lines = of.some(s => s.direct && s.kind !== "mean"), longest = Math.max(0, ...of.map(s => (s.direct || "").length));
   const margin = { l: 58, r: lines ? Math.min(small ? 112 : 205, 16 + 7 * longest) : 12, t: 12, b: 48 }, height = small ? 330 : 400;
   const box = { w: width - margin.l - margin.r, h: height - margin.t - margin.b };
   const axis = { gridcolor: line, zeroline: Boolean(chart.zero), zerolinecolor: css("--soft"), linecolor: line, automargin: false };
   const whole = of.every(s => s.x.every(v => v == null || Number.isInteger(v))) && xr[1] - xr[0] < 12;
-  const marks = (chart.marks || []).map(m => ({ type: "line", x0: m[0], x1: m[0], y0: 0, y1: 1, yref: "paper", line: { color: line, width: 1, dash: "dot" } }));
-  return { data, layout: { ...all, height, margin, shapes: marks, annotations: named(chart, shown, xr, yr, box), xaxis: { ...axis, title: { text: esc(chart.x), standoff: 8 }, range: xr, type: chart.log_x ? "log" : "linear", ...(whole ? { dtick: 1 } : {}), ...(chart.log_x ? { dtick: 1 } : {}) }, yaxis: { ...axis, title: { text: esc(chart.y), standoff: 6 }, range: yr, type: chart.log_y ? "log" : "linear" } } };
+  const marks = (chart.marks || []).map(m => ({ type: "line", x0: m, x1: m, y0: 0, y1: 1, yref: "paper", line: { color: line, width: 1, dash: "dot" } }));
+  return { data, layout: { ...all, height, margin, shapes: marks, annotations: named(chart, shown, xr, yr, box), xaxis: { ...axis, title: { text: esc(chart.x), standoff: 8 }, range: xr, type: chart.log_x ? "log" : "linear", ...(whole ? { dtick: 1 } : {}), ...(chart.log_x ? { dtick: 1 } : {}) }, yaxis: { ...axis, title: { text: esc(chart.y), standoff: 6 }, range: yr } } };
 }
