@@ -14,16 +14,7 @@ from rwalk.experiments.recording import Record
 from rwalk.experiments.summary import Difference
 from rwalk.report.stored import StoredSearch
 
-__all__ = [
-    "METRICS",
-    "Difference",
-    "Row",
-    "half_interval",
-    "mean_and_deviation",
-    "paired_difference",
-    "spread_text",
-    "summarise",
-]
+__all__ = ["NAMES", "Group", "Run", "Study", "readable", "shown"]
 
 #: What metrics are called, and whether more of one is better.
 NAMES = {
