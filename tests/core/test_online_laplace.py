@@ -98,13 +98,15 @@ def test_a_head_that_rested_adds_nothing_to_what_it_has():
     assert float(second["heads.1.weight"].max()) > 0.0
 
 
-def test_mean_scaling_makes_importances_one_on_average_a_task_and_term():
-    model, optimizer, rwalk = walked(SETTINGS.replace(terms="both", score_average="latest", scaling="mean"))
-    for seed in range(2):
+@pytest.mark.parametrize(("combine", "expected"), [("sum", 3 * 2), ("mean", 2)])
+def test_mean_scaling_makes_importances_one_on_average_a_term_and_with_a_sum_a_task(combine, expected):
+    settings = SETTINGS.replace(terms="both", score_average="latest", scaling="mean", combine=combine)
+    model, optimizer, rwalk = walked(settings)
+    for seed in range(3):
         learn(model, optimizer, task(seed))
         rwalk.consolidate(task(seed))
     everything = torch.cat([value.flatten() for value in rwalk.importances().values()])
-    assert float(everything.mean()) == pytest.approx(2 * 2, rel=1e-9)
+    assert float(everything.mean()) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_tasks_data_is_asked_for():

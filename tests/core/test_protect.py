@@ -269,7 +269,7 @@ def test_sums_of_importances_are_sums_of_penalties():
         torch.testing.assert_close(importance * (p.detach() - anchor), expected)
 
 
-@pytest.mark.parametrize("combine", ["max", "replace"])
+@pytest.mark.parametrize("combine", ["max", "mean", "replace"])
 def test_other_ways_to_combine(combine):
     torch.manual_seed(0)
     model, found = nn.Linear(3, 2).double(), []
@@ -284,7 +284,8 @@ def test_other_ways_to_combine(combine):
             p.data.add_(torch.randn_like(p))
     for name, value in rwalk.importances().items():
         last = found[1][name]
-        torch.testing.assert_close(value, torch.maximum(found[0][name], last) if combine == "max" else last)
+        both = {"max": torch.maximum(found[0][name], last), "mean": (found[0][name] + last) / 2, "replace": last}
+        torch.testing.assert_close(value, both[combine])
 
 
 REFUSED = {
@@ -324,7 +325,7 @@ def test_what_cannot_be_told_is_refused_and_changes_nothing(name):
 
 def test_options_out_of_range():
     rwalk = rwalk_on(nn.Linear(3, 2))
-    for options in ({"labels": "own"}, {"likelihood": "poisson"}, {"max_samples": 0}, {"combine": "mean"}):
+    for options in ({"labels": "own"}, {"likelihood": "poisson"}, {"max_samples": 0}, {"combine": "median"}):
         with pytest.raises(ValueError, match=f"{next(iter(options))}="):
             rwalk.protect([torch.randn(4, 3)], **options)
     assert rwalk.tasks == 0
@@ -347,7 +348,7 @@ def test_a_progress_bar_counts_samples(capsys):
     assert "10/10" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("combine", "told"), [("replace", 1), ("sum", 0), ("max", 0)])
+@pytest.mark.parametrize(("combine", "told"), [("replace", 1), ("sum", 0), ("mean", 0), ("max", 0)])
 def test_a_task_that_replaces_what_was_protected_is_told_of_once(combine, told, caplog):
     torch.manual_seed(0)
     model = nn.Linear(4, 3)

@@ -148,7 +148,9 @@ class NaiveRWalk:
                 old = 0.0 if past is None else self.config.decay * past[i]
                 if self.config.combine == "max":
                     new = max(new, old)
-                elif self.config.combine == "sum" and old + new > 0.0:
+                elif self.config.combine in ("sum", "mean") and old + new > 0.0:
+                    if self.config.combine == "mean":
+                        old, new = old * self.tasks / (self.tasks + 1), new / (self.tasks + 1)
                     if anchors is not None and self.config.anchors == "weighted":
                         self.anchor[name][i] = (old * anchors[i] + new * theta[name][i]) / (old + new)
                     new += old

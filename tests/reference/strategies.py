@@ -32,7 +32,7 @@ def configs(draw, **fixed):
         "window_phase": draw(st.sampled_from(["task", "run"])),
         "score_average": draw(st.sampled_from(["mean", "mean_from_zero", "sum", "accumulate", "latest"])),
         "terms": draw(st.sampled_from(["both", "both", "fisher", "score"])),
-        "combine": draw(st.sampled_from(["replace", "replace", "sum", "max"])),
+        "combine": draw(st.sampled_from(["replace", "replace", "sum", "mean", "max"])),
         "anchors": draw(st.sampled_from(["weighted", "latest"])),
         "decay": draw(st.sampled_from([1.0, 0.5])),
         "penalty_factor": draw(st.sampled_from([0.5, 1.0])),

@@ -29,7 +29,7 @@ Rectify = Literal["window", "task", "penalty"]
 ScoreAverage = Literal["mean", "mean_from_zero", "sum", "accumulate", "latest"]
 Scaling = Literal["max", "minmax", "mean", "none"]
 Terms = Literal["both", "fisher", "score"]
-Combine = Literal["replace", "sum", "max"]
+Combine = Literal["replace", "sum", "mean", "max"]
 Anchors = Literal["weighted", "latest"]
 BackendName = Literal["auto", "eager", "fused"]
 StateDtype = Literal["float32", "bfloat16"]
@@ -86,12 +86,13 @@ class RWalkConfig:
         terms: What the penalty weighs by: ``"both"`` Fisher and score, or one of them.
         combine: How importances of a task join those of past ones. ``"replace"``, as published: the running Fisher is
             what remembers, and forgets at the rate ``ewc_alpha``. ``"sum"``: they add up, and each weight's anchor is
-            the mean of its anchors weighted by importance, which is the sum of all tasks' penalties. ``"max"``: the
+            the mean of its anchors weighted by importance, which is the sum of all tasks' penalties. ``"mean"``: that
+            over the number of tasks, so that the penalty is as strong after many tasks as after one. ``"max"``: the
             larger one counts, from where the weights are now.
-        anchors: With ``combine="sum"``, where past importances hold: ``"weighted"`` keeps the sum of all tasks'
-            penalties. ``"latest"`` moves all of them to where the weights are now, as online Laplace does: the last
+        anchors: With ``combine="sum"`` or ``"mean"``, where past importances hold: ``"weighted"`` keeps the sum of all
+            tasks' penalties. ``"latest"`` moves all of them to where the weights are now, as online Laplace does: the last
             task's minimum took the older penalties into account already.
-        decay: What importances of past tasks are multiplied by before, with ``"sum"`` and ``"max"``.
+        decay: What importances of past tasks are multiplied by before; with all but ``"replace"``.
         penalty: ``"gradient"`` adds the penalty's gradient to ``.grad`` before the optimizer steps. ``"proximal"``
             applies the penalty implicitly after the step; stable at any ``ewc_lambda``.
         proximal_rate: How far a proximal step goes: by the learning rate (``"lr"``), or as far as the optimizer's own

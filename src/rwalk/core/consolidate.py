@@ -55,7 +55,7 @@ def freeze(buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, 
         if past is None:
             Cohort(bucket, list(bucket.starts)).gather("anchor", weights)
         else:
-            _join(bucket, past, weights, config)
+            _join(bucket, past, weights, config, tasks_before)
     if config.fisher_boundary == "reset":
         for bucket in buckets:
             bucket.require("fisher")[0].zero_()
@@ -165,7 +165,7 @@ def fisher_of_task(
     )  # fmt: skip
     log.info("consolidate(): the Fisher of %s", done)
     rested = {entry.name: torch.zeros_like(found[entry.name]) for entry in entries if entry.last_task != tasks}
-    return {**found, **rested} if config.combine == "sum" else found
+    return {**found, **rested} if config.combine in ("sum", "mean") else found
 
 
 def _end_scores(residents: Iterable[Cohort], config: RWalkConfig, tasks_before: int) -> None:
@@ -202,14 +202,16 @@ def _build_importance(bucket: Bucket, config: RWalkConfig, extents: dict[str, tu
         importance[stretch].copy_(total)
 
 
-def _join(bucket: Bucket, past: Tensor, weights: Sequence[Tensor], config: RWalkConfig) -> None:
-    """Importances of past tasks join this one's; with a sum each anchor moves by this task's share in it, or all."""
+def _join(bucket: Bucket, past: Tensor, weights: Sequence[Tensor], config: RWalkConfig, tasks_before: int) -> None:
+    """Importances of past tasks join this one's; summed, each anchor moves by this task's share in them, or all."""
     importance, _ = bucket.require("importance", "anchor")
     new = importance.to(bucket.dtype)
     if config.combine == "max":
         importance.copy_(torch.maximum(past, new))
         share = torch.ones_like(past)
     else:
+        if config.combine == "mean":
+            past, new = past * (tasks_before / (tasks_before + 1)), new / (tasks_before + 1)
         total = past + new
         share = torch.where(total > 0, new / total, 1.0) if config.anchors == "weighted" else torch.ones_like(past)
         importance.copy_(total)

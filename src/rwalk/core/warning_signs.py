@@ -83,7 +83,7 @@ def _are_copies(others: list[Tensor], own: list[Tensor]) -> bool:
 
 def _moved_unseen(tracker: Tracker) -> str | None:
     """The last task ended with every anchor at its weight, unless past anchors were weighed in."""
-    if tracker.config.combine == "sum":
+    if tracker.config.combine in ("sum", "mean"):
         return None
     for cohort in tracker.resident():
         for entry, anchor in zip(cohort.entries, cohort.views("anchor"), strict=True):
