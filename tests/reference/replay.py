@@ -22,8 +22,9 @@ def record(outcome: Outcome, kind: str, values: dict[str, Tensor]) -> None:
 def record_state(outcome: Outcome, model: nn.Module, rwalk: RWalk) -> None:
     """Weights and all that is kept of them."""
     record(outcome, "weights", weights(model))
+    state = rwalk.state_dict()["parameters"]
     for quantity in ("fisher", "score", "loss_change", "window_start", "displacement", "importance", "anchor"):
-        kept = {n: v[quantity] for n, v in rwalk.state_dict()["parameters"].items() if quantity in v}
+        kept = {n: v[quantity] for n, v in state.items() if quantity in v}
         record(outcome, quantity, kept)
 
 
