@@ -31,6 +31,7 @@ Scaling = Literal["max", "minmax", "mean", "none"]
 Terms = Literal["both", "fisher", "score"]
 Combine = Literal["replace", "sum", "mean", "max"]
 Anchors = Literal["weighted", "latest"]
+AnchorAt = Literal["last", "average"]
 BackendName = Literal["auto", "eager", "fused"]
 StateDtype = Literal["float32", "bfloat16"]
 Nonfinite = Literal["skip", "raise"]
@@ -90,8 +91,13 @@ class RWalkConfig:
             over the number of tasks, so that the penalty is as strong after many tasks as after one. ``"max"``: the
             larger one counts, from where the weights are now.
         anchors: With ``combine="sum"`` or ``"mean"``, where past importances hold: ``"weighted"`` keeps the sum of all
-            tasks' penalties. ``"latest"`` moves all of them to where the weights are now, as online Laplace does: the last
-            task's minimum took the older penalties into account already.
+            tasks' penalties. ``"latest"`` moves all of them to this task's, as online Laplace does: the last task's
+            minimum took the older penalties into account already.
+        anchor_at: Which weights a task's anchors are: ``"last"``, those that its last step led to, or ``"average"``, an
+            average of those on the way in which late ones count most (``rwalk.core.averaging``). The steps' noise
+            cancels out there, so that it is nearer the minimum around which the penalty is an expansion. The model
+            itself stays where it is. Takes another float a parameter, and no CUDA graph.
+        average_every: Steps from one iterate that is averaged to the next.
         decay: What importances of past tasks are multiplied by before; with all but ``"replace"``.
         penalty: ``"gradient"`` adds the penalty's gradient to ``.grad`` before the optimizer steps. ``"proximal"``
             applies the penalty implicitly after the step; stable at any ``ewc_lambda``.
@@ -148,6 +154,8 @@ class RWalkConfig:
     terms: Terms = "both"
     combine: Combine = "replace"
     anchors: Anchors = "weighted"
+    anchor_at: AnchorAt = "last"
+    average_every: int = 10
     decay: float = 1.0
     penalty: PenaltyMode = "gradient"
     proximal_rate: ProximalRate = "lr"
@@ -170,6 +178,7 @@ class RWalkConfig:
         if self.fisher_samples is not None:
             _check_count("fisher_samples", self.fisher_samples, "sample of each task (None: all)")
         _check_count("fisher_every", self.fisher_every, "step from one update of the Fisher to the next")
+        _check_count("average_every", self.average_every, "step from one iterate that is averaged to the next")
         for name in ("distance_factor", "penalty_factor"):
             _check_number(name, getattr(self, name), math.ulp(0.0), math.inf, "a finite number > 0")
         _check_number("decay", self.decay, 0.0, 1.0, "a number in [0, 1]")
@@ -333,6 +342,7 @@ _CHOICES: dict[str, Any] = {
     "terms": Terms,
     "combine": Combine,
     "anchors": Anchors,
+    "anchor_at": AnchorAt,
     "penalty": PenaltyMode,
     "proximal_rate": ProximalRate,
     "backend": BackendName,

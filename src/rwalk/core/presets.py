@@ -58,7 +58,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Not published: docs/laboratory.md derives each setting and says what it brings.
     "laplace": {
-        "ewc_lambda": 0.003,
+        "ewc_lambda": 0.01,
         "delta_t": None,
         "fisher_source": "samples",
         "fisher_samples": 1000,
@@ -68,8 +68,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rectify": "task",
         "score_average": "latest",
         "scaling": "mean",
-        "combine": "sum",
+        "combine": "mean",
         "anchors": "latest",
+        "anchor_at": "average",
         "penalty": "proximal",
         "proximal_rate": "optimizer",
     },
