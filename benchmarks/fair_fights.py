@@ -51,7 +51,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
 #: By label: what the run is, the key of its strength, and the three values that are tried, a factor of ten apart.
 METHODS: dict[str, tuple[dict[str, Any], str, tuple[float, ...]]] = {
     "fine-tuning": ({"method": "fine-tuning"}, "", ()),
-    "RWalk, laplace": ({"method": "rwalk-laplace"}, "rwalk.ewc_lambda", (0.001, 0.01, 0.1)),
+    "RWalk, laplace": ({"method": "rwalk-laplace"}, "rwalk.ewc_lambda", (400.0, 4000.0, 40000.0)),
     "RWalk, paper": ({"method": "rwalk"}, "rwalk.ewc_lambda", (0.1, 1.0, 10.0)),
     "RWalk, agem": ({"method": "rwalk-agem"}, "rwalk.ewc_lambda", (0.1, 1.0, 10.0)),
     "RWalk, facil": ({"method": "rwalk-facil"}, "rwalk.ewc_lambda", (1.0, 10.0, 100.0)),

@@ -6,7 +6,7 @@ from torch import nn
 
 from rwalk import RWalk, RWalkConfig
 
-SETTINGS = RWalkConfig(ewc_lambda=0.1, anchor_at="average", average_every=3, scaling="mean")
+SETTINGS = RWalkConfig(ewc_lambda=0.1, anchor_at="average", average_every=3, scaling="sum")
 
 
 def network(seed=0):

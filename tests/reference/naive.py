@@ -194,9 +194,9 @@ class NaiveRWalk:
         if self.config.scaling == "none":
             return values
         everything = [value for listed in values.values() for value in listed]
-        if self.config.scaling == "mean":
-            mean = sum(everything) / len(everything)
-            return {n: [v / mean if mean > 0.0 else 0.0 for v in listed] for n, listed in values.items()}
+        if self.config.scaling == "sum":
+            total = sum(everything)
+            return {n: [v / total if total > 0.0 else 0.0 for v in listed] for n, listed in values.items()}
         low = min(everything) if self.config.scaling == "minmax" else 0.0
         span = max(everything) - low
         return {n: [(v - low) / span if span > 0.0 else 0.0 for v in listed] for n, listed in values.items()}

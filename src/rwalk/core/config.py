@@ -27,7 +27,7 @@ Unfinished = Literal["flush", "drop", "carry"]
 Distance = Literal["riemannian", "euclidean"]
 Rectify = Literal["window", "task", "penalty"]
 ScoreAverage = Literal["mean", "mean_from_zero", "sum", "accumulate", "latest"]
-Scaling = Literal["max", "minmax", "mean", "none"]
+Scaling = Literal["max", "minmax", "sum", "none"]
 Terms = Literal["both", "fisher", "score"]
 Combine = Literal["replace", "sum", "mean", "max"]
 Anchors = Literal["weighted", "latest"]
@@ -82,8 +82,10 @@ class RWalkConfig:
             the first task's halved; ``"sum"``; ``"accumulate"``, 1.5 old + 0.5 new, the first kept; ``"latest"``, the
             new one alone, for importances that ``combine`` adds up.
         scaling: How Fisher and score are brought to [0, 1] before they are added: ``"max"`` divides by the maximum
-            over all parameters, ``"minmax"`` subtracts the minimum first, ``"none"`` leaves them. ``"mean"`` divides by
-            the mean over all parameters, which no single weight and no single window can move.
+            over all parameters, ``"minmax"`` subtracts the minimum first, ``"none"`` leaves them. ``"sum"`` divides by
+            the sum over all parameters: what is left are shares, which no single weight, no single window and no number
+            of weights that matter to nothing can move. The penalty is then :math:`\lambda` times the mean square by
+            which weights moved, each weighed by its share, and :math:`\lambda` is in the thousands.
         terms: What the penalty weighs by: ``"both"`` Fisher and score, or one of them.
         combine: How importances of a task join those of past ones. ``"replace"``, as published: the running Fisher is
             what remembers, and forgets at the rate ``ewc_alpha``. ``"sum"``: they add up, and each weight's anchor is

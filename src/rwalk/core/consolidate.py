@@ -252,21 +252,19 @@ def _extent_of(
     quantity: str, buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, parameters: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The ends of the range that ``scale`` is given."""
-    if config.scaling == "mean":
-        return torch.zeros(()), _mean(residents, quantity, parameters)
+    if config.scaling == "sum":
+        return torch.zeros(()), _sum(residents, quantity, parameters)
     return _extent([bucket.require(quantity)[0] for bucket in buckets], parameters)
 
 
-def _mean(residents: Iterable[Cohort], quantity: str, parameters: Sequence[Tensor]) -> Tensor:
-    """Mean non-negative part over all elements of all parameters, and over all processes' shards."""
-    sums = torch.zeros(2, dtype=torch.float64)
+def _sum(residents: Iterable[Cohort], quantity: str, parameters: Sequence[Tensor]) -> Tensor:
+    """Sum of the non-negative part over all elements of all parameters, and over all processes' shards."""
+    total = torch.zeros((), dtype=torch.float64)
     entries = [entry for cohort in residents for entry in cohort.entries]
     values = [view for cohort in residents for view in cohort.views(quantity)]
     for weight, value in zip(weights_in_sums([entry.parameter for entry in entries]), values, strict=True):
-        total = value.to(arithmetic(value.dtype)).clamp(min=0.0).sum(dtype=torch.float64)
-        sums += weight * torch.tensor([float(total), value.numel()], dtype=torch.float64)
-    total, count = over_processes(sums, parameters, "sum").cpu().unbind()
-    return total / count.clamp(min=1.0)
+        total += weight * float(value.to(arithmetic(value.dtype)).clamp(min=0.0).sum(dtype=torch.float64))
+    return over_processes(total, parameters, "sum").cpu()
 
 
 def _extent(tensors: list[Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
