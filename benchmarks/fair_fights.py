@@ -23,7 +23,7 @@ from rwalk.experiments.tune import best, candidates
 
 __all__ = ["main"]
 
-DEVELOPMENT, CONFIRMATION = (20,), (100, 101, 102, 103, 104)
+DEVELOPMENT, CONFIRMATION = (20,), (200, 201, 202, 203, 204)
 PERMUTED = {"shuffle_classes": True, "batch_size": 10, "optimizer": "sgd", "lr": 0.1}
 #: With ``seeds`` in place of CONFIRMATION where a run takes long.
 PROBLEMS: dict[str, dict[str, Any]] = {
@@ -45,7 +45,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "CIFAR-100, 5 × 10 classes, a head a task, no exemplars": {
         "benchmark": "split-cifar100", "n_experiences": 10, "only_first": 5, "shuffle_classes": True, "epochs": 1,
         "batch_size": 32, "heads": "multi", "task_labels": True, "optimizer": "adam", "lr": 1e-3, "model": "paper-cnn",
-        "model_options": {"channels": [16, 16, 32, 32], "dropout": 0.0}, "seeds": (100, 101, 102),
+        "model_options": {"channels": [16, 16, 32, 32], "dropout": 0.0}, "seeds": (200, 201, 202),
     },
 }  # fmt: skip
 #: By label: what the run is, the key of its strength, and the three values that are tried, a factor of ten apart.
