@@ -56,14 +56,17 @@ def accuracy(model: nn.Module, test: tuple[Tensor, Tensor]) -> float:
 def compare(run: Callable[[int, bool], Accuracies], show: Callable[[str], None] = print) -> None:
     """Run with and without RWalk from several seeds, and show the table.
 
+    A number after the script's name says from how many.
+
     Args:
         run: ``(seed, protected)`` to the accuracy on A after A, on A after B and on B after B.
         show: Prints a line.
     """
-    show(f"Task A is learned, then task B, with RWalk and without, from {SEEDS} seeds; accuracy in %")
+    seeds = int(sys.argv[1]) if sys.argv[1:] else SEEDS
+    show(f"Task A is learned, then task B, with RWalk and without; seeds: {seeds}; accuracy in %")
     show(f"{'seed':>5} {'RWalk':>6} " + " ".join(f"{name:>15}" for name in COLUMNS))
     rows: dict[str, list[list[float]]] = {"no": [], "yes": []}
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         for name, protected in (("no", False), ("yes", True)):
             before, after, other = run(seed, protected)
             rows[name].append([before, after, before - after, other])
