@@ -32,7 +32,7 @@ OUT_OF_RANGE = [
     ("damping", math.inf, "a finite number > 0, 'machine' or None"),
     ("damping_scale", "Relative", "one of 'absolute', 'relative'"),
     ("rectify", "never", "one of 'window', 'task', 'penalty'"),
-    ("scaling", None, "one of 'max', 'minmax', 'mean', 'none'"),
+    ("scaling", None, "one of 'max', 'minmax', 'sum', 'none'"),
     ("anchors", "first", "one of 'weighted', 'latest'"),
     ("proximal_rate", "adam", "one of 'lr', 'optimizer'"),
     ("fisher_samples", 0, "at least 1 sample of each task (None: all)"),

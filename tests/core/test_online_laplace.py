@@ -84,7 +84,7 @@ def test_a_head_that_rested_adds_nothing_to_what_it_has():
 
     torch.manual_seed(2)
     model, optimizer, rwalk = walked(
-        SETTINGS.replace(terms="both", score_average="latest", scaling="mean"), Heads().double()
+        SETTINGS.replace(terms="both", score_average="latest", scaling="sum"), Heads().double()
     )
     learn(model, optimizer, task(0))
     rwalk.consolidate(task(0))
@@ -99,14 +99,14 @@ def test_a_head_that_rested_adds_nothing_to_what_it_has():
 
 
 @pytest.mark.parametrize(("combine", "expected"), [("sum", 3 * 2), ("mean", 2)])
-def test_mean_scaling_makes_importances_one_on_average_a_term_and_with_a_sum_a_task(combine, expected):
-    settings = SETTINGS.replace(terms="both", score_average="latest", scaling="mean", combine=combine)
+def test_importances_are_shares_of_a_term_and_with_a_sum_of_a_task(combine, expected):
+    settings = SETTINGS.replace(terms="both", score_average="latest", scaling="sum", combine=combine)
     model, optimizer, rwalk = walked(settings)
     for seed in range(3):
         learn(model, optimizer, task(seed))
         rwalk.consolidate(task(seed))
     everything = torch.cat([value.flatten() for value in rwalk.importances().values()])
-    assert float(everything.mean()) == pytest.approx(expected, rel=1e-9)
+    assert float(everything.sum()) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_tasks_data_is_asked_for():

@@ -8,7 +8,7 @@ from torch import nn
 
 from rwalk import RWalk, RWalkConfig
 
-SETTINGS = RWalkConfig(penalty="proximal", proximal_rate="optimizer", scaling="mean", combine="sum", anchors="latest")
+SETTINGS = RWalkConfig(penalty="proximal", proximal_rate="optimizer", scaling="sum", combine="sum", anchors="latest")
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
     "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),

@@ -29,6 +29,8 @@ class NaiveRWalk:
         self.start: Values = {}
         self.importance: Values = {}
         self.anchor: Values = {}
+        self.average: Values = {}  # of this task's iterates
+        self.iterates: dict[str, int] = {}
 
     @property
     def score(self) -> Values:
@@ -81,10 +83,19 @@ class NaiveRWalk:
                 self.change[name][i] += -g[i] * (after[name][i] - before[name][i])
             if self.steps % self.config.fisher_every == 0:
                 self.update_fisher(name, g)
+        if self.task_steps % self.config.average_every == 0:
+            self.average_weights(after)
         if self.config.delta_t is not None:
             counted = self.steps if self.config.window_phase == "run" else self.window_steps
             if counted % self.config.delta_t == 0:
                 self.close_window(after)
+
+    def average_weights(self, theta: Values) -> None:
+        """The k-th iterate has a share of 4/(k + 3) in the average."""
+        for name in self.fisher:
+            k = self.iterates[name] = self.iterates.get(name, 0) + 1
+            old = self.average.get(name, theta[name])
+            self.average[name] = [a + 4.0 / (k + 3.0) * (w - a) for a, w in zip(old, theta[name], strict=True)]
 
     def update_fisher(self, name: str, g: list[float]) -> None:
         """F ← αg² + (1 − α)F."""
@@ -142,22 +153,29 @@ class NaiveRWalk:
         scaled_fisher, scaled_score = self.scaled(self.fisher), self.scaled(scores)
         for name in self.fisher:
             past, anchors = self.importance.get(name), self.anchor.get(name)
-            self.importance[name], self.anchor[name] = [], list(theta[name])
+            ends = self.average.get(name, theta[name]) if self.config.anchor_at == "average" else theta[name]
+            self.importance[name], self.anchor[name] = [], list(ends)
             for i, (f, s) in enumerate(zip(scaled_fisher[name], scaled_score[name], strict=True)):
                 new = {"both": f + s, "fisher": f, "score": s}[self.config.terms]
                 old = 0.0 if past is None else self.config.decay * past[i]
                 if self.config.combine == "max":
                     new = max(new, old)
                 elif self.config.combine in ("sum", "mean") and old + new > 0.0:
-                    if self.config.combine == "mean":
-                        old, new = old * self.tasks / (self.tasks + 1), new / (self.tasks + 1)
+                    old, new = self.shares(old, new)
                     if anchors is not None and self.config.anchors == "weighted":
-                        self.anchor[name][i] = (old * anchors[i] + new * theta[name][i]) / (old + new)
+                        self.anchor[name][i] = (old * anchors[i] + new * ends[i]) / (old + new)
                     new += old
                 self.importance[name].append(new)
         if self.config.fisher_boundary == "reset":
             self.fisher, self.updates = zeros_like(self.fisher), dict.fromkeys(self.updates, 0)
         self.tasks, self.task_steps, self.trained = self.tasks + 1, 0, set()
+        self.average, self.iterates = {}, {}
+
+    def shares(self, old: float, new: float) -> tuple[float, float]:
+        """Of past tasks and of this one in what they come to together."""
+        if self.config.combine == "sum":
+            return old, new
+        return old * self.tasks / (self.tasks + 1), new / (self.tasks + 1)
 
     def averaged(self, old: float, new: float) -> float:
         """Of the past tasks' score and this task's."""
@@ -176,9 +194,9 @@ class NaiveRWalk:
         if self.config.scaling == "none":
             return values
         everything = [value for listed in values.values() for value in listed]
-        if self.config.scaling == "mean":
-            mean = sum(everything) / len(everything)
-            return {n: [v / mean if mean > 0.0 else 0.0 for v in listed] for n, listed in values.items()}
+        if self.config.scaling == "sum":
+            total = sum(everything)
+            return {n: [v / total if total > 0.0 else 0.0 for v in listed] for n, listed in values.items()}
         low = min(everything) if self.config.scaling == "minmax" else 0.0
         span = max(everything) - low
         return {n: [(v - low) / span if span > 0.0 else 0.0 for v in listed] for n, listed in values.items()}

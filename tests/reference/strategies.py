@@ -34,9 +34,11 @@ def configs(draw, **fixed):
         "terms": draw(st.sampled_from(["both", "both", "fisher", "score"])),
         "combine": draw(st.sampled_from(["replace", "replace", "sum", "mean", "max"])),
         "anchors": draw(st.sampled_from(["weighted", "latest"])),
+        "anchor_at": draw(st.sampled_from(["last", "average"])),
+        "average_every": draw(st.sampled_from([1, 2, 3])),
         "decay": draw(st.sampled_from([1.0, 0.5])),
         "penalty_factor": draw(st.sampled_from([0.5, 1.0])),
-        "scaling": draw(st.sampled_from(["max", "minmax", "mean", "none"])),
+        "scaling": draw(st.sampled_from(["max", "minmax", "sum", "none"])),
         "unfinished": draw(st.sampled_from(["flush", "drop", "carry"])),
         "penalty": draw(st.sampled_from(["gradient", "proximal"])),
     }

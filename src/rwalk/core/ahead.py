@@ -177,7 +177,7 @@ class Ahead:
 
 def is_steady(cohorts: Sequence[Cohort], config: RWalkConfig) -> bool:
     """Whether steps of these parameters are all alike: the first updates of their Fisher are over."""
-    if config.damping_scale == "relative" or config.nonfinite == "raise":
+    if config.damping_scale == "relative" or config.nonfinite == "raise" or config.anchor_at == "average":
         return False
     averages = config.fisher_source == "step"
     return not averages or all(cohort.prepared.get("rates", (None,))[0] == config.ewc_alpha for cohort in cohorts)

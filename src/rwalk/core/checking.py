@@ -20,7 +20,8 @@ SCHEMA = 2
 COUNTERS = ("tasks", "steps", "task_steps", "window_steps")
 ALWAYS = ("fisher", "score")
 WINDOW = ("loss_change", "window_start", "displacement", "window_fisher")
-PERSISTENT = (*ALWAYS, *WINDOW, "task_score", "importance", "anchor")
+PERSISTENT = (*ALWAYS, *WINDOW, "task_score", "average", "importance", "anchor")
+COUNTS = ("updates", "last_task", "averaged")
 FROZEN = ("importance", "anchor")
 NON_NEGATIVE = frozenset(("fisher", "window_fisher", "importance"))
 FLOATING = (torch.float32, torch.float64, torch.bfloat16)
@@ -121,9 +122,10 @@ def _check_parameter(name: str, values: Mapping[Any, Any], kept: set[str], tasks
         raise StateError(f"the state of {shown(name)} has no {missing[0]!r}: it is damaged")
     _check_count(f"updates of {shown(name)}", values["updates"], MOST)
     _check_count(f"last_task of {shown(name)}", values.get("last_task", tasks), tasks)
+    _check_count(f"averaged of {shown(name)}", values.get("averaged", 0), MOST)
     shape = getattr(values["fisher"], "shape", None)
     for quantity, value in values.items():
-        if quantity in ("updates", "last_task"):
+        if quantity in COUNTS:
             continue
         if quantity not in (*PERSISTENT, "fresh"):
             raise StateError(f"the state of {shown(name)} has {shown(quantity)}, which no state has")

@@ -27,10 +27,11 @@ Unfinished = Literal["flush", "drop", "carry"]
 Distance = Literal["riemannian", "euclidean"]
 Rectify = Literal["window", "task", "penalty"]
 ScoreAverage = Literal["mean", "mean_from_zero", "sum", "accumulate", "latest"]
-Scaling = Literal["max", "minmax", "mean", "none"]
+Scaling = Literal["max", "minmax", "sum", "none"]
 Terms = Literal["both", "fisher", "score"]
 Combine = Literal["replace", "sum", "mean", "max"]
 Anchors = Literal["weighted", "latest"]
+AnchorAt = Literal["last", "average"]
 BackendName = Literal["auto", "eager", "fused"]
 StateDtype = Literal["float32", "bfloat16"]
 Nonfinite = Literal["skip", "raise"]
@@ -81,8 +82,10 @@ class RWalkConfig:
             the first task's halved; ``"sum"``; ``"accumulate"``, 1.5 old + 0.5 new, the first kept; ``"latest"``, the
             new one alone, for importances that ``combine`` adds up.
         scaling: How Fisher and score are brought to [0, 1] before they are added: ``"max"`` divides by the maximum
-            over all parameters, ``"minmax"`` subtracts the minimum first, ``"none"`` leaves them. ``"mean"`` divides by
-            the mean over all parameters, which no single weight and no single window can move.
+            over all parameters, ``"minmax"`` subtracts the minimum first, ``"none"`` leaves them. ``"sum"`` divides by
+            the sum over all parameters: what is left are shares, which no single weight, no single window and no number
+            of weights that matter to nothing can move. The penalty is then :math:`\lambda` times the mean square by
+            which weights moved, each weighed by its share, and :math:`\lambda` is in the thousands.
         terms: What the penalty weighs by: ``"both"`` Fisher and score, or one of them.
         combine: How importances of a task join those of past ones. ``"replace"``, as published: the running Fisher is
             what remembers, and forgets at the rate ``ewc_alpha``. ``"sum"``: they add up, and each weight's anchor is
@@ -90,8 +93,13 @@ class RWalkConfig:
             over the number of tasks, so that the penalty is as strong after many tasks as after one. ``"max"``: the
             larger one counts, from where the weights are now.
         anchors: With ``combine="sum"`` or ``"mean"``, where past importances hold: ``"weighted"`` keeps the sum of all
-            tasks' penalties. ``"latest"`` moves all of them to where the weights are now, as online Laplace does: the last
-            task's minimum took the older penalties into account already.
+            tasks' penalties. ``"latest"`` moves all of them to this task's, as online Laplace does: the last task's
+            minimum took the older penalties into account already.
+        anchor_at: Which weights a task's anchors are: ``"last"``, those that its last step led to, or ``"average"``, an
+            average of those on the way in which late ones count most (``rwalk.core.averaging``). The steps' noise
+            cancels out there, so that it is nearer the minimum around which the penalty is an expansion. The model
+            itself stays where it is. Takes another float a parameter, and no CUDA graph.
+        average_every: Steps from one iterate that is averaged to the next.
         decay: What importances of past tasks are multiplied by before; with all but ``"replace"``.
         penalty: ``"gradient"`` adds the penalty's gradient to ``.grad`` before the optimizer steps. ``"proximal"``
             applies the penalty implicitly after the step; stable at any ``ewc_lambda``.
@@ -148,6 +156,8 @@ class RWalkConfig:
     terms: Terms = "both"
     combine: Combine = "replace"
     anchors: Anchors = "weighted"
+    anchor_at: AnchorAt = "last"
+    average_every: int = 10
     decay: float = 1.0
     penalty: PenaltyMode = "gradient"
     proximal_rate: ProximalRate = "lr"
@@ -170,6 +180,7 @@ class RWalkConfig:
         if self.fisher_samples is not None:
             _check_count("fisher_samples", self.fisher_samples, "sample of each task (None: all)")
         _check_count("fisher_every", self.fisher_every, "step from one update of the Fisher to the next")
+        _check_count("average_every", self.average_every, "step from one iterate that is averaged to the next")
         for name in ("distance_factor", "penalty_factor"):
             _check_number(name, getattr(self, name), math.ulp(0.0), math.inf, "a finite number > 0")
         _check_number("decay", self.decay, 0.0, 1.0, "a number in [0, 1]")
@@ -333,6 +344,7 @@ _CHOICES: dict[str, Any] = {
     "terms": Terms,
     "combine": Combine,
     "anchors": Anchors,
+    "anchor_at": AnchorAt,
     "penalty": PenaltyMode,
     "proximal_rate": ProximalRate,
     "backend": BackendName,

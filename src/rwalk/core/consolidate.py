@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from rwalk.core import equations as F
+from rwalk.core.averaging import ends
 from rwalk.core.config import RWalkConfig
 from rwalk.core.eager import Tile, tile_size, tiles
-from rwalk.core.sharding import local, over_processes, over_replicas, replicated, weights_in_sums
+from rwalk.core.sharding import over_processes, over_replicas, replicated, weights_in_sums
 from rwalk.core.state import Bucket, Cohort, Tracked, arithmetic
 from rwalk.errors import RWalkError
 from rwalk.module_state import with_buffers_put_back
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def freeze(buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, tasks_before: int) -> None:
-    """Average the scores, build the penalty's importances and set the anchors where the parameters stand.
+    """Average the scores, build the penalty's importances and set the anchors where the task ended.
 
     A parameter that had no step in this task keeps its score; averaging it with none would halve it. Works tile by
     tile, so that it needs no room of its own.
@@ -51,7 +52,7 @@ def freeze(buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, 
         past = bucket.flat.get("importance") if config.combine != "replace" else None
         past = None if past is None else past.to(bucket.dtype) * config.decay
         _build_importance(bucket, config, extents)
-        weights = [local(entry.parameter) for entry in bucket.starts]
+        weights = ends(bucket, averaged=config.anchor_at == "average")
         if past is None:
             Cohort(bucket, list(bucket.starts)).gather("anchor", weights)
         else:
@@ -251,21 +252,19 @@ def _extent_of(
     quantity: str, buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, parameters: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The ends of the range that ``scale`` is given."""
-    if config.scaling == "mean":
-        return torch.zeros(()), _mean(residents, quantity, parameters)
+    if config.scaling == "sum":
+        return torch.zeros(()), _sum(residents, quantity, parameters)
     return _extent([bucket.require(quantity)[0] for bucket in buckets], parameters)
 
 
-def _mean(residents: Iterable[Cohort], quantity: str, parameters: Sequence[Tensor]) -> Tensor:
-    """Mean non-negative part over all elements of all parameters, and over all processes' shards."""
-    sums = torch.zeros(2, dtype=torch.float64)
+def _sum(residents: Iterable[Cohort], quantity: str, parameters: Sequence[Tensor]) -> Tensor:
+    """Sum of the non-negative part over all elements of all parameters, and over all processes' shards."""
+    total = torch.zeros((), dtype=torch.float64)
     entries = [entry for cohort in residents for entry in cohort.entries]
     values = [view for cohort in residents for view in cohort.views(quantity)]
     for weight, value in zip(weights_in_sums([entry.parameter for entry in entries]), values, strict=True):
-        total = value.to(arithmetic(value.dtype)).clamp(min=0.0).sum(dtype=torch.float64)
-        sums += weight * torch.tensor([float(total), value.numel()], dtype=torch.float64)
-    total, count = over_processes(sums, parameters, "sum").cpu().unbind()
-    return total / count.clamp(min=1.0)
+        total += weight * float(value.to(arithmetic(value.dtype)).clamp(min=0.0).sum(dtype=torch.float64))
+    return over_processes(total, parameters, "sum").cpu()
 
 
 def _extent(tensors: list[Tensor], parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -174,8 +174,8 @@ def scale(value: Tensor, low: Tensor, high: Tensor, mode: Scaling) -> Tensor:
     Args:
         value: Non-negative tensor of any shape.
         low: Scalar tensor, the minimum over *all* parameters; used by ``"minmax"``.
-        high: Scalar tensor, the maximum over all parameters; with ``"mean"`` their mean.
-        mode: ``"max"`` and ``"mean"``: value / high. ``"minmax"``: (value - low) / (high - low). ``"none"``: a copy.
+        high: Scalar tensor, the maximum over all parameters; with ``"sum"`` their sum.
+        mode: ``"max"`` and ``"sum"``: value / high. ``"minmax"``: (value - low) / (high - low). ``"none"``: a copy.
 
     Returns:
         The scaled tensor. Where the range is empty (``high == 0``, or ``high == low``) it is zero, never NaN.

@@ -29,10 +29,10 @@ def export(tracker: Tracker, counters: Mapping[str, int]) -> dict[str, Any]:
         counters: Go into it as they are.
 
     Returns:
-        ``schema``, ``config``, the counters, and ``parameters``: name → ``updates`` and ``last_task`` (int) and a
-        ``Deferred`` for each quantity that exists, in the parameter's whole shape. What it makes may be the state's own
-        memory. Where shards have to be put together, all processes have to make all of them, in this order. Parameters
-        that had no step are absent.
+        ``schema``, ``config``, the counters, and ``parameters``: name → ``updates``, ``last_task``, beside an average
+        ``averaged`` (int), and a ``Deferred`` for each quantity that exists, in the parameter's whole shape. What it
+        makes may be the state's own memory. Where shards have to be put together, all processes have to make all of
+        them, in this order. Parameters that had no step are absent.
     """
     parameters: dict[str, dict[str, Any]] = {}
     buckets = tracker.buckets
@@ -43,6 +43,8 @@ def export(tracker: Tracker, counters: Mapping[str, int]) -> dict[str, Any]:
         for tracked in bucket.starts:
             if tracked.last_task is not None:
                 entry: dict[str, Any] = {"updates": tracked.updates, "last_task": tracked.last_task}
+                if "average" in quantities:
+                    entry["averaged"] = tracked.averaged
                 for quantity in quantities:
                     entry[quantity] = _deferred(bucket, tracked, quantity)
                 if tracked.fresh is not None:

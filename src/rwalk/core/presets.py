@@ -58,7 +58,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # Not published: docs/laboratory.md derives each setting and says what it brings.
     "laplace": {
-        "ewc_lambda": 0.003,
+        "ewc_lambda": 4000.0,
         "delta_t": None,
         "fisher_source": "samples",
         "fisher_samples": 1000,
@@ -67,9 +67,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "damping": 1e-3,
         "rectify": "task",
         "score_average": "latest",
-        "scaling": "mean",
-        "combine": "sum",
+        "scaling": "sum",
+        "combine": "mean",
         "anchors": "latest",
+        "anchor_at": "average",
         "penalty": "proximal",
         "proximal_rate": "optimizer",
     },

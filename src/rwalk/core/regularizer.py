@@ -328,7 +328,7 @@ class RWalk(Readings):
         steps.flush_window(residents)
         take_fisher(residents, estimate)
         walked = steps.steps > 0 and config.terms != "fisher"
-        self._freeze(residents, config.replace(terms="both" if walked else "fisher"))
+        self._freeze(residents, config.replace(terms="both" if walked else "fisher", anchor_at="last"))
         for entry in tracker.moved:
             entry.last_task = steps.tasks - 1
         self._has_protected = True

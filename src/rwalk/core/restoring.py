@@ -112,7 +112,7 @@ class _Target:
             share = present + share if quantity == "window_start" else share - present
         if not fits:
             known = own_share(_widened(torch.ones(value.shape, dtype=torch.bool), self.shape), parameter)
-            rest = present if quantity in ("window_start", "anchor") else torch.zeros_like(present)
+            rest = present if quantity in ("window_start", "anchor", "average") else torch.zeros_like(present)
             share = torch.where(known.to(share.device), share, rest.to(share))
         view.copy_(share)
 
@@ -162,6 +162,7 @@ def _fill(target: _Target, values: Mapping[str, Any], state: Mapping[str, Any]) 
         _note_growth(target, codes.shape, None)
         return left
     entry.updates, entry.last_task = values["updates"], values.get("last_task", tasks)
+    entry.averaged = values.get("averaged", 0) if target.config.anchor_at == "average" else 0
     _note_growth(target, torch.Size(_shape(values)), values.get("fresh"))
     needed = _needed(target.config, values)  # a quantity may serve for another
     for quantity, value in values.items():
@@ -192,6 +193,8 @@ def _needed(config: RWalkConfig, values: Mapping[str, Any]) -> dict[str, str]:
         needed |= {"loss_change": "loss_change", source: displacement}
         if "window_fisher" in values:
             needed["window_fisher"] = "window_fisher"
+    if config.anchor_at == "average" and "average" in values:
+        needed["average"] = "average"
     return needed
 
 

@@ -4,7 +4,8 @@ The mathematics is elementwise, so it never needs to know where one parameter en
 ``fisher`` and ``score``; of the pending step ``gradient`` (of the plain loss, unscaled) and ``before`` (the weights it
 was taken at); of the open window ``loss_change`` and ``window_start`` (in compact state ``displacement``), none of them
 where every step is a window; after the first task ``importance`` and ``anchor``. Where settings ask for them,
-``task_score`` (this task's, apart from the averaged one) and ``window_fisher`` (as the window began).
+``task_score`` (this task's, apart from the averaged one), ``window_fisher`` (as the window began) and ``average`` (of
+the weights that this task's steps led to).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ TOLERANT = frozenset(
 STAGGER = 256
 ORDER = (
     *("gradient", "before", "importance", "anchor", "fisher", "loss_change", "window_start", "score", "displacement"),
-    *("task_score", "window_fisher"),
+    *("task_score", "window_fisher", "average"),
 )
 
 
@@ -88,6 +89,7 @@ class Tracked:
         fresh: After growth, the elements (bool) that have seen no gradient; they start their Fisher anew.
         left_at: Its weights when it left the optimizer in a window in which it had moved; None if it is there.
         held: Its weights as the step began, before it has state of its own.
+        averaged: Iterates in its ``average``.
         grew: Whether it has become larger since the last task ended.
     """
 
@@ -101,6 +103,7 @@ class Tracked:
     fresh: Tensor | None = field(default=None, repr=False)
     left_at: Tensor | None = field(default=None, repr=False)
     held: Tensor | None = field(default=None, repr=False)
+    averaged: int = 0
     grew: bool = False
 
     @property
@@ -202,7 +205,7 @@ def _carry_over(source: Bucket, target: Bucket, entry: Tracked, shape: torch.Siz
     before = source.shapes[entry]
     block: tuple[slice, ...] = ()
     if before != shape:
-        entry.grew = prod(shape) > prod(before)
+        entry.grew, entry.averaged = prod(shape) > prod(before), 0
         if len(before) != len(shape):
             entry.updates, entry.fresh = 0, torch.ones(shape, dtype=torch.bool, device=target.device)
             return

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rwalk.core.ahead import Ahead, can_lead, is_steady
+from rwalk.core.averaging import average, forget, restart
 from rwalk.core.native import backend_of
 from rwalk.core.native.argument import is_capturing
 from rwalk.core.sharding import begin_worst, over_processes, weights_in_sums
@@ -158,8 +159,8 @@ class Steps:
         if any(is_capturing(bucket.device) for bucket in self._tracker.buckets):
             raise RWalkError(
                 "this step cannot be captured in a CUDA graph: RWalk's device counts steps by itself only once every "
-                "parameter's Fisher has had its first updates, without damping_scale='relative' and "
-                "nonfinite='raise', with fused kernels and whole parameters on one device. Take three steps more "
+                "parameter's Fisher has had its first updates, without damping_scale='relative', anchor_at='average' "
+                "and nonfinite='raise', with fused kernels and whole parameters on one device. Take three steps more "
                 "before the capture, or leave the optimizer's step out of it"
             )
 
@@ -214,6 +215,8 @@ class Steps:
         self.steps += 1
         self.task_steps += 1
         self.window_steps += 1
+        if config.anchor_at == "average" and self.task_steps % config.average_every == 0:
+            average(tracker.resident())
         closes = self.closes_window()
         relative = closes and config.damping_scale == "relative"
         damping = config.damping_value if closes else 0.0
@@ -289,6 +292,7 @@ class Steps:
         self.window_steps, self.window_is_open = 0, False
         for entry in self._tracker.entries:
             entry.left_at = None
+        restart(self._tracker.entries)
         if not self.begun:
             self.pending = None
         elif self.pending is not None:
@@ -328,6 +332,7 @@ class Steps:
         self.ahead.outdate()
         if self._tracker.config.unfinished != "carry":
             self.drop_window()
+        forget(self._tracker.buckets)
         self._tracker.forget_cohorts()
 
     def start_over(self, counters: dict[str, int]) -> None:

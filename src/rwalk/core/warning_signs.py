@@ -82,8 +82,8 @@ def _are_copies(others: list[Tensor], own: list[Tensor]) -> bool:
 
 
 def _moved_unseen(tracker: Tracker) -> str | None:
-    """The last task ended with every anchor at its weight, unless past anchors were weighed in."""
-    if tracker.config.combine in ("sum", "mean"):
+    """The last task ended with every anchor at its weight, unless past anchors or weights were averaged in."""
+    if tracker.config.combine in ("sum", "mean") or tracker.config.anchor_at == "average":
         return None
     for cohort in tracker.resident():
         for entry, anchor in zip(cohort.entries, cohort.views("anchor"), strict=True):
