@@ -80,7 +80,9 @@ def tune(
     ] = None,
     keep: Annotated[
         int | None,
-        typer.Option(help="race: held-out samples of each past class to judge by; as many as exemplars if not given."),
+        typer.Option(
+            min=1, help="race: held-out samples of each past class to judge by; as many as exemplars if not given."
+        ),
     ] = None,
     start: Annotated[float | None, typer.Option(help="race, continual: the strongest λ; 100000 if not given.")] = None,
     end: Annotated[float | None, typer.Option(help="race: the weakest λ; 0.1 if not given.")] = None,
@@ -228,7 +230,7 @@ def _show_race(found: Sequence[Mapping[str, Any]], how: Race) -> None:
     for strength in how.strengths:
         cells = []
         for task in tasks:
-            there = [dict(map(tuple, entry["trials"][task])).get(strength) for entry in found]
+            there = [dict(entry["trials"][task]).get(strength) for entry in found]
             known = [value for value in there if value is not None]
             cells.append(f"{100 * sum(known) / len(known):.1f}" if known else "out")
         table.add_row(f"{strength:g}", *cells, f"{100 * sum(seed[strength] for seed in behind) / len(behind):.1f}")
