@@ -87,10 +87,11 @@ def test_what_cannot_be_written_is_refused(folder, tmp_path, monkeypatch, capsys
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_jinja_one_line_says_what_to_install(folder, tmp_path, monkeypatch, capsys):
+def test_without_plotly_one_line_says_what_to_install(folder, tmp_path, monkeypatch, capsys):
     import sys
 
-    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    monkeypatch.setitem(sys.modules, "plotly", None)
     shell = open_shell(tmp_path, monkeypatch, capsys)
     status, _, err = shell("report", str(folder), "--out", "a.html")
     assert (status, err.count("\n")) == (1, 1)

@@ -17,10 +17,8 @@ from rwalk.report.tables import Table
 
 __all__ = ["Page", "Section", "render", "write_page"]
 
-#: Bytes of figures of single labels on a page.
+#: Bytes of figures of single labels on a page: Plotly has 4.8 MB, and the page shall have no more than 6.
 ROOM = 800_000
-#: The part of Plotly that draws lines, bars and heat maps: a third of all of it, and of the time in which it begins.
-PLOTLY = "plotly-cartesian.min.js"
 SCRIPTS = ("chart.js", "layout.js", "page.js")
 
 
@@ -80,11 +78,12 @@ def render(page: Page) -> str:
     """The page as HTML. Whatever names hold is text in it.
 
     Raises:
-        MissingExtraError: jinja2 is not installed.
+        MissingExtraError: plotly or jinja2 is not installed.
     """
     try:
         from jinja2 import Environment
         from markupsafe import Markup
+        from plotly.offline import get_plotlyjs
     except ImportError as error:
         raise MissingExtraError("a report page", "report", error) from error
     folder = files("rwalk.report") / "templates"
@@ -108,14 +107,14 @@ def render(page: Page) -> str:
             if section.choices
         },
     }
-    text = {name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", PLOTLY, *SCRIPTS)}
+    text = {name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *SCRIPTS)}
     template = Environment(autoescape=True, trim_blocks=True).from_string(text["page.html"])
     return template.render(
         page={**vars(page), "sections": sections},
         version=__version__,
         css=Markup(text["page.css"]),
         script=Markup("".join(text[name] for name in SCRIPTS)),
-        plotly=Markup(text[PLOTLY]),
+        plotly=Markup(get_plotlyjs()),
         data=Markup(as_script(data)),
     )
 
@@ -132,7 +131,7 @@ def write_page(page: Page, target: Path) -> Path:
     """Write a page, whole or not at all, making its folder if need be.
 
     Raises:
-        MissingExtraError: jinja2 is not installed.
+        MissingExtraError: plotly or jinja2 is not installed.
         OSError: It cannot be written.
     """
     content = render(page).encode()

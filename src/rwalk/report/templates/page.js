@@ -123,7 +123,7 @@ addEventListener("beforeprint", () => { before ??= root.dataset.theme; document.
 addEventListener("afterprint", () => { document.body.style.width = ""; if (before) inTheme(before); before = null; });
 addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(redraw, 120); });
 
-function start() { // Plotly takes a while to begin; the text is there before
+function start() { // Plotly takes a second to begin; the text is there before
   const plotly = document.getElementById("plotly"), script = document.createElement("script");
   script.textContent = plotly.textContent;
   document.head.append(script);
