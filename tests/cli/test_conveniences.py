@@ -1,11 +1,16 @@
 """What makes the command easy: examples that work, hints, JSON, plain lines in a pipe, completion."""
 
 import json
+import os
 import re
+import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -128,23 +133,68 @@ def test_progress_in_a_pipe_is_a_line_now_and_then_with_the_time_that_is_left(mo
     assert int(seconds) < 40
 
 
+ASKED = {
+    "tu": "tune",
+    "run --check": "--checkpoint-every",
+    "run --method ewc": "ewc++",
+    "sweep plan.yaml --backend d": "dask",
+    "reproduce eccv2018-mnist-s": "eccv2018-mnist-singlehead",
+}
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
-def test_bash_completes_commands_options_and_names(shell, tmp_path):
+def test_bash_completes_commands_options_and_names(shell):
     status, script, _ = shell("completion", "bash")
     assert status == 0
-    asked = {
-        "tu": "tune",
-        "run --check": "--checkpoint-every",
-        "run --method ewc": "ewc++",
-        "sweep plan.yaml --backend d": "dask",
-        "reproduce eccv2018-mnist-s": "eccv2018-mnist-singlehead",
-    }
-    for words, expected in asked.items():
+    for words, expected in ASKED.items():
         line = f'COMP_WORDS=(rwalk {words}); COMP_CWORD={len(words.split())}; _rwalk; echo "${{COMPREPLY[@]}}"'
         done = subprocess.run(["bash", "-c", f"{script}\n{line}"], capture_output=True, text=True, check=True)
         assert done.stdout.split() == [expected]
-    for other in ("zsh", "fish"):
-        assert "split-digits" in shell("completion", other)[1]
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish here")
+def test_fish_completes_commands_options_and_names(shell, tmp_path):
+    (tmp_path / "rwalk.fish").write_text(shell("completion", "fish")[1])
+    asked = "; ".join(f"complete -C 'rwalk {words}'" for words in ASKED)
+    line = ["fish", "--no-config", "-c", f"source rwalk.fish; {asked}"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == list(ASKED.values())
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh here")
+def test_zsh_completes_commands_options_and_names(shell, tmp_path):
+    (tmp_path / "rwalk.zsh").write_text(shell("completion", "zsh")[1])
+    with on_a_terminal(["zsh", "-f", "-i"], tmp_path) as typed:
+        typed("source ./rwalk.zsh; print -r DO''NE\n", "DONE")
+        for words, expected in ASKED.items():
+            typed(f"rwalk {words}\t", expected)
+            typed("\x15", "")  # the line is empty again
+
+
+@contextmanager
+def on_a_terminal(command, folder):
+    """What types into a shell and waits until it has written something."""
+    import pty
+
+    child, terminal = pty.fork()
+    if not child:
+        os.chdir(folder)
+        os.execvpe(command[0], command, {**os.environ, "HOME": str(folder), "TERM": "dumb"})
+
+    def typed(keys, expected):
+        os.write(terminal, keys.encode())
+        written, end = "", time.monotonic() + 120
+        while expected not in written:
+            ready, _, _ = select.select([terminal], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"{keys!r}: {expected!r} did not come, but {written!r}"
+            written += os.read(terminal, 65536).decode(errors="replace")
+
+    try:
+        yield typed
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(terminal)
 
 
 def test_completion_offers_what_the_commands_take(shell):

@@ -84,7 +84,7 @@ def test_inspect_says_what_is_held_and_what_is_left(state):
 
 
 def test_a_state_file_becomes_a_page_and_pictures(state):
-    pytest.importorskip("plotly", reason="plotly is not installed")
+    pytest.importorskip("jinja2", reason="jinja2 is not installed")
     run("inspect", state / "one", "--html", state / "a.html")
     run("report", state / "one", "--out", state / "b.html")
     page = (state / "a.html").read_text()

@@ -12,8 +12,9 @@ from rwalk.errors import RWalkError
 from rwalk.experiments import METHODS, run
 from rwalk.experiments import data as experiments_data
 from rwalk.experiments.loading import nested
-from rwalk.experiments.plasticity import Decay, Search, chosen_strength, decayed, set_strength
+from rwalk.experiments.plasticity import Decay, decayed, set_strength
 from rwalk.experiments.pool import carried_out
+from rwalk.experiments.searching import Search, chosen_strength
 from rwalk.streams import Benchmark, Stream, TensorData
 
 
@@ -100,7 +101,7 @@ def test_a_search_is_stored_and_used_again(tmp_path):
 
 
 def test_the_chosen_lambda_is_the_median_of_the_last():
-    assert chosen_strength([{"strengths": [9.0, strength]} for strength in (1.0, 100.0, 3.14159)]) == 3.14
+    assert chosen_strength(Decay(), [{"strengths": [9.0, strength]} for strength in (1.0, 100.0, 3.14159)]) == 3.14
 
 
 @pytest.mark.parametrize(

@@ -194,4 +194,10 @@ def test_two_hundred_runs_open_at_once(browser, tmp_path):
     assert page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") < 1000 * READY
     assert page.locator("#filter input[type=checkbox]").count() == 40
     assert page.locator("#response .plot").count() == 1
+    drawn = "[...document.querySelectorAll('.plot')].filter(plot => plot.querySelector('.main-svg')).length"
+    assert page.evaluate(drawn) < page.locator(".plot").count()  # what is far away waits
+    page.locator("#response .plot").scroll_into_view_if_needed()
+    page.wait_for_selector("#response .plot .main-svg")
+    page.pdf(path=tmp_path / "many.pdf", format="A4")  # on paper all are there
+    assert page.evaluate(drawn) == page.locator(".plot").count()
     page.close()

@@ -20,9 +20,11 @@ from rwalk.errors import closest
 from rwalk.experiments import METHODS, Outcome, RunSpec, summarise
 from rwalk.experiments.holding import held
 from rwalk.experiments.loading import build_spec, differing, flat
-from rwalk.experiments.plasticity import Decay, Search, chosen_strength
+from rwalk.experiments.plasticity import Decay
 from rwalk.experiments.pool import carried_out
+from rwalk.experiments.racing import Race, behind_by, kept_of
 from rwalk.experiments.results import check_folder, write_json
+from rwalk.experiments.searching import Search, chosen_strength
 from rwalk.experiments.suggesting import AT_ONCE, Suggestions, spaces
 from rwalk.experiments.tune import BETTER, VALIDATION, best, candidates, check_metric, cost
 
@@ -31,7 +33,15 @@ __all__ = ["SEARCHES", "tuning"]
 tuning = typer.Typer()
 console = Console()
 
-SEARCHES = ("continual", "grid", "optuna")
+SEARCHES = ("race", "continual", "grid", "optuna")
+
+#: Options that each of them reads.
+READS = {
+    "race": ("keep", "start", "end", "decay", "tolerance"),
+    "continual": ("start", "decay", "tolerance"),
+    "grid": ("grid", "metric"),
+    "optuna": ("grid", "metric", "trials"),
+}
 
 
 @tuning.command(
@@ -51,8 +61,9 @@ def tune(
     search: Annotated[
         str | None,
         typer.Option(
-            help="continual: λ task by task, without later tasks; grid; optuna. "
-            "Without it, grid where there is a --grid, else continual."
+            help="race: several λ side by side, without later tasks; continual: λ task by task, by the new task "
+            "alone; grid; optuna. Without it, grid where there is a --grid, else race where exemplars or samples are "
+            "kept, else continual."
         ),
     ] = None,
     grid: Annotated[
@@ -67,10 +78,23 @@ def tune(
         str | None,
         typer.Option(help=f"What grid and optuna choose by: {', '.join(BETTER)}; average_accuracy if not given."),
     ] = None,
-    start: Annotated[float | None, typer.Option(help="continual: the λ to begin with; 100000 if not given.")] = None,
-    decay: Annotated[float | None, typer.Option(help="continual: factor of a λ too strong; 0.5 if not given.")] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="race: held-out samples of each past class to judge by; as many as exemplars if not given."
+        ),
+    ] = None,
+    start: Annotated[float | None, typer.Option(help="race, continual: the strongest λ; 100000 if not given.")] = None,
+    end: Annotated[float | None, typer.Option(help="race: the weakest λ; 0.1 if not given.")] = None,
+    decay: Annotated[
+        float | None, typer.Option(help="race, continual: factor from a λ to the next; 0.316 or 0.5 if not given.")
+    ] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="continual: share of a task's accuracy that may be lost; 0.05 if not given.")
+        float | None,
+        typer.Option(
+            help="race: how far behind a λ drops out; continual: share of a task's accuracy that may be lost; 0.05 "
+            "if not given."
+        ),
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="optuna: how many; 20 if not given.")] = None,
     jobs: Jobs = -1,
@@ -78,25 +102,23 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Choose settings on training data held out (a tenth, or --set validation=SHARE); test data is not looked at."""
-    search = search or ("grid" if grid else "continual")
+    base = {"benchmark": benchmark, "method": method, **options_.settings(settings or [])}
+    search = search or ("grid" if grid else None)
+    if search is None:
+        search = "race" if keep or base.get("exemplars") or base.get("exemplars_total") else "continual"
     if search not in SEARCHES:
         raise ValueError(f"--search {search}{closest(search, SEARCHES)}: choose one of {', '.join(SEARCHES)}")
-    given: dict[str, dict[str, Any]] = {
-        "continual": {"start": start, "decay": decay, "tolerance": tolerance},
-        "grid": {"grid": grid or None, "metric": metric},
-        "optuna": {"trials": trials},
-    }
-    allowed = {"continual": ("continual",), "grid": ("grid",), "optuna": ("grid", "optuna")}[search]
-    for kind, options in given.items():
-        for name, value in options.items():
-            if kind not in allowed and value is not None:
-                raise ValueError(f"--{name}: --search {search} does not read it")
+    given = {
+        "keep": keep, "end": end, "start": start, "decay": decay, "tolerance": tolerance,
+        "grid": grid or None, "metric": metric, "trials": trials,
+    }  # fmt: skip
+    for name, value in given.items():
+        if value is not None and name not in READS[search]:
+            raise ValueError(f"--{name}: --search {search} does not read it")
     check_metric(metric or "average_accuracy")
-    base = {"benchmark": benchmark, "method": method, **options_.settings(settings or [])}
-    if search == "continual":
-        how: dict[str, Any] = {"start": start, "factor": decay, "tolerance": tolerance}
-        plan = Decay(**{name: value for name, value in how.items() if value is not None})
-        _continual(base, plan, out, seeds, jobs, checkpoint_every, as_json=as_json)
+    if search in ("race", "continual"):
+        how = {"keep": keep, "start": start, "end": end, "factor": decay, "tolerance": tolerance}
+        _as_it_comes(base, search, how, out, seeds, jobs, checkpoint_every, as_json=as_json)
         return
     if search == "grid":
         if not grid:
@@ -128,15 +150,24 @@ def tune(
     complain(console, outcomes, quiet=as_json)
 
 
-def _continual(
-    base: Mapping[str, Any], how: Decay, out: Path, seeds: int, jobs: int, every: int, *, as_json: bool
+def _as_it_comes(
+    base: Mapping[str, Any],
+    search: str,
+    settings: Mapping[str, Any],
+    out: Path,
+    seeds: int,
+    jobs: int,
+    every: int,
+    *,
+    as_json: bool,
 ) -> None:
-    """λ task by task."""
+    """λ found while the stream comes: by a race, or task by task."""
     if every:
-        raise ValueError("--checkpoint-every: --search continual does not read it")
+        raise ValueError(f"--checkpoint-every: --search {search} does not read it")
     if "seed" in base:
         raise ValueError(f"seed={base['seed']!r}: every search has every seed; say how many with --seeds")
     spec = build_spec({"validation": VALIDATION, **base})
+    how = _plan(search, spec, {name: value for name, value in settings.items() if value is not None})
     strength = METHODS[spec.method].strength
     if strength is None:
         raise ValueError(f"method {spec.method!r} has no strength to choose; --grid chooses other settings")
@@ -150,10 +181,10 @@ def _continual(
     outcomes.sort(key=lambda outcome: outcome.seed)
     found = [outcome.more for outcome in outcomes if outcome.error is None]
     if found:
-        chosen, trainings = chosen_strength(found), sum(entry["trainings"] for entry in found)
-        tasks = len(found[0]["strengths"])
+        chosen, trainings = chosen_strength(how, found), sum(entry["trainings"] for entry in found)
+        tasks = len(found[0]["trials"])
         content = {
-            "search": "continual",
+            "search": search,
             "best": f"{strength}={chosen:g}",
             "chosen": {strength: chosen},
             "cost": {
@@ -168,10 +199,42 @@ def _continual(
         if as_json:
             display.show_json(console, content)
         else:
-            _show(found, how)
+            if isinstance(how, Race):
+                _show_race(found, how)
+            else:
+                _show(found, how)
             display.tell(console, f"best: {strength}={chosen:g}  ({out / 'tuning.json'})")
             display.tell(console, f"It took {trainings} trainings of a task, as many as {trainings / tasks:.1f} runs.")
     complain(console, outcomes, quiet=as_json)
+
+
+def _plan(search: str, spec: RunSpec, settings: Mapping[str, Any]) -> Decay | Race:
+    if search == "continual":
+        return Decay(**settings)
+    keep = settings.get("keep") or kept_of(spec)
+    if not keep:
+        raise ValueError(
+            "--search race: say with --keep how many held-out samples of each past class there are to judge by; "
+            "without any, take --search continual"
+        )
+    return Race(**{**settings, "keep": keep})
+
+
+def _show_race(found: Sequence[Mapping[str, Any]], how: Race) -> None:
+    title = f"Mean accuracy over the tasks so far in %, by λ, {how.keep} kept samples of a past class"
+    table = Table(title=display.plain(title), title_justify="left")
+    tasks = range(1, len(found[0]["trials"]))
+    for name in ("λ", *(f"after {task + 1}" for task in tasks), "behind"):
+        table.add_column(name, justify="right", no_wrap=True)
+    behind = [behind_by(entry["trials"]) for entry in found]
+    for strength in how.strengths:
+        cells = []
+        for task in tasks:
+            there = [dict(entry["trials"][task]).get(strength) for entry in found]
+            known = [value for value in there if value is not None]
+            cells.append(f"{100 * sum(known) / len(known):.1f}" if known else "out")
+        table.add_row(f"{strength:g}", *cells, f"{100 * sum(seed[strength] for seed in behind) / len(behind):.1f}")
+    display.show(console, table)
 
 
 def _show(found: Sequence[Mapping[str, Any]], how: Decay) -> None:

@@ -14,7 +14,7 @@ from rwalk.core.config import RWalkConfig
 from rwalk.core.sharding import local, over_processes, weights_in_sums
 from rwalk.core.state import Cohort, Tracked
 
-__all__ = ["Layer", "Report", "layers_of", "report_of", "share_held"]
+__all__ = ["Layer", "Report", "layer_of", "layers_of", "report_of", "share_held"]
 
 #: A weight counts as held from this part of the largest importance on.
 HELD = 0.1
@@ -204,10 +204,15 @@ def layers_of(
     sums = over_processes(torch.stack(rows).cpu() * weights[:, None], parameters, "sum").cpu()
     of_layer: dict[str, list[int]] = {}
     for index, entry in enumerate(entries):
-        of_layer.setdefault(entry.name.rpartition(".")[0] or entry.name, []).append(index)
+        of_layer.setdefault(layer_of(entry.name), []).append(index)
     whole = float(sums[:, 1].sum())
     layers = [_layer(name, sums[members].sum(0), whole, config.strength) for name, members in of_layer.items()]
     return layers, _layer("all", sums.sum(0), whole, config.strength)
+
+
+def layer_of(name: str) -> str:
+    """The module that a parameter belongs to, by its name; its own name if that is the model itself."""
+    return name.rpartition(".")[0] or name
 
 
 def share_held(cohorts: Sequence[Cohort]) -> float:

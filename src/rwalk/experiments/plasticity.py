@@ -12,32 +12,25 @@ References:
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
-from pathlib import Path
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import torch
 
-from rwalk.errors import CheckpointError, RWalkError
+from rwalk.errors import RWalkError
 from rwalk.experiments.data import evaluated, stream_of
 from rwalk.experiments.methods import METHODS
-from rwalk.experiments.pool import Outcome, Work, run_name
-from rwalk.experiments.results import RunResult, checksum, read_json, write_json
 from rwalk.experiments.runner import accuracies, build_plugins, build_strategy, check_device, on_threads
 from rwalk.experiments.spec import RunSpec
 from rwalk.metrics import AccuracyMatrix
 from rwalk.random_state import random_state, set_random_state
 from rwalk.training import Naive
 
-__all__ = ["Decay", "Search", "chosen_strength", "decayed", "set_strength"]
-
-FILE = "search.json"
+__all__ = ["Decay", "Found", "decayed", "last_accepted", "set_strength", "strength_of"]
 
 
 @dataclass(frozen=True)
@@ -98,11 +91,7 @@ def decayed(spec: RunSpec, how: Decay) -> Found:
     Raises:
         ValueError: The method has no strength, nothing is held out, or the stream has no tasks.
     """
-    key = METHODS[spec.method].strength
-    if key is None:
-        raise ValueError(f"method={spec.method!r} has no strength to choose")
-    if not spec.validation:
-        raise ValueError("validation=0: λ is chosen on held-out training data; give its share, such as 0.1")
+    key = strength_of(spec)
     check_device(spec.device)
     data, began = stream_of(spec), time.perf_counter()
     judged = evaluated(data)
@@ -147,6 +136,20 @@ def decayed(spec: RunSpec, how: Decay) -> Found:
     return Found(tuple(strengths), tuple(plasticity), tuple(trials), trainings, matrix, seconds)
 
 
+def strength_of(spec: RunSpec) -> str:
+    """The key of a method's λ, where it can be chosen while a stream comes.
+
+    Raises:
+        ValueError: The method has none, or nothing is held out.
+    """
+    key = METHODS[spec.method].strength
+    if key is None:
+        raise ValueError(f"method={spec.method!r} has no strength to choose")
+    if not spec.validation:
+        raise ValueError("validation=0: λ is chosen on held-out training data; give its share, such as 0.1")
+    return key
+
+
 def set_strength(strategy: Naive, key: str, value: float) -> None:
     """Give the method of a strategy another strength, from now on.
 
@@ -167,57 +170,9 @@ def set_strength(strategy: Naive, key: str, value: float) -> None:
     raise RWalkError(f"{kinds}: none has an attribute {name!r}, which {key} sets; give the method's plugin one")
 
 
-def chosen_strength(found: Sequence[Mapping[str, Any]]) -> float:
+def last_accepted(found: Sequence[Mapping[str, Any]]) -> float:
     """One λ of several searches: the median, over seeds, of the last task's; to three digits.
 
     It is the strongest that every task could be learned under, since λ only decays.
     """
     return float(f"{median(entry['strengths'][-1] for entry in found):.3g}")
-
-
-@dataclass(frozen=True)
-class Search(Work):
-    """A search as a piece of work, kept in its folder as ``search.json``."""
-
-    how: Decay = field(default_factory=Decay)
-
-    @classmethod
-    def of(cls, spec: RunSpec, how: Decay, runs: Path) -> Search:
-        """The search of a spec, in its own folder under ``runs``."""
-        plan = blake2b(json.dumps(asdict(how)).encode(), digest_size=4).hexdigest()
-        strength = str(METHODS[spec.method].strength).partition(".")
-        bare = spec.model_copy(update={strength[0]: {**getattr(spec, strength[0]), strength[2]: how.start}})
-        return cls("search", bare, runs.absolute() / f"search-{plan}-{run_name(bare)}", how=how)
-
-    def found(self) -> Outcome | None:
-        """What is stored of it."""
-        if self.folder is None or not (self.folder / FILE).is_file():
-            return None
-        try:
-            stored = read_json(self.folder / FILE)
-            matrix = AccuracyMatrix.from_rows(stored["accuracy_matrix"], stored["untrained"])
-            result = RunResult(self.spec, matrix, float(stored["seconds"]))
-        except (CheckpointError, KeyError, TypeError, ValueError, OSError):
-            return None
-        return Outcome(self.label, self.spec.seed, result, reused=True, more=stored)
-
-    def carry_out(self, notes: list[str]) -> Outcome:  # noqa: ARG002 - the signature of all work
-        """Do it, and store it."""
-        before = self.found()
-        if before is not None:
-            return before
-        found = decayed(self.spec, self.how)
-        content = {
-            "config": self.spec.canonical(),
-            "search": asdict(self.how),
-            **{name: getattr(found, name) for name in ("strengths", "plasticity", "trials", "trainings")},
-            "seconds": round(found.seconds, 3),
-            "accuracy_matrix": found.matrix.tolist(),
-            "untrained": None if found.matrix.untrained is None else found.matrix.untrained.tolist(),
-            **found.matrix.summary(),
-        }
-        content = json.loads(json.dumps(content))
-        content["checksum"] = checksum(content)
-        write_json(content, (self.folder or Path()) / FILE)
-        result = RunResult(self.spec, found.matrix, found.seconds)
-        return Outcome(self.label, self.spec.seed, result, more=content)

@@ -182,31 +182,31 @@ def run_name(spec: RunSpec, intransigence: bool = False) -> str:
 
 
 def carried_out(work: Mapping[str, Work], jobs: int) -> Iterator[tuple[str, Outcome]]:
-    """Do all of it. A process that dies takes its pool along.
-
-    Work is handed out in order, so that what the dead process did is among the first that are left. Those are done one
-    by one, each in a process that it may take along, and then the rest goes on in parallel. What another command holds
-    comes last.
-    """
+    """Do all of it, each piece once. What another command holds comes last, and is waited for."""
     left = dict(work)
     while left:
         busy: dict[str, Work] = {}
-        while left:
-            for name, outcome in _until_one_dies(left, jobs):
-                if outcome.held:
-                    busy[name] = work[name]
-                else:
-                    yield name, _kept(work[name], outcome)
-            for name in list(left)[: effective_n_jobs(jobs)]:
-                item = left.pop(name)
-                outcome = _alone(item)
-                if outcome.held:
-                    busy[name] = item
-                else:
-                    yield name, _kept(item, outcome)
+        for name, outcome in _whoever_dies(left, jobs):
+            if outcome.held:
+                busy[name] = work[name]
+            else:
+                yield name, _kept(work[name], outcome)
         left = busy
         if left:
             time.sleep(AGAIN)
+
+
+def _whoever_dies(work: Mapping[str, Work], jobs: int) -> Iterator[tuple[str, Outcome]]:
+    """Do all of it, although a process that dies takes its pool along.
+
+    Work is handed out in order, so that what the dead process did is among the first that are left. Those are done one
+    by one, each in a process that it may take along, and then the rest goes on in parallel.
+    """
+    left = dict(work)
+    while left:
+        yield from _until_one_dies(left, jobs)
+        for name in list(left)[: effective_n_jobs(jobs)]:
+            yield name, _alone(left.pop(name))
 
 
 def _until_one_dies(left: dict[str, Work], jobs: int) -> Iterator[tuple[str, Outcome]]:

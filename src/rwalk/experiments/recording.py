@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from rwalk.core import RWalk
-from rwalk.core.report import HELD
+from rwalk.core.report import layer_of
 from rwalk.metrics.running import RunningMean
 from rwalk.training import BasePlugin, RWalkPlugin
 
@@ -167,18 +167,17 @@ class Recorder(BasePlugin):
         rwalk = _core(strategy)
         if rwalk is None or not rwalk.tasks or not self._looks_now(strategy):
             return
-        fisher, score = (_sums(rwalk.importances(kind)) for kind in ("fisher", "score"))
-        values = rwalk.importances()
-        importance, peak = _sums(values), max((float(v.max()) for v in values.values() if v.numel()), default=0.0)
-        held = _sums({name: (value >= HELD * peak) & (value > 0) for name, value in values.items()})
-        weights: dict[str, int] = {}
-        for name, value in values.items():
-            weights[_layer(name)] = weights.get(_layer(name), 0) + value.numel()
-        self._weights |= weights
+        layers = rwalk.report().layers
+        fisher, score = (_shares(rwalk.importances(kind)) for kind in ("fisher", "score"))
+        self._weights |= {layer.name: layer.weights for layer in layers}
         self._looks.append(strategy.experience.current_experience)
-        parts = [_shares(importance), _shares(fisher), _shares(score)]
-        parts += [{name: held[name] / max(1, weights[name]) for name in weights}, self._drift]
-        self._seen.append({name: [_short(part.get(name)) for part in parts] for name in weights})
+        parts = {
+            layer.name: (
+                layer.importance, fisher.get(layer.name), score.get(layer.name), layer.held, self._drift.get(layer.name)
+            )
+            for layer in layers
+        }  # fmt: skip
+        self._seen.append({name: [_short(value) for value in values] for name, values in parts.items()})
 
     def _looks_now(self, strategy: Any) -> bool:
         count, place = _count(strategy), strategy.experience.current_experience
@@ -198,19 +197,12 @@ def _penalty(rwalk: RWalk) -> float:
     return float(rwalk.penalty())
 
 
-def _layer(name: str) -> str:
-    return name.rpartition(".")[0] or name
-
-
-def _sums(values: Mapping[str, Tensor]) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _shares(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Each layer's part of the whole; a path score may be negative where nothing rectifies it: that counts as none."""
+    sums: dict[str, float] = {}
     for name, value in values.items():
-        found[_layer(name)] = found.get(_layer(name), 0.0) + float(value.sum(dtype=torch.float64))
-    return found
-
-
-def _shares(sums: Mapping[str, float]) -> dict[str, float]:
-    """Parts of the whole; a path score may be negative where nothing rectifies it, which counts as none."""
+        layer = layer_of(name)
+        sums[layer] = sums.get(layer, 0.0) + float(value.sum(dtype=torch.float64))
     whole = sum(max(0.0, value) for value in sums.values())
     return {name: max(0.0, value) / whole for name, value in sums.items()} if whole else {}
 
