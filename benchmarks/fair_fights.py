@@ -171,6 +171,9 @@ def _page(stored: dict[str, Any]) -> str:
         for row in rows:
             lines.append(_row(row, problem["chosen"][row["label"]]))
         lines.append("")
+    missing = [name for name in PROBLEMS if name not in stored["problems"]]
+    if missing:
+        lines += [f"Not run to the end yet: {'; '.join(missing)}.", ""]
     lines += ["## Average rank", "", "| | " + " | ".join(stored["problems"]) + " | mean |"]
     lines.append("|---|" + "---:|" * (len(stored["problems"]) + 1))
     for label, own in sorted(ranks.items(), key=lambda item: mean(item[1])):
