@@ -325,7 +325,10 @@ class RWalkConfig:
 
     @classmethod
     def laplace(cls, **changes: Any) -> RWalkConfig:
-        """Importances that add up about the latest weights, as online Laplace does; ``consolidate`` needs data."""
+        """For streams of many tasks: all count alike, about an average of the last one's weights, with implicit steps.
+
+        ``consolidate`` needs the task's data; ``docs/laboratory.md`` derives it and says where it is ahead.
+        """
         return cls.preset("laplace", **changes)
 
 

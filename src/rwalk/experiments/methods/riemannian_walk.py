@@ -20,7 +20,7 @@ def _plugin(config: RWalkConfig, options: Mapping[str, Any]) -> list[BasePlugin]
 
 METHODS = (
     Method("rwalk", "Riemannian Walk", _plugin, preset="paper", rank=10),
-    Method("rwalk-laplace", "Riemannian Walk, its importances adding up", _plugin, "laplace", rank=11),
+    Method("rwalk-laplace", "Riemannian Walk that counts all tasks alike", _plugin, "laplace", rank=11),
     Method("ewc++", "Riemannian Walk's moving Fisher alone", _plugin, preset="ewc_plus_plus", rank=20),
     Method("pi", "Path Integral (Synaptic Intelligence)", _plugin, preset="path_integral", rank=21),
     Method("rwalk-avalanche", "Riemannian Walk as Avalanche computes it", _plugin, preset="avalanche", rank=30),
