@@ -117,23 +117,29 @@ def _figures(row: Row) -> dict[str, float | None]:
 
 
 def _draw(stored: dict[str, Any], path: Path) -> None:
-    """Each method's front over λ: what is forgotten against what is not learned, labelled where it ends."""
+    """Each method's front over λ: what is forgotten against what is not learned; labels in a column, by height."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     problems = stored["problems"]
-    figure = Figure(figsize=(6.0 * len(problems), 4.8), layout="constrained")
+    figure = Figure(figsize=(7.0 * len(problems), 5.0), layout="constrained")
     for axes, (name, problem) in zip(
         figure.subplots(1, len(problems), squeeze=False)[0], problems.items(), strict=True
     ):
-        for index, (label, points) in enumerate(problem["tried"].items()):
-            x = [point["forgetting"] for point in points]
-            y = [1.0 - point["learning_accuracy"] for point in points]
-            axes.plot(x, y, "o-", color=f"C{index}", markersize=3, linewidth=1)
+        ends = []
+        for index, (label, every) in enumerate(problem["tried"].items()):
+            points = [point for point in every if point["average_accuracy"] is not None]  # the others diverged
+            if points:
+                x = [point["forgetting"] for point in points]
+                y = [1.0 - point["learning_accuracy"] for point in points]
+                axes.plot(x, y, "o-", color=f"C{index}", markersize=3, linewidth=1)
+                ends.append((y[-1], x[-1], label, f"C{index}"))
+        for place, (y_end, x_end, label, color) in enumerate(sorted(ends)):
             axes.annotate(
-                label, (x[-1], y[-1]), fontsize=7, color=f"C{index}", xytext=(3, 3), textcoords="offset points"
-            )
-        axes.set(title=name, xlabel="forgetting", ylabel="error on each task when it was just learned")
+                label, (x_end, y_end), xytext=(1.03, (place + 0.5) / len(ends)), textcoords="axes fraction",
+                fontsize=8, color=color, va="center", arrowprops={"arrowstyle": "-", "color": color, "lw": 0.4},
+            )  # fmt: skip
+        axes.set(title=name, xlabel="forgetting", ylabel="error on each task when it was just learned", yscale="log")
         axes.title.set_fontsize(9)
     path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context({"svg.hashsalt": "rwalk", "svg.fonttype": "none"}):
@@ -159,7 +165,7 @@ def _page(stored: dict[str, Any]) -> str:
     ranks: dict[str, list[int]] = {}
     for name, problem in stored["problems"].items():
         rows = sorted(problem["rows"], key=lambda row: -row["mean"]["average_accuracy"])
-        streams = len(rows[0]["seeds"])
+        streams = max(len(row["seeds"]) for row in rows)
         lines += [
             f"## {name[0].upper()}{name[1:]}" + ("" if streams == len(CONFIRMATION) else f" ({streams} streams)"),
             "",
@@ -169,7 +175,7 @@ def _page(stored: dict[str, Any]) -> str:
         for rank, row in enumerate((row for row in rows if row["label"] != UNTUNED), start=1):
             ranks.setdefault(row["label"], []).append(rank)
         for row in rows:
-            lines.append(_row(row, problem["chosen"][row["label"]]))
+            lines.append(_row(row, problem["chosen"][row["label"]], streams))
         lines.append("")
     missing = [name for name in PROBLEMS if name not in stored["problems"]]
     if missing:
@@ -182,15 +188,15 @@ def _page(stored: dict[str, Any]) -> str:
         "",
         "## Fronts over λ",
         "",
-        "On the development streams: each line is a method, each point one of its three strengths; the label stands at "
-        "the largest. Lower left is better.",
+        "On the development streams: each line is a method, each point one of its three strengths (those that diverged "
+        "are left out); a label leads to the largest. Lower left is better.",
         "",
         "![fronts](../reproductions/fair-fights.svg)",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _row(row: dict[str, Any], chosen: dict[str, Any]) -> str:
+def _row(row: dict[str, Any], chosen: dict[str, Any], streams: int) -> str:
     strength = chosen.get("rwalk", {}).get("ewc_lambda", chosen.get("options", {}).get("strength"))
     told = "default" if row["label"] == UNTUNED else "" if strength is None else f"{strength:g}"
     accuracy = f"{100 * row['mean']['average_accuracy']:.1f} ± {100 * row['deviation']['average_accuracy']:.1f}"
@@ -199,7 +205,9 @@ def _row(row: dict[str, Any], chosen: dict[str, Any]) -> str:
     difference = "" if against is None else f"{100 * against['mean']:+.1f}"
     if against is not None and against["low"] is not None:
         difference += f" [{100 * against['low']:.1f}, {100 * against['high']:.1f}]"
-    return f"| {row['label']} | {told} | {accuracy} | {forgetting} | {difference} |"
+    done = len(row["seeds"])
+    label = row["label"] if done == streams else f"{row['label']} ({done} of {streams}: the others diverged)"
+    return f"| {label} | {told} | {accuracy} | {forgetting} | {difference} |"
 
 
 if __name__ == "__main__":
