@@ -118,6 +118,38 @@ def test_other_weights_begin_another_average(how, counted):
         torch.testing.assert_close(values["anchor"], expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize(("delta_t", "broken"), [(3, False), (50, True)])
+def test_weights_put_back_begin_another_average(delta_t, broken):
+    model, optimizer, rwalk = start(SETTINGS.replace(delta_t=delta_t, average_every=1))
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    learn(model, optimizer, 3)
+    if broken:  # the average is not finite from here on
+        model[0].weight.data.fill_(float("inf"))
+    rwalk.settle()  # with windows of three, none is open now and nothing is pending
+    model.load_state_dict(kept)
+    seen, note = recorder(model)
+    learn(model, optimizer, 6, first=3, after=note)
+    rwalk.consolidate()
+    for name, values in rwalk.state_dict()["parameters"].items():
+        torch.testing.assert_close(values["anchor"], averaged(seen[name]), rtol=1e-12, atol=1e-14)
+
+
+def test_leaving_the_optimizer_is_as_good_as_being_frozen():
+    found = []
+    for how in ("leaves", "is frozen"):
+        model, optimizer, rwalk = start(SETTINGS.replace(average_every=1, delta_t=50))
+        learn(model, optimizer, 4)
+        if how == "leaves":
+            optimizer.param_groups[0]["params"].remove(model[0].weight)
+        else:
+            model[0].weight.requires_grad_(False)
+            model[0].weight.grad = None
+        learn(model, optimizer, 4, first=4)
+        rwalk.consolidate()
+        found.append(rwalk.state_dict()["parameters"]["0.weight"]["anchor"])
+    assert torch.equal(*found)
+
+
 def test_what_joins_late_has_an_average_of_its_own():
     model, optimizer, rwalk = start()
     frozen = model[0].weight.requires_grad_(False)

@@ -22,7 +22,8 @@ def average(cohorts: Iterable[Cohort]) -> None:
     .. math:: \bar\theta_k = \bar\theta_{k-1} + \frac{\eta + 1}{k + \eta}\,(\theta_k - \bar\theta_{k-1}), \quad \eta = 3
 
     Args:
-        cohorts: The parameters. One that has left the optimizer keeps the average that it has.
+        cohorts: The parameters. One that has left the optimizer counts with the weights that it left with, as if it
+            were frozen.
 
     References:
         Shamir & Zhang, *Stochastic Gradient Descent for Non-smooth Optimization*, ICML 2013: averaging with
@@ -30,8 +31,10 @@ def average(cohorts: Iterable[Cohort]) -> None:
     """
     for cohort in cohorts:
         for entry, mean, weights in zip(cohort.entries, cohort.views("average"), cohort.weights(), strict=True):
-            if entry.left_at is None:
-                entry.averaged += 1
+            entry.averaged += 1
+            if entry.averaged == 1:  # whatever was there before, finite or not
+                mean.copy_(weights)
+            else:
                 mean.lerp_(weights.to(mean.dtype), (POWER + 1) / (entry.averaged + POWER))
 
 

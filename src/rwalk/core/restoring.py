@@ -162,9 +162,9 @@ def _fill(target: _Target, values: Mapping[str, Any], state: Mapping[str, Any]) 
         _note_growth(target, codes.shape, None)
         return left
     entry.updates, entry.last_task = values["updates"], values.get("last_task", tasks)
-    entry.averaged = values.get("averaged", 0) if target.config.anchor_at == "average" else 0
     _note_growth(target, torch.Size(_shape(values)), values.get("fresh"))
     needed = _needed(target.config, values)  # a quantity may serve for another
+    entry.averaged = values.get("averaged", 0) if "average" in needed else 0
     for quantity, value in values.items():
         if isinstance(value, Tensor | Deferred) and quantity != "fresh":
             if quantity in needed:

@@ -316,6 +316,7 @@ class Steps:
     def drop_for_other_weights(self) -> None:
         """The weights were replaced: no step has led there."""
         self.ahead.end(self)
+        restart(self._tracker.entries)
         if self.pending is None and not self.window_steps:
             return
         self.pending = None
