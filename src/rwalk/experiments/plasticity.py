@@ -28,9 +28,10 @@ from rwalk.experiments.runner import accuracies, build_plugins, build_strategy, 
 from rwalk.experiments.spec import RunSpec
 from rwalk.metrics import AccuracyMatrix
 from rwalk.random_state import random_state, set_random_state
+from rwalk.streams import Benchmark, Stream
 from rwalk.training import Naive
 
-__all__ = ["Decay", "Found", "decayed", "last_accepted", "set_strength", "strength_of"]
+__all__ = ["Decay", "Found", "begun", "decayed", "last_accepted", "searchable", "set_strength"]
 
 
 @dataclass(frozen=True)
@@ -91,17 +92,10 @@ def decayed(spec: RunSpec, how: Decay) -> Found:
     Raises:
         ValueError: The method has no strength, nothing is held out, or the stream has no tasks.
     """
-    key = strength_of(spec)
-    check_device(spec.device)
-    data, began = stream_of(spec), time.perf_counter()
-    judged = evaluated(data)
-    if len(judged) != len(data.train_stream):
-        raise ValueError(f"{spec.benchmark} has no tasks: λ is chosen for each task when it comes; take a grid")
+    began = time.perf_counter()
+    key, data, judged = searchable(spec)
     with on_threads(spec.threads):
-        torch.manual_seed(spec.seed)
-        strategy = build_strategy(spec, data, build_plugins(spec))
-        matrix = AccuracyMatrix(len(judged))
-        matrix.record(-1, accuracies(strategy, judged))
+        strategy, matrix = begun(spec, data, judged)
         strengths, plasticity, trials, trainings, strength = [], [], [], 0, how.start
         for task, experience in enumerate(data.train_stream):
             state = random_state()
@@ -136,18 +130,32 @@ def decayed(spec: RunSpec, how: Decay) -> Found:
     return Found(tuple(strengths), tuple(plasticity), tuple(trials), trainings, matrix, seconds)
 
 
-def strength_of(spec: RunSpec) -> str:
-    """The key of a method's λ, where it can be chosen while a stream comes.
+def searchable(spec: RunSpec) -> tuple[str, Benchmark, Stream]:
+    """What a search for λ along a stream goes by: the key of λ, the stream, and the held-out data of each task.
 
     Raises:
-        ValueError: The method has none, or nothing is held out.
+        ValueError: The method has no strength, nothing is held out, or the stream has no tasks.
     """
     key = METHODS[spec.method].strength
     if key is None:
         raise ValueError(f"method={spec.method!r} has no strength to choose")
     if not spec.validation:
         raise ValueError("validation=0: λ is chosen on held-out training data; give its share, such as 0.1")
-    return key
+    check_device(spec.device)
+    data = stream_of(spec)
+    judged = evaluated(data)
+    if len(judged) != len(data.train_stream):
+        raise ValueError(f"{spec.benchmark} has no tasks: λ is judged when a task has been learned; take a grid")
+    return key, data, judged
+
+
+def begun(spec: RunSpec, data: Benchmark, judged: Stream) -> tuple[Naive, AccuracyMatrix]:
+    """A run that has learned nothing yet, and its matrix with the accuracies of that."""
+    torch.manual_seed(spec.seed)
+    strategy = build_strategy(spec, data, build_plugins(spec))
+    matrix = AccuracyMatrix(len(judged))
+    matrix.record(-1, accuracies(strategy, judged))
+    return strategy, matrix
 
 
 def set_strength(strategy: Naive, key: str, value: float) -> None:

@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
-from rwalk.experiments.data import evaluated, stream_of
-from rwalk.experiments.plasticity import set_strength, strength_of
-from rwalk.experiments.runner import accuracies, build_plugins, build_strategy, check_device, on_threads
+from rwalk.experiments.data import stream_of
+from rwalk.experiments.plasticity import begun, searchable, set_strength
+from rwalk.experiments.runner import accuracies, on_threads
 from rwalk.experiments.spec import RunSpec
 from rwalk.metrics import AccuracyMatrix
 from rwalk.random_state import random_state, set_random_state
@@ -111,20 +111,14 @@ def raced(spec: RunSpec, how: Race) -> Raced:
     Raises:
         ValueError: The method has no strength, nothing is held out, or the stream has no tasks.
     """
-    key = strength_of(spec)
-    check_device(spec.device)
-    data, began = stream_of(spec), time.perf_counter()
-    judged, kept = evaluated(data), list[Experience]()
-    if len(judged) != len(data.train_stream):
-        raise ValueError(f"{spec.benchmark} has no tasks: a λ is judged after each task; take a grid")
+    began = time.perf_counter()
+    key, data, judged = searchable(spec)
     if len(judged) < 2:
         raise ValueError(f"{spec.benchmark} has one task here: λ holds nothing before the second")
+    kept: list[Experience] = []
     trials: list[tuple[tuple[float, float], ...]] = []
     with on_threads(spec.threads):
-        torch.manual_seed(spec.seed)
-        strategy = build_strategy(spec, data, build_plugins(spec))
-        matrix = AccuracyMatrix(len(judged))
-        matrix.record(-1, accuracies(strategy, judged))
+        strategy, matrix = begun(spec, data, judged)
         runners = {0.0: _Runner(strategy, random_state(), matrix)}  # the first task has nothing to hold
         trainings = 0
         for task, experience in enumerate(data.train_stream):
