@@ -140,6 +140,7 @@ def test_dark_and_light(page):
     ground = "getComputedStyle(document.body).backgroundColor"
     plane = "document.querySelector('.plot').layout.paper_bgcolor"
     page.emulate_media(color_scheme="dark")
+    page.wait_for_selector("html[data-theme=dark]")  # told of it with the next frame
     assert (page.evaluate(ground), page.evaluate(plane)) == ("rgb(15, 19, 23)", "#0f1317")
     page.click("#theme")
     assert (page.evaluate(ground), page.evaluate(plane)) == ("rgb(255, 255, 255)", "#fff")
