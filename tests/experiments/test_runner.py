@@ -9,6 +9,7 @@ import torch
 import rwalk
 from experiments.small import small
 from rwalk.experiments import METHODS, RunSpec, run
+from rwalk.experiments.references import reference_spec
 from rwalk.experiments.results import SCHEMA_VERSION
 from training.toys import Recorder
 
@@ -123,6 +124,26 @@ def test_a_joint_run_is_the_reference_of_intransigence():
     assert stored["intransigence"] == pytest.approx(diagonal[2] - stored["accuracy_matrix"][2][2])
     with pytest.raises(ValueError, match="the reference has 2 accuracies for 3 experiences"):
         run(small(), reference=diagonal[:2])
+
+
+def test_tests_of_tasks_to_come_can_be_left_out_and_change_nothing_else(finished):
+    whole, part = finished["rwalk"].to_dict(), run(small("rwalk").model_copy(update={"test_ahead": False})).to_dict()
+    square = [
+        [value if j <= k else None for j, value in enumerate(row)] for k, row in enumerate(whole["accuracy_matrix"])
+    ]
+    assert part["accuracy_matrix"] == square
+    assert part["untrained"] is part["forward_transfer"] is None
+    for metric in ("average_accuracy", "backward_transfer", "learning_accuracy"):
+        assert part[metric] == whole[metric]
+
+
+def test_what_was_stored_before_a_setting_came_is_the_same_run():
+    spec = small("rwalk")
+    assert "test_ahead" not in spec.canonical()
+    other = spec.model_copy(update={"test_ahead": False})
+    assert other.canonical() == spec.canonical() | {"test_ahead": False}
+    assert RunSpec(**other.canonical()).canonical() == other.canonical()
+    assert reference_spec(other) == reference_spec(spec)
 
 
 def test_rwalk_and_exemplars_change_the_outcome(finished):

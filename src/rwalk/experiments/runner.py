@@ -44,8 +44,8 @@ EVAL_BATCH = 1024
 TEXT_MODEL = "text-mlp"
 
 OPTIMIZERS: dict[str, Callable[[Any, float], Optimizer]] = {
-    "adam": lambda parameters, lr: Adam(parameters, lr=lr),
-    "adamw": lambda parameters, lr: AdamW(parameters, lr=lr),
+    "adam": lambda parameters, lr: Adam(parameters, lr=lr, fused=True),
+    "adamw": lambda parameters, lr: AdamW(parameters, lr=lr, fused=True),
     "sgd": lambda parameters, lr: SGD(parameters, lr=lr),
     "momentum": lambda parameters, lr: SGD(parameters, lr=lr, momentum=0.9),
 }
@@ -114,7 +114,7 @@ def _learn(
     strategy = build_strategy(spec, data, [*plugins, *also])
     matrix = AccuracyMatrix(len(judged))
     learned, before = (0, 0.0) if checkpoint is None else _gone_on(spec, strategy, matrix, checkpoint)
-    if checkpoint is None or checkpoint.found is None:
+    if spec.test_ahead and (checkpoint is None or checkpoint.found is None):
         matrix.record(-1, accuracies(strategy, judged))
     trained = 0
     for task, end in enumerate(judged.milestones):
@@ -126,7 +126,7 @@ def _learn(
             strategy.model, strategy.optimizer = build_learner(spec, data)
         for place in experiences[max(0, len(experiences) - (trained - learned)) :]:
             strategy.train(data.train_stream[place] if source == "new" else so_far(data, place))
-        matrix.record(task, accuracies(strategy, judged))
+        matrix.record(task, accuracies(strategy, judged if spec.test_ahead else judged[: task + 1]))
     if weights is not None:
         _write_weights(strategy.model, weights)
     return matrix, before
@@ -147,7 +147,7 @@ def _gone_on(spec: RunSpec, strategy: Naive, matrix: AccuracyMatrix, checkpoint:
     told, ours = found["more"].get("config"), spec.canonical()
     if told != ours:
         theirs = told if isinstance(told, dict) else {}
-        key = next((key for key, value in ours.items() if theirs.get(key) != value), "config")
+        key = next((key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)), "config")
         raise CheckpointError(
             f"{checkpoint.folder} holds checkpoints of another run, with {key}={theirs.get(key)!r} and not "
             f"{ours.get(key)!r}: choose another folder, or --overwrite it"
