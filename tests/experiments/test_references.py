@@ -49,6 +49,7 @@ DOES_NOT = {
     "sampler": st.sampled_from(["entropy", "mean-of-features"]),
     "sampler_layer": st.just("classifier"),
     "replay_batch_size": st.integers(1, 99),
+    "test_ahead": st.booleans(),
     "seed": st.integers(0, 2**40),
 }
 

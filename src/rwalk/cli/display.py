@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from statistics import mean, stdev
 from typing import Any
 
@@ -67,8 +67,9 @@ class ProgressPlugin(BasePlugin):
 def run_progress(console: Console) -> Iterator[ProgressPlugin]:
     """A live display for one run."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-    hidden = not console.is_terminal  # elsewhere it would be an empty line
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden) as progress:
+    hidden = not console.is_terminal  # elsewhere it would be an empty line, under old versions even if disabled
+    progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True, disable=hidden)
+    with nullcontext() if hidden else progress:
         yield ProgressPlugin(progress)
 
 

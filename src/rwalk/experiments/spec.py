@@ -225,4 +225,5 @@ class RunSpec(BaseModel):
         """
         values = self.model_dump(mode="json")
         rwalk = self.rwalk_config.to_dict() if self.reads_rwalk else {}
-        return {key: value for key, value in values.items() if LATER.get(key) != value} | {"rwalk": rwalk}
+        usual = {key for key, value in LATER.items() if values[key] == value}
+        return {key: value for key, value in values.items() if key not in usual} | {"rwalk": rwalk}
