@@ -37,7 +37,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "split MNIST, 5 × 2 classes, single head, 10 exemplars a class": {
         "benchmark": "split-mnist", "shuffle_classes": True, "epochs": 1, "batch_size": 64,
         "replay_batch_size": "balanced", "heads": "masked", "exemplars": 10, "sampler": "mean-of-features",
-        "optimizer": "adam", "lr": 1e-3,
+        "optimizer": "adam", "lr": 2e-4,
     },
     "permuted MNIST, 6 tasks, no exemplars": {
         "benchmark": "permuted-mnist", "n_experiences": 6, "epochs": 1, **PERMUTED,
