@@ -82,8 +82,8 @@ class RunSpec(BaseModel):
         optimizer: ``adam``, ``adamw``, ``sgd`` or ``momentum`` (SGD with momentum 0.9).
         validation: Share of the training data that is held out and evaluated on *instead of* the test data; for
             choosing settings. 0 trains on all of it and evaluates on the test data.
-        test_ahead: After each task, test on those to come too, and the untrained model on all; only forward transfer
-            needs it. False halves what evaluation costs.
+        test_ahead: After each task, test on those to come too, and the untrained model on all. Forward transfer needs
+            it, and forgetting of a task that was better before it was learned. False halves the tests.
         seed: Seeds weights, batches, exemplars, and with ``shuffle_classes`` the stream.
         device: Torch device.
         threads: Threads of the CPU; one is fastest for small networks, and gives the same result on any machine.
