@@ -158,9 +158,9 @@ PROBLEMS: dict[str, Callable[[int], Problem]] = {
 def run(name: str, seed: int) -> list[dict[str, Any]]:
     """All λ of the grid, the suggested one, and both states of the optimizer under the best λ."""
     problem = PROBLEMS[name](seed)
-    learner = problem.optimizer(_trained(problem.model))
+    learner = problem.optimizer(trained(problem.model))
     torch.manual_seed(seed)
-    _train(problem, problem.model, learner, 0)
+    train_on(problem, problem.model, learner, 0)
     before = problem.score(problem.model, 0)
     start = (copy.deepcopy(problem.model.state_dict()), copy.deepcopy(learner.state_dict()))
     problem.answers = _answers(problem, problem.model)
@@ -179,7 +179,7 @@ def _second(
     """Learn B from what A has left; λ None is the suggested one."""
     model = problem.model
     model.load_state_dict(start[0])
-    optimizer = problem.optimizer(_trained(model))
+    optimizer = problem.optimizer(trained(model))
     if keeps:
         optimizer.load_state_dict(copy.deepcopy(start[1]))
     rwalk = RWalk(model, optimizer, RWalkConfig(ewc_lambda=lam or 0.0))
@@ -190,7 +190,7 @@ def _second(
         if lam is None and step == FIRST_STEPS:
             rwalk.config = rwalk.config.replace(ewc_lambda=rwalk.suggest_lambda())
 
-    _train(problem, model, optimizer, 1, ask)
+    train_on(problem, model, optimizer, 1, ask)
     rwalk.detach()
     agrees = 100 * float((_answers(problem, model) == problem.answers).float().mean())
     return {
@@ -202,9 +202,10 @@ def _second(
     }
 
 
-def _train(
+def train_on(
     problem: Problem, model: nn.Module, optimizer: Optimizer, task: int, ask: Callable[[int], None] = lambda _: None
 ) -> None:
+    """Learn one of the tasks; ``ask`` is given the number of each step."""
     model.train()
     for step, (x, y) in enumerate(problem.batches(task), start=1):
         optimizer.zero_grad()
@@ -228,7 +229,8 @@ def _answers(problem: Problem, model: nn.Module) -> Tensor:
     return torch.cat(found)
 
 
-def _trained(model: nn.Module) -> list[nn.Parameter]:
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """What is not frozen."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

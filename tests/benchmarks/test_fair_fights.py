@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import fair_fights
+from benchmarks import fair_fights, fair_fights_page
 from rwalk import RWalkConfig
 
 
@@ -27,9 +27,13 @@ def test_strengths_are_chosen_on_held_out_data_and_other_streams_confirm(small, 
     fair_fights.main()
     found = json.loads(stored.read_text())["problems"]["small"]
     points = found["tried"]["L2-SP"]
-    assert [point["value"] for point in points] == [0.001, 2.0]
-    chosen = max(points, key=lambda point: point["average_accuracy"])["value"]
-    assert found["chosen"]["L2-SP"]["options"]["strength"] == chosen
+    chosen = found["chosen"]["L2-SP"]["options"]["strength"]
+    at_chosen = next(point["average_accuracy"] for point in points if point["value"] == chosen)
+    assert at_chosen == max(point["average_accuracy"] for point in points)
+    values = [point["value"] for point in points]
+    assert {0.001, 2.0} < set(values)
+    inside = values[0] < chosen < values[-1]
+    assert inside or len(values) == 2 + fair_fights.BEYOND
     rows = {row["label"]: row for row in found["rows"]}
     assert rows["L2-SP"]["config"]["validation"] == 0.0
     assert list(rows["L2-SP"]["seeds"]) == ["100", "101"]
@@ -42,3 +46,20 @@ def test_strengths_are_chosen_on_held_out_data_and_other_streams_confirm(small, 
     assert f"| {best['label']} | 1 | 1.0 |" in text
     assert f"{100 * rows['L2-SP']['mean']['average_accuracy']:.1f} ±" in text
     assert (tmp_path / "reproductions.svg").read_text().count("L2-SP") == 1
+
+
+def test_of_which_a_stream_diverged_stands_below_those_of_which_none_did():
+    def row(label, accuracy, seeds):
+        mean = {"average_accuracy": accuracy, "forgetting": 0.1}
+        deviation = {"average_accuracy": 0.01, "forgetting": 0.01}
+        return {"label": label, "mean": mean, "deviation": deviation, "seeds": dict.fromkeys(seeds), "differences": {}}
+
+    rows = [row("wild", 0.9, "1"), row("calm", 0.5, "12")]
+    problem = {"rows": rows, "chosen": {"wild": {}, "calm": {}}, "tried": {}, "development": [20, 21]}
+    stored = {"date": "", "versions": {"torch": ""}, "problems": {"one": problem}}
+    text = fair_fights_page.page(stored, ["one", "another"], 2)
+    assert text.index("| calm |  | 50.0 ± 1.0") < text.index("| wild (1 of 2: the others diverged) |")
+    assert "| calm | 1 | 1.0 |" in text
+    assert "| wild | 2 | 2.0 |" in text
+    assert "Chosen on 2, judged on 2 streams." in text
+    assert "Not run to the end yet: another." in text
