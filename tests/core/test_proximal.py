@@ -37,6 +37,65 @@ def learn(model, optimizer, task, steps, after=lambda: None):
         after()
 
 
+def adafactor(parameters):
+    return torch.optim.Adafactor(parameters, lr=0.01)
+
+
+def uncounted(parameters):
+    class Uncounted(torch.optim.AdamW):
+        """Keeps second moments and no count of its steps, as schedule-free optimizers do."""
+
+        def step(self, closure=None):
+            for state in self.state.values():
+                state["step"] = torch.tensor(float(state.pop("known")))
+            super().step(closure)
+            for state in self.state.values():
+                state["known"] = float(state.pop("step"))
+
+    return Uncounted(parameters, lr=0.01)
+
+
+@pytest.mark.parametrize("make", [adafactor, uncounted])
+def test_optimizers_of_another_make_are_followed(make):
+    model = network()
+    rwalk = RWalk(model, optimizer := make(model.parameters()), SETTINGS.replace(ewc_lambda=100.0))
+    learn(model, optimizer, 0, 10)
+    rwalk.consolidate()
+    learn(model, optimizer, 1, 10)
+    assert (rwalk.task_steps, rwalk.penalty().item() > 0.0) == (10, True)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.Adagrad(p, lr=0.3, lr_decay=0.01),
+        lambda p: torch.optim.RMSprop(p, lr=0.001, centered=True, alpha=0.9),
+        lambda p: torch.optim.RMSprop(p, lr=0.001),
+    ],
+)
+def test_it_rests_where_the_gradients_of_loss_and_penalty_balance(make):
+    weight = nn.Linear(1, 1, bias=False).double()
+    optimizer = make(weight.parameters())
+    rwalk = RWalk(weight, optimizer, RWalkConfig(ewc_lambda=1.0, penalty="proximal", proximal_rate="optimizer"))
+
+    def steps(count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            (0.5 * (weight.weight - 1.0) ** 2).sum().backward()
+            optimizer.step()
+
+    steps(1)
+    rwalk.consolidate()
+    state = rwalk.state_dict()
+    state["parameters"]["weight"] |= {
+        "importance": torch.full((1, 1), 0.5).double(),
+        "anchor": torch.zeros(1, 1).double(),
+    }
+    rwalk.load_state_dict(state)
+    steps(4000)
+    assert weight.weight.item() == pytest.approx(0.5, abs=0.01)  # minimises ½(θ − 1)² + ½θ²
+
+
 @pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad])
 def test_each_weight_is_pulled_as_far_as_its_optimizer_steps(make):
     ours, other = network(), network()

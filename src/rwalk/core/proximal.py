@@ -78,14 +78,18 @@ def pull(cohort: Cohort, config: RWalkConfig, lengths: Sequence[float | Tensor],
 
 
 def _length(state: dict[str, Any], group: dict[str, Any], lr: float | Tensor) -> float | Tensor:
-    eps = float(group.get("eps", 0.0))
-    if "exp_avg_sq" in state:  # Adam and its kin
-        moment = local(state.get("max_exp_avg_sq", state["exp_avg_sq"]))
-        return step_length(lr, moment, 1.0 - group["betas"][1] ** _count(state["step"]), eps)
+    if "exp_avg_sq" in state and "betas" in group:  # Adam and its kin; some count steps elsewhere
+        moment, step = local(state.get("max_exp_avg_sq", state["exp_avg_sq"])), state.get("step", group.get("step"))
+        correction = 1.0 if step is None else 1.0 - group["betas"][1] ** _count(step)
+        return step_length(lr, moment, correction, float(group["eps"]))
     if "square_avg" in state and "alpha" in group:  # RMSprop
-        return step_length(lr, local(state["square_avg"]), 1.0, eps)
-    if "sum" in state:  # Adagrad
-        return step_length(lr, local(state["sum"]), 1.0, eps)
+        moment = local(state["square_avg"])
+        if group.get("centered"):
+            moment = moment - local(state["grad_avg"]).square()
+        return step_length(lr, moment, 1.0, float(group["eps"]))
+    if "sum" in state and "lr_decay" in group:  # Adagrad
+        fallen = lr / (1.0 + (_count(state["step"]) - 1.0) * group["lr_decay"])
+        return step_length(fallen, local(state["sum"]), 1.0, float(group["eps"]))
     return lr
 
 
