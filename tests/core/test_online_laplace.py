@@ -72,7 +72,8 @@ def test_so_many_samples_are_looked_at():
         torch.testing.assert_close(value, expected[name])
 
 
-def test_a_head_that_rested_adds_nothing_to_what_it_has():
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_head_that_rested_adds_nothing_to_what_it_has(leaves):
     class Heads(nn.Module):
         def __init__(self):
             super().__init__()
@@ -90,12 +91,32 @@ def test_a_head_that_rested_adds_nothing_to_what_it_has():
     rwalk.consolidate(task(0))
     first = rwalk.importances()
     model.now = 1
+    if leaves:
+        optimizer = torch.optim.SGD([*model.trunk.parameters(), *model.heads[1].parameters()], lr=0.1)
+        rwalk.detach()
+        rwalk.attach(optimizer)
     learn(model, optimizer, task(1))
     rwalk.consolidate(task(1))
     second = rwalk.importances()
     assert torch.equal(first["heads.0.weight"], second["heads.0.weight"])
     assert "heads.1.weight" not in first
     assert float(second["heads.1.weight"].max()) > 0.0
+    shares = sum(float(value.sum()) for value in second.values())
+    assert shares == pytest.approx(4.0)  # Fisher and score of two tasks
+
+
+def test_what_leaves_the_optimizer_before_its_task_ends_is_held_by_that_tasks_fisher():
+    importances = []
+    for leaves in (False, True):
+        model, optimizer, rwalk = walked(SETTINGS)
+        for seed in range(2):
+            learn(model, optimizer, task(seed))
+            if leaves and seed:
+                optimizer.param_groups[0]["params"] = list(model[2].parameters())
+            rwalk.consolidate(task(seed))
+        importances.append(rwalk.importances())
+    for name, value in importances[0].items():
+        torch.testing.assert_close(importances[1][name], value)
 
 
 @pytest.mark.parametrize(("combine", "expected"), [("sum", 3 * 2), ("mean", 2)])

@@ -138,7 +138,7 @@ def estimate_fisher(
 
 def fisher_of_task(
     model: nn.Module,
-    moved: Iterable[Tracked],
+    present: Iterable[Tracked],
     batches: Iterable[Any],
     forward: Callable[[Any], Tensor] | None,
     config: RWalkConfig,
@@ -148,7 +148,7 @@ def fisher_of_task(
 
     Args:
         model: The model.
-        moved: What the optimizer moves.
+        present: What has state, whether the optimizer moves it still or not.
         batches: The task's data.
         forward: Maps a batch to the outputs, where that takes more than calling the model.
         config: How many samples are looked at, and how importances of tasks join.
@@ -159,7 +159,7 @@ def fisher_of_task(
     """
     from rwalk.core.samples import protection_of  # which a walk does not need
 
-    entries = list(moved)
+    entries = list(present)
     found, done = protection_of(
         model, entries, batches, labels="sampled", likelihood=None, class_dim=None, log_prob=None,
         forward=forward, max_samples=config.fisher_samples, seed=tasks, progress=False,

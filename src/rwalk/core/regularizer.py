@@ -251,7 +251,8 @@ class RWalk(Readings):
         steps.make_room()
         residents = tracker.resident()
         if batches is not None and config.fisher_source == "samples":
-            take_fisher(residents, fisher_of_task(self.model, tracker.moved, batches, forward, config, steps.tasks))
+            present = [entry for cohort in residents for entry in cohort.entries]
+            take_fisher(residents, fisher_of_task(self.model, present, batches, forward, config, steps.tasks))
         elif batches is not None:
             parameters = {entry.name: entry.parameter for cohort in residents for entry in cohort.entries}
             merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), config)
