@@ -181,3 +181,20 @@ def test_growing_twice_before_a_gradient_starts_all_new_rows_afresh(learned):
     optimizer.step()
     assert torch.equal(rwalk.importances("fisher")["2.bias"][2:], slope[2:] ** 2)
     assert bool((rwalk.state_dict()["parameters"]["2.bias"]["anchor"][2:] == NEW).all())
+
+
+@pytest.mark.parametrize("source", ["step", "loader", "samples"])
+def test_rows_that_joined_and_moved_keep_their_window_when_others_join(grow, source):
+    starts = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        rwalk = RWalk(model, optimizer, RWalkConfig(delta_t=None, fisher_source=source))
+        steps(model, optimizer, 3)
+        grow(model, optimizer)
+        steps(model, optimizer, 3)
+        if again:
+            grow_in_place(model, optimizer)
+        starts.append(rwalk.state_dict()["parameters"]["2.bias"]["window_start"][2].item())
+    assert starts == [NEW, NEW]

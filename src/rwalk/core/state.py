@@ -31,6 +31,7 @@ __all__ = [
     "Tracked",
     "arithmetic",
     "arrange",
+    "joined",
     "keepings_of",
     "unstage",
 ]
@@ -201,6 +202,18 @@ def arrange(buckets: Iterable[Bucket], needed: Mapping[Tracked, Placement], *, c
     return result
 
 
+def joined(before: torch.Size, shape: torch.Size) -> Tensor:
+    """Which elements (bool) a parameter of another shape has that it had not before."""
+    new = torch.ones(shape, dtype=torch.bool)
+    if len(before) == len(shape):
+        new[_common(before, shape)] = False
+    return new
+
+
+def _common(before: torch.Size, shape: torch.Size) -> tuple[slice, ...]:
+    return tuple(slice(0, min(sizes)) for sizes in zip(before, shape, strict=True))
+
+
 def _carry_over(source: Bucket, target: Bucket, entry: Tracked, shape: torch.Size) -> None:
     before = source.shapes[entry]
     block: tuple[slice, ...] = ()
@@ -209,9 +222,10 @@ def _carry_over(source: Bucket, target: Bucket, entry: Tracked, shape: torch.Siz
         if len(before) != len(shape):
             entry.updates, entry.fresh = 0, torch.ones(shape, dtype=torch.bool, device=target.device)
             return
-        block = tuple(slice(0, min(sizes)) for sizes in zip(before, shape, strict=True))
-        fresh = torch.ones(shape, dtype=torch.bool, device=target.device)
-        fresh[block] = False if entry.fresh is None else entry.fresh.to(target.device)[block]
+        block = _common(before, shape)
+        fresh = joined(before, shape).to(target.device)
+        if entry.fresh is not None:
+            fresh[block] = entry.fresh.to(target.device)[block]
         entry.fresh = fresh
     elif entry.fresh is not None:
         entry.fresh = entry.fresh.to(target.device)

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from rwalk.core.config import RWalkConfig
 from rwalk.core.names import named_parameters, selected_parameters, selects
 from rwalk.core.sharding import ORDINARY, is_sharded, layout, local
-from rwalk.core.state import Bucket, Cohort, Placement, Tracked, arrange
+from rwalk.core.state import Bucket, Cohort, Placement, Tracked, arrange, joined
 from rwalk.errors import RWalkError
 
 __all__ = ["Tracker", "is_accelerator"]
@@ -240,7 +240,7 @@ class Tracker:
                     "model before RWalk is made or loaded; to go on in another layout, save() in the first and load() "
                     "in the second"
                 )
-        known = {entry for bucket in self.buckets for entry in bucket.starts}
+        known = {entry: bucket.shapes[entry] for bucket in self.buckets for entry in bucket.starts}
         placements = {entry: Placement.of(entry.parameter) for entry in changed}
         needed = {e: e.placement for bucket in self.buckets for e in bucket.starts if e.placement is not None}
         self.buckets = arrange(self.buckets, {**needed, **placements}, compact=self.config.state_dtype == "bfloat16")
@@ -258,8 +258,9 @@ class Tracker:
                 view = self.view(entry, quantity)
                 if entry not in known:
                     view.copy_(present)
-                elif entry.fresh is not None:
-                    view.copy_(torch.where(entry.fresh, present.to(view), view))
+                elif known[entry] != placement.shape:
+                    new = joined(known[entry], placement.shape).to(view.device)
+                    view.copy_(torch.where(new, present.to(view), view))
 
     def view(self, entry: Tracked, quantity: str) -> Tensor:
         """A quantity of one parameter that has state."""
