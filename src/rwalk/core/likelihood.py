@@ -180,8 +180,9 @@ def tell(
         return Likelihood(kind)
     if target is None:
         return _without_labels(outputs, kind, class_dim)
-    if target.is_floating_point():
-        return _of_numbers(outputs, target, kind, class_dim)
+    one_logit = outputs.dim() == 2 and outputs.shape[1] == 1 and kind is None and class_dim is None
+    if target.is_floating_point() or (one_logit and target.numel() == outputs.numel()):
+        return _of_numbers(outputs, target.to(outputs), kind, class_dim)
     dims = [dim for dim in range(1, outputs.dim()) if _without(outputs.shape, dim) == tuple(target.shape)]
     if class_dim is not None:
         dims = [class_dim % outputs.dim()]
@@ -221,17 +222,22 @@ def _of_numbers(outputs: Tensor, target: Tensor, kind: Kind | None, class_dim: i
 
 
 def _as_the_model_does(found: Likelihood, outputs: Tensor, target: Tensor, loss: float) -> Likelihood:
-    """The model's own loss tells whether its scores speak of the label at their own position or of the next one."""
+    """The model's own loss tells whether its scores speak of the label at their own position or of the next one.
+
+    It is right to what its outputs' dtype can tell: some models compute it in that.
+    """
     candidates = [found]
     if outputs.dim() == 3 and found.class_dim == 2:
         candidates.append(Likelihood("categorical", 2, shift=True))
+    off: dict[Likelihood, float] = {}
     for candidate in candidates:
-        scores, labels, counted = candidate.positions(outputs, {}, target)
-        if labels is None or counted is None:
-            continue
-        mean = -float(candidate.log_prob(scores, labels, counted).sum()) / max(int(counted.sum()), 1)
-        if math.isclose(mean, loss, rel_tol=1e-3, abs_tol=1e-5):
-            return candidate
+        scores, labels, counted = candidate.positions(outputs.float(), {}, target)
+        if labels is not None and counted is not None:
+            mean = -float(candidate.log_prob(scores, labels, counted).sum()) / max(int(counted.sum()), 1)
+            off[candidate] = abs(mean - loss)
+    nearest = min(off, key=off.__getitem__, default=found)
+    if off.get(nearest, math.inf) <= max(1e-5, abs(loss) * max(1e-3, 2.0 * torch.finfo(outputs.dtype).eps)):
+        return nearest
     raise RWalkError(
         f"the model's own loss, {loss:.6g}, is no cross-entropy of its logits and labels that rwalk knows; {WAYS_OUT}"
     )

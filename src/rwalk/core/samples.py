@@ -302,7 +302,7 @@ class _Squares:
                 gradients = torch.autograd.grad(found.sum(), list(self._learning.values()), allow_unused=True)
             for name, gradient in zip(self._learning, gradients, strict=True):
                 if gradient is not None:
-                    total[name] = gradient.square().add_(total.get(name, 0.0))
+                    total[name] = _precise(gradient).square().add_(total.get(name, 0.0))
         return total
 
     def _together(self, question: Question, batch: Any, size: int) -> dict[str, Tensor]:
@@ -324,7 +324,7 @@ class _Squares:
                 warnings.filterwarnings("ignore", message="There is a performance drop")
                 found = mapped(weights, _tensors(some), _tensors(given))
             for name, gradients in found.items():
-                total[name] = gradients.detach().square().sum(0) + total.get(name, 0.0)
+                total[name] = _precise(gradients.detach()).square().sum(0) + total.get(name, 0.0)
         return total
 
 
@@ -365,6 +365,11 @@ def _check(found: Tensor, size: int) -> None:
     if not isinstance(found, Tensor) or found.shape != (size,):
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise RWalkError(f"log_prob returned {shape} for {size} sample(s): expected a tensor of shape ({size},)")
+
+
+def _precise(gradient: Tensor) -> Tensor:
+    """In the dtype of the arithmetic: a half's squares vanish, and a sum of many of them stands still."""
+    return gradient.to(arithmetic(gradient.dtype))
 
 
 def _tensors(tree: Any) -> list[Tensor]:
