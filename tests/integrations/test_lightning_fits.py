@@ -166,6 +166,23 @@ def test_tasks_can_end_every_so_many_steps():
     assert_alike(walk, module, plain)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_the_tasks_data_is_read_in_the_precision_of_the_module(precision):
+    module, walk = Module(PROBLEM), RWalkCallback(RWalkConfig.laplace())
+    module.forward = module.net.forward
+    module.training_step = lambda batch, batch_idx: module(batch[0]).float().square().mean()
+    for task in range(2):
+        trainer = Trainer(max_epochs=1, callbacks=[walk], precision=precision, **QUIET)
+        with quiet():
+            trainer.fit(module, loader(PROBLEM, task, 1))
+    assert walk.rwalk.tasks == 2
+
+
+def test_a_number_of_steps_is_no_task_whose_data_is_known():
+    with pytest.raises(RWalkError, match="fisher_source needs a task's data"):
+        fit(Module(PROBLEM), 0, [RWalkCallback(RWalkConfig.laplace(), consolidate_on=4)])
+
+
 def test_tasks_end_when_the_user_says_so():
     plain, module, walk = Plain(), Module(PROBLEM), RWalkCallback(CONFIG, consolidate_on=None)
     fit(module, 0, [walk])

@@ -138,3 +138,12 @@ def test_a_task_cannot_end_before_training_has_begun(tmp_path):
         RWalkTrainerCallback(CONFIG).on_train_end(
             arguments(tmp_path), TrainerState(), TrainerControl(), model=classifier()
         )
+
+
+def test_a_number_of_steps_whose_data_is_not_known(tmp_path):
+    callback = RWalkTrainerCallback(RWalkConfig.laplace(), consolidate_on=4)
+    with pytest.raises(RWalkError, match="fisher_source='samples' needs a task's data"):
+        trainer(classifier(), tmp_path, labelled(0), callback).train()
+    epochs = RWalkTrainerCallback(RWalkConfig.laplace(), consolidate_on="epoch_end")
+    trainer(classifier(), tmp_path, labelled(0), epochs, num_train_epochs=2).train()
+    assert epochs.rwalk.tasks == 2

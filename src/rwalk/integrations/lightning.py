@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,13 +129,13 @@ class RWalkCallback(Callback):
         """Follow this fit's optimizers. Checkpoints are restored and nothing is trained yet."""
         is_new = not self.rwalks and not self._group.waits
         self._group.attach(pl_module, trainer.optimizers)
-        if is_new:
-            plugin, strategy = trainer.precision_plugin, trainer.strategy
-            self._protect(
-                self.rwalks.values(),
-                batch_size=DEFAULT_BATCH,
-                prepare=lambda batch: plugin.convert_input(strategy.batch_to_device(batch)),
+        if isinstance(self.consolidate_on, int) and any(r.config.fisher_source != "step" for r in self.rwalks.values()):
+            raise RWalkError(
+                f"consolidate_on={self.consolidate_on}: fisher_source needs a task's data at its end, and of a number "
+                "of steps it is not known: take 'train_end', or None and callback.rwalk.consolidate(batches)"
             )
+        if is_new:
+            self._protect(self.rwalks.values(), batch_size=DEFAULT_BATCH, prepare=partial(_prepared, trainer))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Follow an optimizer put in place since. Weights put in place as an epoch began are no walk."""
@@ -186,7 +187,8 @@ class RWalkCallback(Callback):
     def _end_task(self, trainer: Trainer) -> None:
         if self.consolidate_on == "train_end":
             for rwalk in self.rwalks.values():
-                rwalk.consolidate(trainer.train_dataloader if rwalk.config.fisher_source != "step" else None)
+                data = trainer.train_dataloader if rwalk.config.fisher_source != "step" else None
+                rwalk.consolidate(None if data is None else map(partial(_prepared, trainer), data))
 
 
 class _EndOfWalk(Callback):
@@ -229,6 +231,11 @@ class _EndOfTask(Callback):
             _put(left, parameters)
         self._walk._walked = []
         self._walk._end_task(trainer)
+
+
+def _prepared(trainer: Trainer, batch: Any) -> Any:
+    """On the device and in the precision of the module, as for a training step."""
+    return trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
 
 
 def _put(weights: list[torch.Tensor], parameters: list[torch.nn.Parameter]) -> None:

@@ -104,6 +104,11 @@ class RWalkTrainerCallback(TrainerCallback):
         is_new = self.rwalk is None and source is None
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         rwalk = self._follow(model, optimizer, source)
+        if isinstance(self.consolidate_on, int) and rwalk.config.fisher_source != "step":
+            raise RWalkError(
+                f"consolidate_on={self.consolidate_on}: fisher_source={rwalk.config.fisher_source!r} needs a task's "
+                "data at its end, and of a number of steps it is not known: take 'train_end' or 'epoch_end'"
+            )
         self.base.follow(model, optimizer, source)
         if is_new and self._protect.data is not None:
             self._protect.data = _of_the_model(self._protect.data, rwalk.model, args)
@@ -141,7 +146,7 @@ class RWalkTrainerCallback(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End a task, if a task is an epoch. This epoch's checkpoint is saved afterwards."""
         if self.consolidate_on == "epoch_end":
-            self._core.consolidate()
+            _consolidate(self._core, kwargs["model"], kwargs["train_dataloader"])
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put the state into the checkpoint that was just written."""
@@ -162,16 +167,11 @@ class RWalkTrainerCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the task and let go of the optimizer. If the best model was loaded back, so is the state beside it."""
-        rwalk, model = self._core, kwargs["model"]
+        rwalk = self._core
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             rwalk.load_state_dict(load_state(state_file(Path(state.best_model_checkpoint))))
         if self.consolidate_on == "train_end":
-            if rwalk.config.fisher_source == "loader":
-                rwalk.consolidate(kwargs["train_dataloader"], lambda batch: model(**batch).logits.movedim(-1, 1))
-            elif rwalk.config.fisher_source == "samples":
-                rwalk.consolidate(kwargs["train_dataloader"])
-            else:
-                rwalk.consolidate()
+            _consolidate(rwalk, kwargs["model"], kwargs["train_dataloader"])
         self.base.detach()
         rwalk.detach()
 
@@ -191,6 +191,13 @@ class RWalkTrainerCallback(TrainerCallback):
         else:
             self.rwalk = RWalk(model, optimizer, self.config, attach=False)
         return self.rwalk
+
+
+def _consolidate(rwalk: RWalk, model: nn.Module, data: Any) -> None:
+    if rwalk.config.fisher_source == "loader":
+        rwalk.consolidate(data, lambda batch: model(**batch).logits.movedim(-1, 1))
+    else:
+        rwalk.consolidate(data if rwalk.config.fisher_source == "samples" else None)
 
 
 def _put_before_reporters(callback: TrainerCallback, handler: Any) -> None:
