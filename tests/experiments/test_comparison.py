@@ -52,6 +52,11 @@ def test_runs_differ_from_the_base_in_what_they_say():
         ({"runs": {}}, "runs={}: "),
         ({"seeds": 0}, "seeds=0: expected at least 1"),
         ({"seeds": [1, 1]}, "seeds=[1, 1]: expected different seeds"),
+        ({"seeds": True}, "seeds=True: expected seeds"),
+        (
+            {"base": {**DIGITS, "rwalk": [1]}, "runs": {"ours": {"method": "mas"}}},
+            "rwalk=[1]: none of mas reads it",
+        ),
         ({"seeds": []}, "seeds=[]: expected different seeds"),
         ({"seeds": [-1]}, "seeds.0=-1: "),
         ({"against": "nobody"}, "against='nobody': choose one of the runs ours, theirs"),

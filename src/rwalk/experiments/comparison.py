@@ -20,6 +20,8 @@ Seeds = tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
 
 def as_seeds(value: Any) -> Any:
     """Seeds as they are given, or how many."""
+    if isinstance(value, bool):
+        raise ValueError(f"seeds={value}: expected seeds, or how many")
     if isinstance(value, int):
         if not 1 <= value <= MOST_SEEDS:
             raise ValueError(f"seeds={short(value)}: expected {'at least 1' if value < 1 else f'at most {MOST_SEEDS}'}")

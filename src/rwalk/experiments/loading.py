@@ -135,8 +135,10 @@ def shared_by(methods: Sequence[Method], base: Mapping[str, Any]) -> dict[str, d
         ValueError: The base has such settings, and none of the methods reads them.
     """
     if base.get("rwalk") and methods and not any(method.reads_rwalk for method in methods):
-        key, value = next(iter(dict(base["rwalk"]).items()))
-        raise ValueError(f"rwalk.{key}={short(value)}: none of {', '.join(m.name for m in methods)} reads it")
+        settings = base["rwalk"]
+        key, value = next(iter(settings.items())) if isinstance(settings, Mapping) else ("", settings)
+        where = f"rwalk.{key}" if key else "rwalk"
+        raise ValueError(f"{where}={short(value)}: none of {', '.join(m.name for m in methods)} reads it")
     bare = {key: value for key, value in base.items() if key != "rwalk"}
     return {method.name: dict(base) if method.reads_rwalk else bare for method in methods}
 
