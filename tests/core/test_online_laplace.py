@@ -72,8 +72,10 @@ def test_so_many_samples_are_looked_at():
         torch.testing.assert_close(value, expected[name])
 
 
+@pytest.mark.parametrize("source", ["samples", "loader", "step"])
+@pytest.mark.parametrize("score_average", ["latest", "mean"])
 @pytest.mark.parametrize("leaves", [False, True])
-def test_a_head_that_rested_adds_nothing_to_what_it_has(leaves):
+def test_a_head_that_rested_adds_nothing_to_what_it_has(leaves, score_average, source):
     class Heads(nn.Module):
         def __init__(self):
             super().__init__()
@@ -84,11 +86,10 @@ def test_a_head_that_rested_adds_nothing_to_what_it_has(leaves):
             return self.heads[self.now](self.trunk(x).relu())
 
     torch.manual_seed(2)
-    model, optimizer, rwalk = walked(
-        SETTINGS.replace(terms="both", score_average="latest", scaling="sum"), Heads().double()
-    )
+    settings = SETTINGS.replace(terms="both", score_average=score_average, scaling="sum", fisher_source=source)
+    model, optimizer, rwalk = walked(settings, Heads().double())
     learn(model, optimizer, task(0))
-    rwalk.consolidate(task(0))
+    rwalk.consolidate(None if source == "step" else task(0))
     first = rwalk.importances()
     model.now = 1
     if leaves:
@@ -96,7 +97,7 @@ def test_a_head_that_rested_adds_nothing_to_what_it_has(leaves):
         rwalk.detach()
         rwalk.attach(optimizer)
     learn(model, optimizer, task(1))
-    rwalk.consolidate(task(1))
+    rwalk.consolidate(None if source == "step" else task(1))
     second = rwalk.importances()
     assert torch.equal(first["heads.0.weight"], second["heads.0.weight"])
     assert "heads.1.weight" not in first
@@ -135,3 +136,23 @@ def test_the_tasks_data_is_asked_for():
     learn(model, optimizer, task(0))
     with pytest.raises(RWalkError, match="fisher_source='samples' needs the task's data"):
         rwalk.consolidate()
+
+
+@pytest.mark.parametrize(
+    ("batches", "told"),
+    [
+        ([], r"consolidate\(\): there are no samples.*The task has not ended"),
+        ([torch.randn(4, 5, dtype=torch.float64)], r"without labels could be anything.*Here forward does that"),
+    ],
+)
+def test_data_without_a_fisher_is_refused_in_words_that_consolidate_understands(batches, told):
+    torch.manual_seed(1)
+    model, optimizer, rwalk = walked(SETTINGS, nn.Sequential(nn.Linear(5, 4), nn.Unflatten(1, (2, 2))).double())
+    optimizer.zero_grad()
+    model(torch.randn(4, 5).double()).sum().backward()
+    optimizer.step()
+    with pytest.raises(RWalkError, match=told):
+        rwalk.consolidate(batches)
+    assert rwalk.tasks == 0
+    rwalk.consolidate([torch.randn(4, 5).double()], lambda x: model(x).flatten(1))
+    assert rwalk.tasks == 1

@@ -288,6 +288,29 @@ def test_other_ways_to_combine(combine):
         torch.testing.assert_close(value, both[combine])
 
 
+@pytest.mark.parametrize(("own", "expected"), [("replace", 2.0), ("sum", 2.0), ("mean", 1.0)])
+def test_without_a_word_it_joins_as_the_config_has_it_and_keeps_the_past(own, expected):
+    torch.manual_seed(0)
+    rwalk = rwalk_on(nn.Linear(3, 2).double(), combine=own, scaling="sum")
+    for _ in range(2):
+        rwalk.protect([random(20, 3)])
+    assert sum(float(value.sum()) for value in rwalk.importances().values()) == pytest.approx(expected)
+
+
+def test_a_score_that_has_joined_at_a_tasks_end_does_not_join_again():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer, RWalkConfig(combine="sum", scaling="sum", delta_t=1))
+    for _ in range(4):
+        optimizer.zero_grad()
+        model(random(5, 3)).square().mean().backward()
+        optimizer.step()
+    rwalk.consolidate()
+    rwalk.protect([random(20, 3)])
+    assert sum(float(value.sum()) for value in rwalk.importances().values()) == pytest.approx(3.0)
+
+
 REFUSED = {
     "one output": (nn.Linear(3, 1), torch.randn(4, 3), {}, r"outputs of shape \(4, 1\) without labels"),
     "which are classes": (

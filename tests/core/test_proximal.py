@@ -71,6 +71,12 @@ def test_optimizers_of_another_make_are_followed(make):
         lambda p: torch.optim.Adagrad(p, lr=0.3, lr_decay=0.01),
         lambda p: torch.optim.RMSprop(p, lr=0.001, centered=True, alpha=0.9),
         lambda p: torch.optim.RMSprop(p, lr=0.001),
+        lambda p: torch.optim.RMSprop(p, lr=0.0001, momentum=0.9),
+        lambda p: torch.optim.SGD(p, lr=0.01),
+        lambda p: torch.optim.SGD(p, lr=0.01, dampening=0.9),
+        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
+        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, dampening=0.5),
+        lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
     ],
 )
 def test_it_rests_where_the_gradients_of_loss_and_penalty_balance(make):
@@ -122,11 +128,12 @@ def test_each_weight_is_pulled_as_far_as_its_optimizer_steps(make):
         torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-11)
 
 
-def test_without_second_moments_it_is_the_step_by_the_learning_rate():
+@pytest.mark.parametrize(("name", "gain"), [("sgd", 1.0), ("momentum", 10.0)])
+def test_without_second_moments_it_is_the_step_by_the_learning_rate_as_often_as_a_gradient_acts(name, gain):
     models = [network(), network()]
-    for model, rate in zip(models, ("lr", "optimizer"), strict=True):
-        optimizer = OPTIMIZERS["momentum"](model.parameters())
-        rwalk = RWalk(model, optimizer, SETTINGS.replace(ewc_lambda=2.0, proximal_rate=rate))
+    for model, rate, strength in zip(models, ("lr", "optimizer"), (2.0 * gain, 2.0), strict=True):
+        optimizer = OPTIMIZERS[name](model.parameters())
+        rwalk = RWalk(model, optimizer, SETTINGS.replace(ewc_lambda=strength, proximal_rate=rate))
         learn(model, optimizer, 0, 10)
         rwalk.consolidate()
         learn(model, optimizer, 1, 10)

@@ -105,7 +105,8 @@ class RWalkConfig:
             applies the penalty implicitly after the step; stable at any ``ewc_lambda``.
         proximal_rate: How far a proximal step goes: by the learning rate (``"lr"``), or as far as the optimizer's own
             step goes for each weight (``"optimizer"``): under Adam, RMSprop and Adagrad that is the learning rate over
-            the root of the second moment, so that :math:`\lambda` weighs loss against penalty as it does under SGD.
+            the root of the second moment, and where momentum adds up (SGD's, RMSprop's) :math:`1/(1-\beta)` times as
+            far, so that :math:`\lambda` weighs loss against penalty as it does under plain SGD.
         penalty_factor: What :math:`\lambda` is multiplied by; some codes have one half.
         include: Glob patterns (``"encoder.*"``) of the parameter names to protect. Empty means all.
         exclude: Glob patterns of names to leave alone; wins over ``include``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,13 @@ __all__ = ["estimate_fisher", "fisher_of_task", "freeze", "merge_fisher", "take_
 log = logging.getLogger(__name__)
 
 
-def freeze(buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, tasks_before: int) -> None:
+def freeze(
+    buckets: list[Bucket],
+    residents: list[Cohort],
+    config: RWalkConfig,
+    tasks_before: int,
+    resting: Container[Tracked] = (),
+) -> None:
     """Average the scores, build the penalty's importances and set the anchors where the task ended.
 
     A parameter that had no step in this task keeps its score; averaging it with none would halve it. Works tile by
@@ -35,16 +41,20 @@ def freeze(buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, 
         residents: All parameters.
         config: The settings.
         tasks_before: Tasks that ended before this one.
+        resting: Those whose Fisher and score are of past tasks. Where importances add up, they counted there already
+            and add nothing, and nobody is scaled by them.
 
     Raises:
         RWalkError: Fisher or score is not finite; nothing has changed then.
     """
+    joins = config.combine in ("sum", "mean") and any("importance" in bucket.flat for bucket in buckets)
+    left_out = {entry for cohort in residents for entry in cohort.entries if entry in resting} if joins else set()
     parameters = [entry.parameter for cohort in residents for entry in cohort.entries]
     quantities = ("fisher", "score", "task_score") if config.keeps_task_score else ("fisher", "score")
     _check_finite(residents, quantities, parameters)
     _end_scores(residents, config, tasks_before)
     terms = [name for name in ("fisher", "score") if config.terms in ("both", name)]
-    extents = {name: _extent_of(name, buckets, residents, config, parameters) for name in terms}
+    extents = {name: _extent_of(name, _without(residents, left_out), config, parameters) for name in terms}
     for name, (_, high) in extents.items():
         if high <= 0:
             log.warning("consolidate(): the %s of every weight is zero and adds nothing to the penalty", name)
@@ -52,6 +62,9 @@ def freeze(buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, 
         past = bucket.flat.get("importance") if config.combine != "replace" else None
         past = None if past is None else past.to(bucket.dtype) * config.decay
         _build_importance(bucket, config, extents)
+        for entry in left_out:
+            if entry in bucket.starts:
+                bucket.view(entry, "importance").zero_()
         weights = ends(bucket, averaged=config.anchor_at == "average")
         if past is None:
             Cohort(bucket, list(bucket.starts)).gather("anchor", weights)
@@ -156,14 +169,25 @@ def fisher_of_task(
 
     Returns:
         A tensor per name. Where importances add up, what rested in this task has zeros: it adds nothing to the past.
+
+    Raises:
+        RWalkError: What the outputs are cannot be told, there are no samples, or a gradient is not finite.
     """
     from rwalk.core.samples import protection_of  # which a walk does not need
 
     entries = list(present)
-    found, done = protection_of(
-        model, entries, batches, labels="sampled", likelihood=None, class_dim=None, log_prob=None,
-        forward=forward, max_samples=config.fisher_samples, seed=tasks, progress=False,
-    )  # fmt: skip
+    try:
+        found, done = protection_of(
+            model, entries, batches, labels="sampled", likelihood=None, class_dim=None, log_prob=None,
+            forward=forward, max_samples=config.fisher_samples, seed=tasks, progress=False,
+        )  # fmt: skip
+    except RWalkError as error:
+        hint = (
+            ". Here forward does that: a function of a batch that gives scores of classes, shape (B, classes)"
+            if "likelihood=" in str(error) or "log_prob" in str(error)
+            else ""
+        )
+        raise RWalkError(f"consolidate(): {error}{hint}. The task has not ended and nothing has changed") from error
     log.info("consolidate(): the Fisher of %s", done)
     rested = {entry.name: torch.zeros_like(found[entry.name]) for entry in entries if entry.last_task != tasks}
     return {**found, **rested} if config.combine in ("sum", "mean") else found
@@ -248,13 +272,17 @@ def _is_finite(values: Tensor) -> bool:
     return not values.numel() or all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(values))
 
 
+def _without(cohorts: Iterable[Cohort], entries: Container[Tracked]) -> list[Cohort]:
+    return [Cohort(c.bucket, [entry for entry in c.entries if entry not in entries]) for c in cohorts]
+
+
 def _extent_of(
-    quantity: str, buckets: list[Bucket], residents: list[Cohort], config: RWalkConfig, parameters: Sequence[Tensor]
+    quantity: str, cohorts: list[Cohort], config: RWalkConfig, parameters: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The ends of the range that ``scale`` is given."""
     if config.scaling == "sum":
-        return torch.zeros(()), _sum(residents, quantity, parameters)
-    return _extent([bucket.require(quantity)[0] for bucket in buckets], parameters)
+        return torch.zeros(()), _sum(cohorts, quantity, parameters)
+    return _extent([view for cohort in cohorts for view in cohort.views(quantity)], parameters)
 
 
 def _sum(residents: Iterable[Cohort], quantity: str, parameters: Sequence[Tensor]) -> Tensor:

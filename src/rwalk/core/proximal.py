@@ -42,8 +42,8 @@ def step_lengths(
     """How far the optimizer's own steps go, for each parameter a number or a tensor in its shape.
 
     Args:
-        optimizer: Whose second moments (Adam's, RMSprop's, Adagrad's) shorten or lengthen steps; of others the
-            learning rate is the length.
+        optimizer: Whose second moments (Adam's, RMSprop's, Adagrad's) shorten or lengthen steps, as momentum (SGD's,
+            RMSprop's) does, by which a gradient acts more than once; of others the learning rate is the length.
         cohort: Whose parameters.
         rates: Their learning rates.
 
@@ -53,11 +53,10 @@ def step_lengths(
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     parameters = [entry.parameter for entry in cohort.entries]
     states = [optimizer.state.get(parameter, {}) for parameter in parameters]
-    lengths = [
-        _length(state, groups.get(id(parameter), {}), rate)
-        for parameter, state, rate in zip(parameters, states, rates, strict=True)
-    ]
-    return lengths, any(length is not rate for length, rate in zip(lengths, rates, strict=True))
+    of_group = [groups.get(id(parameter), {}) for parameter in parameters]
+    in_all = [rate * _gain(group) for group, rate in zip(of_group, rates, strict=True)]
+    lengths = [_length(state, group, far) for state, group, far in zip(states, of_group, in_all, strict=True)]
+    return lengths, any(length is not far for length, far in zip(lengths, in_all, strict=True))
 
 
 def pull(cohort: Cohort, config: RWalkConfig, lengths: Sequence[float | Tensor], void: Tensor | None) -> None:
@@ -75,6 +74,14 @@ def pull(cohort: Cohort, config: RWalkConfig, lengths: Sequence[float | Tensor],
         theta = local(entry.parameter)
         present, held = theta.to(anchor.dtype), importance.to(anchor.dtype)
         theta.copy_(F.proximal_step(held, present, anchor, config.strength, far))
+
+
+def _gain(group: dict[str, Any]) -> float:
+    """How often a gradient acts in all, by momentum that adds up: a pull that acts once has to be as much stronger."""
+    momentum = group.get("momentum")
+    if not isinstance(momentum, float) or not 0.0 < momentum < 1.0 or not {"dampening", "alpha"} & group.keys():
+        return 1.0
+    return (1.0 - float(group.get("dampening", 0.0))) / (1.0 - momentum)
 
 
 def _length(state: dict[str, Any], group: dict[str, Any], lr: float | Tensor) -> float | Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -251,10 +251,11 @@ class RWalk(Readings):
         steps.make_room()
         residents = tracker.resident()
         if batches is not None and config.fisher_source == "samples":
-            present = [entry for cohort in residents for entry in cohort.entries]
-            take_fisher(residents, fisher_of_task(self.model, present, batches, forward, config, steps.tasks))
+            take_fisher(
+                residents, fisher_of_task(self.model, _entries(residents), batches, forward, config, steps.tasks)
+            )
         elif batches is not None:
-            parameters = {entry.name: entry.parameter for cohort in residents for entry in cohort.entries}
+            parameters = {entry.name: entry.parameter for entry in _entries(residents)}
             merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), config)
         steps.flush_window(residents)
         if self._has_protected and config.combine == "replace":
@@ -263,7 +264,7 @@ class RWalk(Readings):
                 "consolidate() replaces the importances that protect() has found; with "
                 "RWalkConfig(combine='sum') a task's join those that are there"
             )
-        self._freeze(residents, config)
+        self._freeze(residents, config, {entry for entry in _entries(residents) if entry.last_task != steps.tasks})
 
     @torch.no_grad()
     def protect(
@@ -275,7 +276,7 @@ class RWalk(Readings):
         class_dim: int | None = None,
         log_prob: LogProb | None = None,
         max_samples: int | None = None,
-        combine: Combine = "sum",
+        combine: Combine | None = None,
         seed: int = 0,
         progress: bool = False,
     ) -> Protection:
@@ -299,7 +300,8 @@ class RWalk(Readings):
             class_dim: Which dimension of the outputs goes over classes, where that cannot be told.
             log_prob: Maps (model, batch, generator) to one log-probability a sample, shape (B,), for anything else.
             max_samples: Stop after so many.
-            combine: As in ``RWalkConfig``; what was protected before is kept unless it is ``"replace"``.
+            combine: As in ``RWalkConfig``; what was protected before is kept unless it is ``"replace"``. None: as this
+                RWalk's own config has it, but ``"sum"`` where that is ``"replace"``.
             seed: Of the labels that are drawn.
             progress: Show a progress bar (tqdm's).
 
@@ -316,7 +318,8 @@ class RWalk(Readings):
         """
         from rwalk.core.samples import protection_of  # which a walk does not need
 
-        steps, tracker, config = self._steps, self._tracker, self.config.replace(combine=combine)
+        steps, tracker, own = self._steps, self._tracker, self.config.combine
+        config = self.config.replace(combine=combine or ("sum" if own == "replace" else own))
         self._refuse_within_step("protect")
         tracker.check()
         estimate, done = protection_of(
@@ -328,8 +331,10 @@ class RWalk(Readings):
         residents = tracker.resident()
         steps.flush_window(residents)
         take_fisher(residents, estimate)
-        walked = steps.steps > 0 and config.terms != "fisher"
-        self._freeze(residents, config.replace(terms="both" if walked else "fisher", anchor_at="last"))
+        fresh = steps.task_steps if config.combine in ("sum", "mean") else steps.steps  # else a score would join twice
+        terms = "both" if fresh > 0 and config.terms != "fisher" else "fisher"
+        elsewhere = {*_entries(residents)}.difference(tracker.moved)
+        self._freeze(residents, config.replace(terms=terms, anchor_at="last"), elsewhere)
         for entry in tracker.moved:
             entry.last_task = steps.tasks - 1
         self._has_protected = True
@@ -562,9 +567,9 @@ class RWalk(Readings):
 
     # --- its parts ----------------------------------------------------------------------------------------------------
 
-    def _freeze(self, residents: list[Cohort], config: RWalkConfig) -> None:
+    def _freeze(self, residents: list[Cohort], config: RWalkConfig, resting: Container[Tracked]) -> None:
         """The task has ended: from Fisher and scores as they are, importances and anchors."""
-        freeze(self._tracker.buckets, residents, config, self._steps.tasks)
+        freeze(self._tracker.buckets, residents, config, self._steps.tasks, resting)
         for entry in self._tracker.entries:
             entry.grew = False
         self._steps.end_task()
@@ -654,3 +659,7 @@ class RWalk(Readings):
 def _check_config(config: object) -> None:
     if not isinstance(config, RWalkConfig):
         raise TypeError(f"config={config!r}: expected an RWalkConfig")
+
+
+def _entries(cohorts: Iterable[Cohort]) -> list[Tracked]:
+    return [entry for cohort in cohorts for entry in cohort.entries]

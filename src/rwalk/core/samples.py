@@ -72,7 +72,7 @@ def protection_of(
     renamed = {entry.name: found[names[id(entry.parameter)]].div_(samples) for entry in listed}
     for name, value in renamed.items():
         if not bool(value.isfinite().all()):
-            raise RWalkError(f"the gradient of {name!r} is not finite on these samples: nothing was protected")
+            raise RWalkError(f"the gradient of {name!r} is not finite on these samples")
     return renamed, done
 
 
@@ -158,7 +158,7 @@ def fisher_of_samples(
             if max_samples is not None and count >= max_samples:
                 break
     if not count:
-        raise RWalkError("there are no samples to protect: the batches are empty, or there are none")
+        raise RWalkError("there are no samples: the batches are empty, or there are none")
     found = {name: value.div_(count) for name, value in total.items()}
     return found, Protection(count, teller.name, labels if log_prob is None else "log_prob's", str(squares.method))
 
@@ -205,7 +205,7 @@ class _Teller:
         with torch.no_grad():
             outputs = self._outputs(self._model, batch)
         if not bool(outputs.isfinite().all()):
-            raise RWalkError("the model's outputs are not finite on these samples: nothing was protected")
+            raise RWalkError("the model's outputs are not finite on these samples")
         if self._labels == "data" and target is None:
             raise RWalkError("labels='data' needs batches with labels, pairs (x, y) or dictionaries with 'labels'")
         if self._told is None:
