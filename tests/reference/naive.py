@@ -150,13 +150,18 @@ class NaiveRWalk:
             self.old_score = {n: v if n in self.trained else [0.0] * len(v) for n, v in self.old_score.items()}
         self.new_score = zeros_like(self.new_score)
         scores = {name: [max(s, 0.0) for s in values] for name, values in self.old_score.items()}
-        scaled_fisher, scaled_score = self.scaled(self.fisher), self.scaled(scores)
+        joins = self.config.combine in ("sum", "mean") and self.importance  # then what rests adds nothing
+        adding = self.trained if joins else set(self.fisher)
+        scaled_fisher, scaled_score = (
+            {**values, **self.scaled({n: values[n] for n in self.fisher if n in adding})}
+            for values in (self.fisher, scores)
+        )
         for name in self.fisher:
             past, anchors = self.importance.get(name), self.anchor.get(name)
             ends = self.average.get(name, theta[name]) if self.config.anchor_at == "average" else theta[name]
             self.importance[name], self.anchor[name] = [], list(ends)
             for i, (f, s) in enumerate(zip(scaled_fisher[name], scaled_score[name], strict=True)):
-                new = {"both": f + s, "fisher": f, "score": s}[self.config.terms]
+                new = {"both": f + s, "fisher": f, "score": s}[self.config.terms] if name in adding else 0.0
                 old = 0.0 if past is None else self.config.decay * past[i]
                 if self.config.combine == "max":
                     new = max(new, old)
