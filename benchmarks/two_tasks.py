@@ -58,7 +58,7 @@ METHODS: dict[str, tuple[str, dict[str, Any], Sequence[float]]] = {
 Figures = tuple[float, float]
 
 
-def learn(name: str, seed: int, config: RWalkConfig, held_out: bool) -> Figures:
+def learn(name: str, seed: int, config: RWalkConfig, *, held_out: bool) -> Figures:
     """Learn A, then B; what is left of A and what was learned of B, in %.
 
     Args:
@@ -131,7 +131,7 @@ def study(name: str) -> dict[str, Any]:
                 "b": [b for _, b in found],
             }
         )
-        print(f"{name:>7} {told(rows[-1], rows[0])}", flush=True)
+        print(f"{name:>7} {label}: λ {config.ewc_lambda:g}, mean of A and B {told(rows[-1], rows[0])}", flush=True)
     return {"development": list(DEVELOPMENT), "confirmation": list(CONFIRMATION), "rows": rows}
 
 
@@ -152,18 +152,35 @@ def _tried(name: str, config: RWalkConfig, strengths: Sequence[float]) -> dict[f
     return found
 
 
+def means(row: dict[str, Any]) -> list[float]:
+    """The mean of A and B, stream by stream."""
+    return [fmean(pair) for pair in zip(row["a"], row["b"], strict=True)]
+
+
 def told(row: dict[str, Any], against: dict[str, Any]) -> str:
-    """A, B, their mean, and the difference to another method, stream by stream, with its 95 % interval."""
-    means, others = ([fmean(pair) for pair in zip(one["a"], one["b"], strict=True)] for one in (row, against))
-    line = (
-        f"{row['label']}: λ {row['lambda']:g}, A {fmean(row['a']):.1f}, B {fmean(row['b']):.1f}, "
-        f"mean {fmean(means):.1f} ± {stdev(means):.1f}"
-    )
-    if row is against:
+    """The mean of A and B, and its difference to another method, stream by stream, with the 95 % interval."""
+    mine, others = means(row), means(against)
+    line = f"{fmean(mine):.1f} ± {stdev(mine):.1f}"
+    if mine == others:
         return line
-    difference = fmean(means) - fmean(others)
-    half = half_interval([mine - other for mine, other in zip(means, others, strict=True)])
+    difference = fmean(mine) - fmean(others)
+    half = half_interval([one - other for one, other in zip(mine, others, strict=True)])
     return f"{line} ({difference:+.1f} [{difference - half:.1f}, {difference + half:.1f}])"
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """A table of stored results: methods by problems, differences to the preset with its λ chosen."""
+    problems = found["problems"]
+    lines = ["| | " + " | ".join(problems) + " |", "|---|" + "---:|" * len(problems)]
+    for label in METHODS:
+        cells = []
+        for problem in problems.values():
+            rows = {row["label"]: row for row in problem["rows"]}
+            row = rows[label]
+            chosen = f"; λ {row['lambda']:g}" if row["tried"] else ""
+            cells.append(told(row, rows["laplace"]) + chosen)
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -171,7 +188,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", nargs="+", default=CHOSEN, choices=tuple(PROBLEMS))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print what is stored there as a table; run nothing")
     options = parser.parse_args()
+    if options.table is not None:
+        print(markdown(json.loads(options.table.read_text(encoding="utf-8"))))
+        return
     sys.path.insert(0, str(EXAMPLES))
     torch.set_num_threads(1)
     date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()

@@ -1,0 +1,42 @@
+"""Two tasks, watched: how strengths are chosen, what is stored, and the table."""
+
+import pytest
+
+from benchmarks import choose_lambda, two_tasks
+from rwalk import RWalkConfig
+
+
+@pytest.mark.parametrize(
+    ("best", "expected"),
+    [(1.0, [0.1, 1.0, 10.0]), (100.0, [0.1, 1.0, 10.0, 100.0, 1000.0]), (1e-9, [0.001, 0.01, 0.1, 1.0, 10.0])],
+)
+def test_a_strength_at_the_end_is_followed_up_to_twice(monkeypatch, best, expected):
+    def learn(name, seed, config, *, held_out):
+        assert held_out
+        assert seed in two_tasks.DEVELOPMENT
+        distance = abs(config.ewc_lambda - best)
+        return -distance, -distance
+
+    monkeypatch.setattr(two_tasks, "learn", learn)
+    assert sorted(two_tasks._tried("digits", RWalkConfig(), (0.1, 1.0, 10.0))) == expected
+
+
+@pytest.mark.parametrize("preset", ["laplace", "paper"])
+def test_a_pair_is_learned_with_and_without_data_at_the_tasks_end(monkeypatch, preset):
+    monkeypatch.syspath_prepend(str(choose_lambda.EXAMPLES))
+    held = two_tasks.learn("digits", 10, RWalkConfig.preset(preset), held_out=True)
+    free = two_tasks.learn("digits", 10, RWalkConfig.preset(preset, ewc_lambda=0.0), held_out=True)
+    assert held[0] > free[0] + 10.0
+    assert min(held[1], free[1]) > 80.0
+
+
+def test_the_table_compares_stream_by_stream(monkeypatch):
+    monkeypatch.setattr(two_tasks, "METHODS", {"laplace": (), "other": ()})
+    tried = [{"value": 40.0, "held_out": 1.0}]
+    rows = [
+        {"label": "laplace", "lambda": 40.0, "tried": tried, "a": [80.0, 90.0], "b": [90.0, 90.0]},
+        {"label": "other", "lambda": 0.0, "tried": [], "a": [78.0, 84.0], "b": [90.0, 90.0]},
+    ]  # fmt: skip
+    text = two_tasks.markdown({"problems": {"pair": {"rows": rows}}})
+    assert "| laplace | 87.5 ± 3.5; λ 40 |" in text
+    assert "| other | 85.5 ± 2.1 (-2.0 [-14.7, 10.7]) |" in text
