@@ -232,6 +232,7 @@ def test_tables_are_listed_and_reproduced(shell, table):
         ),
         (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--trials", "3"], "--trials: --search continual does"),
         (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--start", "-1"], "start=-1.0: expected a number > 0"),
+        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--decay", "1.5"], "--decay 1.5: expected a number"),
         (["compare", "--out", "out", *DIGITS, "--methods", "fine-tuning", "--set", "rwalk.delta_t=3"], "none of fine"),
         (["compare", "--out", "out", "--spec", "plan.yaml", "--set", "epoch=1"], "(did you mean 'epochs'?)"),
         (["sweep", "plan.yaml", "--out", "out"], "unknown key 'against'"),

@@ -119,7 +119,9 @@ def test_what_cannot_be_raced_is_refused(spec, message):
         raced(spec, RACE)
 
 
-@pytest.mark.parametrize("how", [{"keep": 0}, {"start": 0.0}, {"end": 2e5}, {"factor": 1.0}, {"tolerance": 1.0}])
+@pytest.mark.parametrize(
+    "how", [{"keep": 0}, {"start": 0.0}, {"end": 2e5}, {"factor": 1.0}, {"tolerance": 1.0}, {"factor": 0.9999}]
+)
 def test_a_race_without_sense_is_refused(how):
     with pytest.raises(ValueError, match=next(iter(how))):
         Race(**{"keep": 1, **how})

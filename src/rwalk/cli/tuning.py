@@ -115,6 +115,8 @@ def tune(
     for name, value in given.items():
         if value is not None and name not in READS[search]:
             raise ValueError(f"--{name}: --search {search} does not read it")
+    if decay is not None and not 0.0 < decay < 1.0:
+        raise ValueError(f"--decay {decay:g}: expected a number between 0 and 1")
     check_metric(metric or "average_accuracy")
     if search in ("race", "continual"):
         how = {"keep": keep, "start": start, "end": end, "factor": decay, "tolerance": tolerance}

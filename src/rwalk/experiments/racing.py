@@ -37,6 +37,10 @@ __all__ = ["CLOSE", "Race", "Raced", "in_front", "kept_of", "raced"]
 CLOSE = 0.01
 
 
+#: More than this many λ are a slip: each is a copy of the run.
+MOST = 50
+
+
 @dataclass(frozen=True)
 class Race:
     """Which λ start, and how they are judged.
@@ -67,12 +71,20 @@ class Race:
             raise ValueError(f"factor={self.factor!r}: expected a number between 0 and 1")
         if not 0.0 <= self.tolerance < 1.0:
             raise ValueError(f"tolerance={self.tolerance!r}: expected a share, at least 0 and below 1")
+        if self._count > MOST:
+            raise ValueError(
+                f"start={self.start:g}, end={self.end:g} and factor={self.factor:g} are {self._count} λ: expected at "
+                f"most {MOST}, as each is a copy of the run; take larger steps, or ends that are nearer"
+            )
 
     @property
     def strengths(self) -> tuple[float, ...]:
         """All λ that start, the strongest first, to three digits."""
-        count = 1 + math.floor(math.log(self.end / self.start) / math.log(self.factor) + 1e-9)
-        return tuple(float(f"{self.start * self.factor**index:.3g}") for index in range(count))
+        return tuple(float(f"{self.start * self.factor**index:.3g}") for index in range(self._count))
+
+    @property
+    def _count(self) -> int:
+        return 1 + math.floor(math.log(self.end / self.start) / math.log(self.factor) + 1e-9)
 
 
 @dataclass(frozen=True)
