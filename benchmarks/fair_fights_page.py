@@ -18,10 +18,13 @@ def draw(stored: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     problems = stored["problems"]
-    figure = Figure(figsize=(7.0 * len(problems), 5.0), layout="constrained")
-    for axes, (name, problem) in zip(
-        figure.subplots(1, len(problems), squeeze=False)[0], problems.items(), strict=True
-    ):
+    columns = min(2, len(problems))
+    rows = -(-len(problems) // columns)
+    figure = Figure(figsize=(7.0 * columns, 5.0 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in panels[len(problems) :]:
+        axes.set_axis_off()
+    for axes, (name, problem) in zip(panels, problems.items(), strict=False):
         ends = []
         for index, (label, every) in enumerate(problem["tried"].items()):
             points = [point for point in every if point["average_accuracy"] is not None]  # the others diverged
@@ -36,6 +39,9 @@ def draw(stored: dict[str, Any], path: Path) -> None:
                 fontsize=8, color=color, va="center", arrowprops={"arrowstyle": "-", "color": color, "lw": 0.4},
             )  # fmt: skip
         axes.set(title=name, xlabel="forgetting", ylabel="error on each task when it was just learned", yscale="log")
+        axes.tick_params(which="both", labelsize=8)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.title.set_fontsize(9)
     path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context({"svg.hashsalt": "rwalk", "svg.fonttype": "none"}):
