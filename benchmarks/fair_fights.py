@@ -11,22 +11,22 @@ import argparse
 import datetime
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.fair_fights_page import UNTUNED, draw, page
+from benchmarks.strengths import tried
 from rwalk.experiments import run_all, summarise
 from rwalk.experiments.comparison import build_comparison
 from rwalk.experiments.loading import merged, nested
 from rwalk.experiments.results import versions, write_json
 from rwalk.experiments.summary import Row
-from rwalk.experiments.tune import best, candidates
+from rwalk.experiments.tune import candidates
 
 __all__ = ["main"]
 
 DEVELOPMENT, CONFIRMATION = (20,), (200, 201, 202, 203, 204)
-#: How often a strength is tried beyond the three, where the best is at their end.
-BEYOND = 2
 PERMUTED = {"shuffle_classes": True, "batch_size": 10, "optimizer": "sgd", "lr": 0.1}
 #: With ``seeds`` in place of CONFIRMATION where a run takes long, ``development`` in place of DEVELOPMENT where not.
 PROBLEMS: dict[str, dict[str, Any]] = {
@@ -92,14 +92,14 @@ def main() -> None:
             write_json({"date": date, "versions": versions(), "problems": found}, options.json)
     stored = json.loads(options.json.read_text(encoding="utf-8"))
     draw(stored, options.json.parent.with_suffix(".svg"))
-    options.page.write_text(page(stored, PROBLEMS, BEYOND), encoding="utf-8")
+    options.page.write_text(page(stored, PROBLEMS), encoding="utf-8")
 
 
 def _fight(problem: dict[str, Any], folder: Path, jobs: int) -> dict[str, Any]:
     base = {key: value for key, value in problem.items() if key not in ("seeds", "development")}
     seeds, development = (list(problem.get(*of)) for of in (("seeds", CONFIRMATION), ("development", DEVELOPMENT)))
     tuned: dict[str, dict[str, Any]] = {}
-    tried: dict[str, list[dict[str, Any]]] = {}
+    points: dict[str, list[dict[str, Any]]] = {}
 
     def run(what: dict[str, Any], key: str, values: Sequence[float]) -> list[Row]:
         specs = candidates({**base, **what}, {key: list(values)})
@@ -109,26 +109,21 @@ def _fight(problem: dict[str, Any], folder: Path, jobs: int) -> dict[str, Any]:
         if not values:
             tuned[label] = what
             continue
-        found = dict(zip(values, run(what, key, values), strict=True))
-        for _ in range(BEYOND):
-            chosen = _best(found)
-            if chosen not in (min(found), max(found)):
-                break
-            further = float(f"{chosen * (10 if chosen == max(found) else 0.1):g}")
-            found[further] = run(what, key, [further])[0]
-        tried[label] = [{"value": value, **_figures(found[value])} for value in sorted(found)]
-        tuned[label] = merged(what, nested({key: _best(found)}))
+        found, chosen = tried(values, partial(run, what, key), _accuracy)
+        points[label] = [{"value": value, **_figures(row)} for value, row in found.items()]
+        tuned[label] = merged(what, nested({key: chosen}))
     tuned[UNTUNED] = METHODS["RWalk, laplace"][0]
     plan = build_comparison({"base": base, "runs": tuned, "seeds": seeds, "intransigence": False})
     rows = summarise(run_all(plan.specs(), seeds, jobs=jobs, folder=folder), list(tuned), "RWalk, laplace")
     return {
-        "base": base, "development": development, "chosen": tuned, "tried": tried, "rows": [r.to_dict() for r in rows],
+        "base": base, "development": development, "chosen": tuned, "tried": points, "rows": [r.to_dict() for r in rows],
     }  # fmt: skip
 
 
-def _best(found: dict[float, Row]) -> float:
-    row = best(list(found.values()))
-    return next(value for value, mine in found.items() if mine is row)
+def _accuracy(row: Row) -> float:
+    """Of runs that all finished; none at all of others."""
+    spread = row.spread("average_accuracy")
+    return -1.0 if row.errors or spread is None else spread[0]
 
 
 def _figures(row: Row) -> dict[str, float | None]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.strengths import BEYOND
+
 __all__ = ["UNTUNED", "draw", "page"]
 
 UNTUNED = "RWalk, laplace, untuned"
@@ -48,13 +50,12 @@ def draw(stored: dict[str, Any], path: Path) -> None:
         figure.savefig(path, metadata={"Date": None})
 
 
-def page(stored: dict[str, Any], problems: Iterable[str], beyond: int) -> str:
+def page(stored: dict[str, Any], problems: Iterable[str]) -> str:
     """The page in Markdown.
 
     Args:
         stored: What was found.
         problems: Names of all problems, those not yet run too.
-        beyond: How often a strength beyond those given was tried.
     """
     torch_version = stored["versions"]["torch"]
     lines = [
@@ -62,7 +63,7 @@ def page(stored: dict[str, Any], problems: Iterable[str], beyond: int) -> str:
         "",
         f"Written by `make fair-fights` ({stored['date']}, torch {torch_version}). Each method's strength is chosen "
         "among three values a factor of ten apart, on a tenth of the training data that is held out; where the best is "
-        f"at the end of those tried, the next is tried too, up to {beyond} times. What was chosen then learns other "
+        f"at the end of those tried, the next is tried too, up to {BEYOND} times. What was chosen then learns other "
         "streams (other permutations, orders, weights) and is judged on test data. Learning rate, "
         "epochs and network (MLP 256-256, on CIFAR-100 four convolutions) are the same for all. Avalanche's and "
         "CapyMOA's RWalk are the paper's with other windows and half the strength. “Untuned” is "

@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -23,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.choose_lambda import EXAMPLES, PROBLEMS, Problem, train_on, trained
+from benchmarks.strengths import tried
 from rwalk import RWalk, RWalkConfig
 from rwalk.experiments.results import versions
 from rwalk.experiments.summary import half_interval
 
 DEVELOPMENT, CONFIRMATION = (10, 11), (20, 21, 22, 23, 24)
 CHOSEN = ("digits", "text", "lora")
-BEYOND = 2
 LAPLACE = (40.0, 400.0, 4000.0, 40000.0, 400000.0)
 SCALED = (0.1, 1.0, 10.0, 100.0, 1000.0)
 #: By label: preset, changes to it, and the strengths to try; none: the preset's own.
@@ -118,15 +119,16 @@ def study(name: str) -> dict[str, Any]:
     rows = []
     for label, (preset, changes, strengths) in METHODS.items():
         config = RWalkConfig.preset(preset, **changes)
-        tried = _tried(name, config, strengths)
-        if tried:
-            config = config.replace(ewc_lambda=max(tried, key=lambda value: tried[value]))
+        held_out: dict[float, float] = {}
+        if strengths:
+            held_out, best = tried(strengths, partial(_on_held_out, name, config), float)
+            config = config.replace(ewc_lambda=best)
         found = [learn(name, seed, config, held_out=False) for seed in CONFIRMATION]
         rows.append(
             {
                 "label": label,
                 "lambda": config.ewc_lambda,
-                "tried": [{"value": value, "held_out": tried[value]} for value in sorted(tried)],
+                "tried": [{"value": value, "held_out": mean} for value, mean in held_out.items()],
                 "a": [a for a, _ in found],
                 "b": [b for _, b in found],
             }
@@ -135,21 +137,10 @@ def study(name: str) -> dict[str, Any]:
     return {"development": list(DEVELOPMENT), "confirmation": list(CONFIRMATION), "rows": rows}
 
 
-def _tried(name: str, config: RWalkConfig, strengths: Sequence[float]) -> dict[float, float]:
+def _on_held_out(name: str, config: RWalkConfig, strengths: Sequence[float]) -> list[float]:
     """The mean of A and B on held-out data at each strength."""
-
-    def mean(value: float) -> float:
-        changed = config.replace(ewc_lambda=value)
-        return fmean(fmean(learn(name, seed, changed, held_out=True)) for seed in DEVELOPMENT)
-
-    found = {value: mean(value) for value in strengths}
-    for _ in range(BEYOND if found else 0):
-        best = max(found, key=lambda value: found[value])
-        if best not in (min(found), max(found)):
-            break
-        further = float(f"{best * (10 if best == max(found) else 0.1):g}")
-        found[further] = mean(further)
-    return found
+    changed = [config.replace(ewc_lambda=value) for value in strengths]
+    return [fmean(fmean(learn(name, seed, each, held_out=True)) for seed in DEVELOPMENT) for each in changed]
 
 
 def means(row: dict[str, Any]) -> list[float]:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import fair_fights, fair_fights_page
+from benchmarks import fair_fights, fair_fights_page, strengths
 from rwalk import RWalkConfig
 
 
@@ -33,7 +33,7 @@ def test_strengths_are_chosen_on_held_out_data_and_other_streams_confirm(small, 
     values = [point["value"] for point in points]
     assert {0.001, 2.0} < set(values)
     inside = values[0] < chosen < values[-1]
-    assert inside or len(values) == 2 + fair_fights.BEYOND
+    assert inside or len(values) == 2 + strengths.BEYOND
     rows = {row["label"]: row for row in found["rows"]}
     assert rows["L2-SP"]["config"]["validation"] == 0.0
     assert list(rows["L2-SP"]["seeds"]) == ["100", "101"]
@@ -57,7 +57,7 @@ def test_of_which_a_stream_diverged_stands_below_those_of_which_none_did():
     rows = [row("wild", 0.9, "1"), row("calm", 0.5, "12")]
     problem = {"rows": rows, "chosen": {"wild": {}, "calm": {}}, "tried": {}, "development": [20, 21]}
     stored = {"date": "", "versions": {"torch": ""}, "problems": {"one": problem}}
-    text = fair_fights_page.page(stored, ["one", "another"], 2)
+    text = fair_fights_page.page(stored, ["one", "another"])
     assert text.index("| calm |  | 50.0 ± 1.0") < text.index("| wild (1 of 2: the others diverged) |")
     assert "| calm | 1 | 1.0 |" in text
     assert "| wild | 2 | 2.0 |" in text

@@ -2,23 +2,33 @@
 
 import pytest
 
-from benchmarks import choose_lambda, two_tasks
+from benchmarks import choose_lambda, strengths, two_tasks
 from rwalk import RWalkConfig
 
 
 @pytest.mark.parametrize(
-    ("best", "expected"),
-    [(1.0, [0.1, 1.0, 10.0]), (100.0, [0.1, 1.0, 10.0, 100.0, 1000.0]), (1e-9, [0.001, 0.01, 0.1, 1.0, 10.0])],
+    ("best", "expected", "chosen"),
+    [
+        (1.0, [0.1, 1.0, 10.0], 1.0),
+        (100.0, [0.1, 1.0, 10.0, 100.0, 1000.0], 100.0),
+        (1e-9, [0.001, 0.01, 0.1, 1.0, 10.0], 0.001),
+    ],
 )
-def test_a_strength_at_the_end_is_followed_up_to_twice(monkeypatch, best, expected):
+def test_a_strength_at_the_end_is_followed_up_to_twice(best, expected, chosen):
+    found = strengths.tried((0.1, 1.0, 10.0), lambda values: [abs(value - best) for value in values], lambda off: -off)
+    assert (list(found[0]), found[1]) == (expected, chosen)
+
+
+def test_strengths_are_judged_by_both_tasks_on_streams_of_their_own(monkeypatch):
     def learn(name, seed, config, *, held_out):
         assert held_out
-        assert seed in two_tasks.DEVELOPMENT
-        distance = abs(config.ewc_lambda - best)
-        return -distance, -distance
+        return seed + config.ewc_lambda, 1.0
 
     monkeypatch.setattr(two_tasks, "learn", learn)
-    assert sorted(two_tasks._tried("digits", RWalkConfig(), (0.1, 1.0, 10.0))) == expected
+    assert two_tasks._on_held_out("digits", RWalkConfig(), (2.0, 4.0)) == [
+        (10.5 + 2.0 + 1.0) / 2,
+        (10.5 + 4.0 + 1.0) / 2,
+    ]
 
 
 @pytest.mark.parametrize("preset", ["laplace", "paper"])

@@ -120,6 +120,22 @@ def test_what_leaves_the_optimizer_before_its_task_ends_is_held_by_that_tasks_fi
         torch.testing.assert_close(importances[1][name], value)
 
 
+def test_what_left_the_optimizer_in_a_task_that_protect_ends_joins_once():
+    model, optimizer, rwalk = walked(RWalkConfig(combine="sum", scaling="none", terms="fisher"))
+    learn(model, optimizer, task(0))
+    rwalk.consolidate()
+    held = [rwalk.importances()["0.weight"]]
+    learn(model, optimizer, task(1))
+    walk = rwalk.importances("fisher")["0.weight"]
+    rwalk.detach()
+    rwalk.attach(torch.optim.SGD(model[2].parameters(), lr=0.1))
+    for _ in range(2):
+        rwalk.protect([x for x, _ in task(1)])
+        held.append(rwalk.importances()["0.weight"])
+    torch.testing.assert_close(held[1], held[0] + walk)
+    assert torch.equal(held[2], held[1])
+
+
 @pytest.mark.parametrize(("combine", "expected"), [("sum", 3 * 2), ("mean", 2)])
 def test_importances_are_shares_of_a_term_and_with_a_sum_of_a_task(combine, expected):
     settings = SETTINGS.replace(terms="both", score_average="latest", scaling="sum", combine=combine)

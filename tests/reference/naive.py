@@ -150,8 +150,9 @@ class NaiveRWalk:
             self.old_score = {n: v if n in self.trained else [0.0] * len(v) for n, v in self.old_score.items()}
         self.new_score = zeros_like(self.new_score)
         scores = {name: [max(s, 0.0) for s in values] for name, values in self.old_score.items()}
-        joins = self.config.combine in ("sum", "mean") and self.importance  # then what rests adds nothing
-        adding = self.trained if joins else set(self.fisher)
+        adding = (
+            self.trained if self.config.combine in ("sum", "mean") else set(self.fisher)
+        )  # then what rests does not
         scaled_fisher, scaled_score = (
             {**values, **self.scaled({n: values[n] for n in self.fisher if n in adding})}
             for values in (self.fisher, scores)

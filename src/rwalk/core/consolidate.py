@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ def freeze(
     residents: list[Cohort],
     config: RWalkConfig,
     tasks_before: int,
-    resting: Container[Tracked] = (),
+    resting: Collection[Tracked],
 ) -> None:
     """Average the scores, build the penalty's importances and set the anchors where the task ended.
 
@@ -47,8 +47,7 @@ def freeze(
     Raises:
         RWalkError: Fisher or score is not finite; nothing has changed then.
     """
-    joins = config.combine in ("sum", "mean") and any("importance" in bucket.flat for bucket in buckets)
-    left_out = {entry for cohort in residents for entry in cohort.entries if entry in resting} if joins else set()
+    left_out = resting if config.combine in ("sum", "mean") else ()
     parameters = [entry.parameter for cohort in residents for entry in cohort.entries]
     quantities = ("fisher", "score", "task_score") if config.keeps_task_score else ("fisher", "score")
     _check_finite(residents, quantities, parameters)
@@ -164,33 +163,31 @@ def fisher_of_task(
         present: What has state, whether the optimizer moves it still or not.
         batches: The task's data.
         forward: Maps a batch to the outputs, where that takes more than calling the model.
-        config: How many samples are looked at, and how importances of tasks join.
+        config: How many samples are looked at.
         tasks: How many ended before; also the seed of the labels that are drawn.
 
     Returns:
-        A tensor per name. Where importances add up, what rested in this task has zeros: it adds nothing to the past.
+        A tensor per name.
 
     Raises:
         RWalkError: What the outputs are cannot be told, there are no samples, or a gradient is not finite.
     """
     from rwalk.core.samples import protection_of  # which a walk does not need
 
-    entries = list(present)
     try:
         found, done = protection_of(
-            model, entries, batches, labels="sampled", likelihood=None, class_dim=None, log_prob=None,
+            model, present, batches, labels="sampled", likelihood=None, class_dim=None, log_prob=None,
             forward=forward, max_samples=config.fisher_samples, seed=tasks, progress=False,
         )  # fmt: skip
     except RWalkError as error:
         hint = (
             ". Here forward does that: a function of a batch that gives scores of classes, shape (B, classes)"
-            if "likelihood=" in str(error) or "log_prob" in str(error)
+            if "log_prob(" in str(error)
             else ""
         )
         raise RWalkError(f"consolidate(): {error}{hint}. The task has not ended and nothing has changed") from error
     log.info("consolidate(): the Fisher of %s", done)
-    rested = {entry.name: torch.zeros_like(found[entry.name]) for entry in entries if entry.last_task != tasks}
-    return {**found, **rested} if config.combine in ("sum", "mean") else found
+    return found
 
 
 def _end_scores(residents: Iterable[Cohort], config: RWalkConfig, tasks_before: int) -> None:
@@ -272,7 +269,7 @@ def _is_finite(values: Tensor) -> bool:
     return not values.numel() or all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(values))
 
 
-def _without(cohorts: Iterable[Cohort], entries: Container[Tracked]) -> list[Cohort]:
+def _without(cohorts: Iterable[Cohort], entries: Collection[Tracked]) -> list[Cohort]:
     return [Cohort(c.bucket, [entry for entry in c.entries if entry not in entries]) for c in cohorts]
 
 

@@ -50,13 +50,15 @@ def step_lengths(
     Returns:
         The lengths, and whether any of them is each weight's own.
     """
-    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    parameters = [entry.parameter for entry in cohort.entries]
-    states = [optimizer.state.get(parameter, {}) for parameter in parameters]
-    of_group = [groups.get(id(parameter), {}) for parameter in parameters]
-    in_all = [rate * _gain(group) for group, rate in zip(of_group, rates, strict=True)]
-    lengths = [_length(state, group, far) for state, group, far in zip(states, of_group, in_all, strict=True)]
-    return lengths, any(length is not far for length, far in zip(lengths, in_all, strict=True))
+    gains = [(group, _gain(group)) for group in optimizer.param_groups]
+    of_parameter = {id(p): found for found in gains for p in found[0]["params"]}
+    lengths, apart = [], False
+    for entry, rate in zip(cohort.entries, rates, strict=True):
+        group, gain = of_parameter.get(id(entry.parameter), ({}, 1.0))
+        in_all = rate if gain == 1.0 else rate * gain  # a rate on a device costs a kernel
+        lengths.append(_length(optimizer.state.get(entry.parameter, {}), group, in_all))
+        apart = apart or lengths[-1] is not in_all
+    return lengths, apart
 
 
 def pull(cohort: Cohort, config: RWalkConfig, lengths: Sequence[float | Tensor], void: Tensor | None) -> None:

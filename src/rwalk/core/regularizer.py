@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -264,7 +264,7 @@ class RWalk(Readings):
                 "consolidate() replaces the importances that protect() has found; with "
                 "RWalkConfig(combine='sum') a task's join those that are there"
             )
-        self._freeze(residents, config, {entry for entry in _entries(residents) if entry.last_task != steps.tasks})
+        self._freeze(residents, config, self._resting(residents))
 
     @torch.no_grad()
     def protect(
@@ -333,7 +333,7 @@ class RWalk(Readings):
         take_fisher(residents, estimate)
         fresh = steps.task_steps if config.combine in ("sum", "mean") else steps.steps  # else a score would join twice
         terms = "both" if fresh > 0 and config.terms != "fisher" else "fisher"
-        elsewhere = {*_entries(residents)}.difference(tracker.moved)
+        elsewhere = self._resting(residents).difference(tracker.moved)
         self._freeze(residents, config.replace(terms=terms, anchor_at="last"), elsewhere)
         for entry in tracker.moved:
             entry.last_task = steps.tasks - 1
@@ -567,7 +567,11 @@ class RWalk(Readings):
 
     # --- its parts ----------------------------------------------------------------------------------------------------
 
-    def _freeze(self, residents: list[Cohort], config: RWalkConfig, resting: Container[Tracked]) -> None:
+    def _resting(self, residents: Iterable[Cohort]) -> set[Tracked]:
+        """What had no step in this task."""
+        return {entry for entry in _entries(residents) if entry.last_task != self._steps.tasks}
+
+    def _freeze(self, residents: list[Cohort], config: RWalkConfig, resting: Collection[Tracked]) -> None:
         """The task has ended: from Fisher and scores as they are, importances and anchors."""
         freeze(self._tracker.buckets, residents, config, self._steps.tasks, resting)
         for entry in self._tracker.entries:
