@@ -46,7 +46,7 @@ UNTUNED = {"permuted-mnist"}
 
 #: Settings that came later, with what was done before them: left out of ``canonical`` at that value, so that what was
 #: stored earlier, results and checkpoints, is still known for the same run.
-LATER: dict[str, Any] = {"test_ahead": True}
+LATER: dict[str, Any] = {"test_ahead": True, "precision": "float32"}
 
 
 class RunSpec(BaseModel):
@@ -86,6 +86,8 @@ class RunSpec(BaseModel):
             it, and forgetting of a task that was better before it was learned. False halves the tests.
         seed: Seeds weights, batches, exemplars, and with ``shuffle_classes`` the stream.
         device: Torch device.
+        precision: ``"bfloat16"`` runs the network under autocast, weights, loss and importances staying float32, and lays
+            images out channels last: convolutions take about half the time on processors with AVX512-BF16.
         threads: Threads of the CPU; one is fastest for small networks, and gives the same result on any machine.
     """
 
@@ -120,6 +122,7 @@ class RunSpec(BaseModel):
     test_ahead: bool = True
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
     threads: int = Field(default=1, ge=1, le=1024)
 
     @model_validator(mode="before")

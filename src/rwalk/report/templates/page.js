@@ -117,8 +117,8 @@ document.querySelectorAll(".copy").forEach(button => button.addEventListener("cl
   document.execCommand("copy");
   button.textContent = "Copied";
 }));
-system.addEventListener("change", event => inTheme(event.matches ? "dark" : "light"));
 let before = null, waiting = 0;
+system.addEventListener("change", event => { if (!before) inTheme(event.matches ? "dark" : "light"); }); // paper is light, and says so
 addEventListener("beforeprint", () => { before ??= root.dataset.theme; document.body.style.width = "180mm"; inTheme("light", true); });
 addEventListener("afterprint", () => { document.body.style.width = ""; if (before) inTheme(before); before = null; });
 addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(redraw, 120); });
