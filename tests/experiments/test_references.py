@@ -36,6 +36,7 @@ MATTERS = {
     "optimizer": "sgd",
     "validation": 0.25,
     "device": "meta",
+    "precision": "bfloat16",
     "threads": 2,
 }
 

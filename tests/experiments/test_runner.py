@@ -11,6 +11,8 @@ from experiments.small import small
 from rwalk.experiments import METHODS, RunSpec, run
 from rwalk.experiments.references import reference_spec
 from rwalk.experiments.results import SCHEMA_VERSION
+from rwalk.experiments.runner import build_plugins, build_strategy
+from rwalk.streams import TensorData, class_incremental
 from training.toys import Recorder
 
 METRICS = {
@@ -139,11 +141,50 @@ def test_tests_of_tasks_to_come_can_be_left_out_and_change_nothing_else(finished
 
 def test_what_was_stored_before_a_setting_came_is_the_same_run():
     spec = small("rwalk")
-    assert set(spec.canonical()) == set(RunSpec.model_fields) - {"test_ahead"}
+    assert set(spec.canonical()) == set(RunSpec.model_fields) - {"test_ahead", "precision"}
     other = spec.model_copy(update={"test_ahead": False})
     assert other.canonical() == spec.canonical() | {"test_ahead": False}
     assert RunSpec(**other.canonical()).canonical() == other.canonical()
     assert reference_spec(other) == reference_spec(spec)
+
+
+def test_in_bfloat16_the_network_computes_coarser_and_the_weights_stay_float32():
+    networks, outputs = [], []
+
+    def note(strategy):
+        networks.append(strategy.model)
+        outputs.append(strategy.mb_output.detach().clone())
+
+    spec = small("rwalk").model_copy(update={"epochs": 1})
+    for precision in ("float32", "bfloat16"):
+        run(spec.model_copy(update={"precision": precision}), plugins=[Recorder(note, "after_forward")])
+        assert {parameter.dtype for parameter in networks[-1].parameters()} == {torch.float32}
+    exact, coarse = outputs[0], outputs[len(outputs) // 2]
+    assert exact.dtype is coarse.dtype is torch.float32
+    assert not torch.equal(exact, coarse)
+    torch.testing.assert_close(coarse, exact, rtol=2**-5, atol=2**-5)
+    last_exact, last = (dict(network.named_parameters()) for network in (networks[0], networks[-1]))
+    moved = [
+        (last[name] - value).norm() / value.norm() for name, value in last_exact.items() if name.endswith("weight")
+    ]
+    assert 0 < max(moved) < 0.1
+
+
+def test_images_of_a_run_in_bfloat16_lie_channels_last():
+    seen = []
+    images = TensorData(torch.rand(8, 3, 8, 8), torch.arange(8) % 4)
+    data = class_incremental("images", images, images, 2)
+    spec = RunSpec(benchmark="split-cifar100", method="rwalk", model="paper-cnn", batch_size=4, precision="bfloat16")
+    recorder = Recorder(lambda strategy: seen.append((strategy.mb_x, strategy.mb_output)), "after_forward")
+    strategy = build_strategy(spec, data, [*build_plugins(spec), recorder])
+    for experience in data.train_stream:
+        strategy.train(experience)
+    assert seen
+    for x, output in seen:
+        assert x.shape == (4, 3, 8, 8) and x.is_contiguous(memory_format=torch.channels_last)
+        assert output.dtype is torch.float32
+    evaluated = strategy.eval(data.test_stream)
+    assert 0.0 <= evaluated["Top1_Acc_Stream/eval_phase/test_stream"] <= 1.0
 
 
 def test_rwalk_and_exemplars_change_the_outcome(finished):

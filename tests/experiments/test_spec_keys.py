@@ -41,6 +41,7 @@ VALID = {
     "test_ahead": st.booleans(),
     "seed": st.integers(0, 2**63 - 1),
     "device": st.sampled_from(["cpu", "cuda:0"]),
+    "precision": st.sampled_from(["float32", "bfloat16"]),
     "threads": st.integers(1, 64),
 }
 
@@ -57,6 +58,7 @@ INVALID = [
     ("model", 5),
     ("model_options", [1]),
     ("heads", "two"),
+    ("precision", "float16"),
     ("options", 3),
     ("exemplars_total", 0),
     ("sampler", "best"),
