@@ -181,7 +181,8 @@ def test_images_of_a_run_in_bfloat16_lie_channels_last():
         strategy.train(experience)
     assert seen
     for x, output in seen:
-        assert x.shape == (4, 3, 8, 8) and x.is_contiguous(memory_format=torch.channels_last)
+        assert x.shape == (4, 3, 8, 8)
+        assert x.is_contiguous(memory_format=torch.channels_last)
         assert output.dtype is torch.float32
     evaluated = strategy.eval(data.test_stream)
     assert 0.0 <= evaluated["Top1_Acc_Stream/eval_phase/test_stream"] <= 1.0

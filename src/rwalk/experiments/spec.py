@@ -86,8 +86,8 @@ class RunSpec(BaseModel):
             it, and forgetting of a task that was better before it was learned. False halves the tests.
         seed: Seeds weights, batches, exemplars, and with ``shuffle_classes`` the stream.
         device: Torch device.
-        precision: ``"bfloat16"`` runs the network under autocast, weights, loss and importances staying float32, and lays
-            images out channels last: convolutions take about half the time on processors with AVX512-BF16.
+        precision: ``"bfloat16"`` runs the network under autocast, where weights, loss and importances stay float32, and
+            lays images out channels last: convolutions take about half the time on processors with AVX512-BF16.
         threads: Threads of the CPU; one is fastest for small networks, and gives the same result on any machine.
     """
 
