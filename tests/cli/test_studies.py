@@ -225,6 +225,11 @@ def test_tables_are_listed_and_reproduced(shell, table):
             ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1", "--set", "validation=0"],
             "validation=0: settings are chosen on held-out",
         ),
+        (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--keep", "3", "--set", "validation=0"],
+            "validation=0: λ is chosen on held-out",
+        ),
+        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--set", "only_first=1"], "has one task here"),
         (["tune", "--out", "out", *DIGITS, "--method", "fine-tuning"], "'fine-tuning' has no strength to choose"),
         (
             ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--search", "grd"],

@@ -108,7 +108,8 @@ def test_the_chosen_lambda_is_the_median_of_the_last():
     ("spec", "message"),
     [
         (small(), "validation=0: λ is chosen on held-out training data"),
-        (held_out("fine-tuning"), "method='fine-tuning' has no strength to choose"),
+        (held_out("fine-tuning"), "method 'fine-tuning' has no strength to choose"),
+        (held_out(only_first=1), "split-digits has one task here"),
         (held_out(benchmark="online-digits", exemplars=0), "online-digits has no tasks"),
     ],
 )

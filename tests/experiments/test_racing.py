@@ -109,7 +109,7 @@ def test_as_many_are_kept_as_there_are_exemplars():
     ("spec", "message"),
     [
         (small(), "validation=0: λ is chosen on held-out training data"),
-        (spec_of("fine-tuning"), "method='fine-tuning' has no strength to choose"),
+        (spec_of("fine-tuning"), "method 'fine-tuning' has no strength to choose"),
         (spec_of(benchmark="online-digits", exemplars=0), "online-digits has no tasks"),
         (spec_of(only_first=1), "split-digits has one task here"),
     ],

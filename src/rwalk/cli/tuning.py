@@ -17,10 +17,10 @@ from rwalk.cli import tables as tables_
 from rwalk.cli.options import AsJson, Every, Jobs, Out
 from rwalk.cli.working import Counter, complain, work_through
 from rwalk.errors import closest
-from rwalk.experiments import METHODS, Outcome, RunSpec, summarise
+from rwalk.experiments import Outcome, RunSpec, summarise
 from rwalk.experiments.holding import held
 from rwalk.experiments.loading import build_spec, differing, flat
-from rwalk.experiments.plasticity import Decay
+from rwalk.experiments.plasticity import Decay, searchable
 from rwalk.experiments.pool import carried_out
 from rwalk.experiments.racing import Race, behind_by, kept_of
 from rwalk.experiments.results import check_folder, write_json
@@ -170,9 +170,7 @@ def _as_it_comes(
         raise ValueError(f"seed={base['seed']!r}: every search has every seed; say how many with --seeds")
     spec = build_spec({"validation": VALIDATION, **base})
     how = _plan(search, spec, {name: value for name, value in settings.items() if value is not None})
-    strength = METHODS[spec.method].strength
-    if strength is None:
-        raise ValueError(f"method {spec.method!r} has no strength to choose; --grid chooses other settings")
+    strength, _, _ = searchable(spec)  # refused here, in one line, and not in each process
     check_folder(out, overwrite=True)
     work = {str(seed): Search.of(spec.model_copy(update={"seed": seed}), how, out / "runs") for seed in range(seeds)}
     began, outcomes = time.perf_counter(), list[Outcome]()

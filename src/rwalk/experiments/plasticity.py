@@ -134,11 +134,11 @@ def searchable(spec: RunSpec) -> tuple[str, Benchmark, Stream]:
     """What a search for λ along a stream goes by: the key of λ, the stream, and the held-out data of each task.
 
     Raises:
-        ValueError: The method has no strength, nothing is held out, or the stream has no tasks.
+        ValueError: The method has no strength, nothing is held out, or the stream has no tasks, or one.
     """
     key = METHODS[spec.method].strength
     if key is None:
-        raise ValueError(f"method={spec.method!r} has no strength to choose")
+        raise ValueError(f"method {spec.method!r} has no strength to choose; --grid chooses other settings")
     if not spec.validation:
         raise ValueError("validation=0: λ is chosen on held-out training data; give its share, such as 0.1")
     check_device(spec.device)
@@ -146,6 +146,8 @@ def searchable(spec: RunSpec) -> tuple[str, Benchmark, Stream]:
     judged = evaluated(data)
     if len(judged) != len(data.train_stream):
         raise ValueError(f"{spec.benchmark} has no tasks: λ is judged when a task has been learned; take a grid")
+    if len(judged) < 2:
+        raise ValueError(f"{spec.benchmark} has one task here: λ holds nothing before the second")
     return key, data, judged
 
 
