@@ -2,7 +2,7 @@
 
 ``make fair-fights``, or ``python -m benchmarks.fair_fights``: results go to ``reproductions/fair-fights/results.json``,
 the page to ``docs/fair-fights.md``. Runs that are finished in ``--runs`` are not run again, so that it may be stopped
-and started.
+and started; ``--problem permuted`` runs those whose name begins so, and leaves the others as they are stored.
 """
 
 from __future__ import annotations
@@ -82,14 +82,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("reproductions/fair-fights/results.json"))
     parser.add_argument("--page", type=Path, default=Path("docs/fair-fights.md"))
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--problem", default="", help="only those whose name begins so")
     parser.add_argument("--page-only", action="store_true", help="write the page from what is stored")
     options = parser.parse_args()
     if not options.page_only:
-        found = {}
+        asked = [name for name in PROBLEMS if name.lower().startswith(options.problem.lower())]
+        if not asked:
+            parser.error(f"--problem {options.problem!r}: expected the beginning of one of {', '.join(PROBLEMS)}")
+        found = json.loads(options.json.read_text(encoding="utf-8"))["problems"] if options.json.is_file() else {}
         date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-        for name, base in PROBLEMS.items():
-            found[name] = _fight(base, options.runs, options.jobs)
-            write_json({"date": date, "versions": versions(), "problems": found}, options.json)
+        for name in asked:
+            found[name] = _fight(PROBLEMS[name], options.runs, options.jobs)
+            known = {name: found[name] for name in PROBLEMS if name in found}
+            write_json({"date": date, "versions": versions(), "problems": known}, options.json)
     stored = json.loads(options.json.read_text(encoding="utf-8"))
     draw(stored, options.json.parent.with_suffix(".svg"))
     options.page.write_text(page(stored, PROBLEMS), encoding="utf-8")
