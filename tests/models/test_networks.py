@@ -143,7 +143,41 @@ def test_networks_for_images_refuse_other_shapes(name, shape):
         MODELS[name](shape, 10)
 
 
+def drawn(name: str, **options) -> list[nn.Conv2d | nn.Linear]:
+    layers = [layer for layer in built(name, **options).modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    return [layer for layer in layers if layer.weight.numel() > 1000]  # enough of them to tell where they end
+
+
+def test_initial_weights_by_rows_are_uniform_and_larger_than_pytorchs():
+    for layer in drawn("slim-resnet18", initial="uniform-by-rows"):
+        bound = (layer.weight[0].numel() / (layer.kernel_size[0] if isinstance(layer, nn.Conv2d) else 1)) ** -0.5
+        largest = float(layer.weight.detach().abs().max())
+        assert 0.99 * bound < largest <= bound
+        assert float(layer.weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.05)
+        if layer.bias is not None:
+            assert 0 < float(layer.bias.detach().abs().max()) <= bound
+
+
+def test_initial_weights_of_a_truncated_normal():
+    for layer in drawn("paper-cnn", initial="truncated-normal"):
+        assert 0.18 < float(layer.weight.detach().abs().max()) <= 0.2
+        assert float(layer.weight.detach().std()) == pytest.approx(
+            0.088, rel=0.05
+        )  # cut at two standard deviations of 0.1
+        assert torch.equal(layer.bias, torch.full_like(layer.bias, 0.1))
+
+
+@pytest.mark.parametrize("name", ["paper-cnn", "slim-resnet18"])
+def test_initial_weights_are_pytorchs_if_nothing_is_said(name):
+    for ours, theirs in zip(built(name).parameters(), built(name, initial="torch").parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    for layer in drawn(name):
+        assert float(layer.weight.detach().abs().max()) <= layer.weight[0].numel() ** -0.5
+
+
 def test_what_else_is_refused():
+    with pytest.raises(ValueError, match=r"initial='truncated' \(did you mean 'truncated-normal'\?\): choose one of"):
+        resnet18(IMAGE, 10, width=2, initial="truncated")
     with pytest.raises(ValueError, match=r"channels=\(32,\): expected two or more convolutions"):
         paper_cnn(IMAGE, 10, channels=(32,))
     with pytest.raises(ValueError, match=r"mean=\(0.5,\): expected a number for each of 3 channels, or none"):

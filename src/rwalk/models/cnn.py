@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rwalk.models.initial import initialise
 from rwalk.models.network import image_shape, with_classifier
 
 __all__ = ["paper_cnn"]
@@ -18,6 +19,7 @@ def paper_cnn(
     channels: Sequence[int] = (32, 32, 64, 64),
     dropout: float = 0.5,
     mean: Sequence[float] = (),
+    initial: str = "torch",
 ) -> nn.Sequential:
     """3×3 convolutions with ReLU, max-pooling and dropout after every second one, and one linear layer.
 
@@ -28,9 +30,11 @@ def paper_cnn(
             of 512, after which nothing is pooled.
         dropout: Probability of dropping an element after pooling.
         mean: Subtracted from each of the input's channels first; nothing if empty.
+        initial: Initial weights, see ``rwalk.models.initial``.
 
     Raises:
-        ValueError: No image, one too small to be pooled, fewer than two convolutions, or not one mean a channel.
+        ValueError: No image, one too small to be pooled, fewer than two convolutions, not one mean a channel, or an
+            unknown ``initial``.
 
     Example:
         >>> sum(parameter.numel() for parameter in paper_cnn((3, 32, 32), 100).parameters())
@@ -56,7 +60,9 @@ def paper_cnn(
             layers += [nn.MaxPool2d(2), nn.Dropout(dropout)]
         inputs = outputs
     wide = inputs * (height >> pairs) * (width >> pairs)
-    return with_classifier([*layers, nn.Flatten()], wide, n_classes)
+    network = with_classifier([*layers, nn.Flatten()], wide, n_classes)
+    initialise(network, initial)
+    return network
 
 
 class Centred(nn.Module):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from rwalk.models.initial import initialise
 from rwalk.models.network import image_shape, with_classifier
 
 __all__ = ["resnet18", "resnet32", "slim_resnet18"]
@@ -14,16 +15,17 @@ __all__ = ["resnet18", "resnet32", "slim_resnet18"]
 Shortcut = Callable[[int, int, int], nn.Module]
 
 
-def resnet18(input_shape: Sequence[int], n_classes: int, width: int = 64) -> nn.Sequential:
+def resnet18(input_shape: Sequence[int], n_classes: int, width: int = 64, initial: str = "torch") -> nn.Sequential:
     """ResNet-18 with a 3×3 first convolution and no pooling before the last, for images of about 32×32.
 
     Args:
         input_shape: Channels, height, width.
         n_classes: Number of classes; 0 for features only.
         width: Channels of the first stage, doubled in each of the other three.
+        initial: Initial weights, see ``rwalk.models.initial``.
 
     Raises:
-        ValueError: ``input_shape`` is not that of an image.
+        ValueError: ``input_shape`` is not that of an image, or ``initial`` is unknown.
 
     Example:
         >>> sum(parameter.numel() for parameter in resnet18((3, 32, 32), 10).parameters())
@@ -33,10 +35,12 @@ def resnet18(input_shape: Sequence[int], n_classes: int, width: int = 64) -> nn.
         He et al., *Deep Residual Learning for Image Recognition*, CVPR 2016, arXiv:1512.03385.
     """
     stages = [(width * 2**stage, 2) for stage in range(4)]
-    return _resnet("resnet18", input_shape, n_classes, stages, _projection)
+    network = _resnet("resnet18", input_shape, n_classes, stages, _projection)
+    initialise(network, initial)
+    return network
 
 
-def slim_resnet18(input_shape: Sequence[int], n_classes: int, width: int = 20) -> nn.Sequential:
+def slim_resnet18(input_shape: Sequence[int], n_classes: int, width: int = 20, initial: str = "torch") -> nn.Sequential:
     """ResNet-18 with 20 channels in the first stage, as GEM and A-GEM use it; arguments are those of ``resnet18``.
 
     Example:
@@ -46,7 +50,7 @@ def slim_resnet18(input_shape: Sequence[int], n_classes: int, width: int = 20) -
     References:
         Lopez-Paz and Ranzato, *Gradient Episodic Memory for Continual Learning*, NeurIPS 2017, arXiv:1706.08840.
     """
-    return resnet18(input_shape, n_classes, width)
+    return resnet18(input_shape, n_classes, width, initial)
 
 
 def resnet32(input_shape: Sequence[int], n_classes: int, width: int = 16) -> nn.Sequential:
