@@ -158,6 +158,14 @@ def test_initial_weights_by_rows_are_uniform_and_larger_than_pytorchs():
             assert 0 < float(layer.bias.detach().abs().max()) <= bound
 
 
+def test_each_batch_normalization_has_the_eps_that_was_asked_for():
+    for asked, options in ((1e-5, {}), (1e-3, {"eps": 1e-3})):
+        found = {
+            layer.eps for layer in built("slim-resnet18", **options).modules() if isinstance(layer, nn.BatchNorm2d)
+        }
+        assert found == {asked}
+
+
 def test_initial_weights_of_a_truncated_normal():
     for layer in drawn("paper-cnn", initial="truncated-normal"):
         assert 0.18 < float(layer.weight.detach().abs().max()) <= 0.2

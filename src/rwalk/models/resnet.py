@@ -15,7 +15,9 @@ __all__ = ["resnet18", "resnet32", "slim_resnet18"]
 Shortcut = Callable[[int, int, int], nn.Module]
 
 
-def resnet18(input_shape: Sequence[int], n_classes: int, width: int = 64, initial: str = "torch") -> nn.Sequential:
+def resnet18(
+    input_shape: Sequence[int], n_classes: int, width: int = 64, initial: str = "torch", eps: float = 1e-5
+) -> nn.Sequential:
     """ResNet-18 with a 3×3 first convolution and no pooling before the last, for images of about 32×32.
 
     Args:
@@ -23,6 +25,7 @@ def resnet18(input_shape: Sequence[int], n_classes: int, width: int = 64, initia
         n_classes: Number of classes; 0 for features only.
         width: Channels of the first stage, doubled in each of the other three.
         initial: Initial weights, see ``rwalk.models.initial``.
+        eps: What batch normalization adds to a variance.
 
     Raises:
         ValueError: ``input_shape`` is not that of an image, or ``initial`` is unknown.
@@ -37,6 +40,9 @@ def resnet18(input_shape: Sequence[int], n_classes: int, width: int = 64, initia
     stages = [(width * 2**stage, 2) for stage in range(4)]
     network = _resnet("resnet18", input_shape, n_classes, stages, _projection)
     initialise(network, initial)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eps = eps
     return network
 
 
@@ -50,7 +56,7 @@ def slim_resnet18(input_shape: Sequence[int], n_classes: int, width: int = 20, i
     References:
         Lopez-Paz and Ranzato, *Gradient Episodic Memory for Continual Learning*, NeurIPS 2017, arXiv:1706.08840.
     """
-    return resnet18(input_shape, n_classes, width, initial)
+    return resnet18(input_shape, n_classes, width, initial, eps)
 
 
 def resnet32(input_shape: Sequence[int], n_classes: int, width: int = 16) -> nn.Sequential:
