@@ -46,7 +46,9 @@ def resnet18(
     return network
 
 
-def slim_resnet18(input_shape: Sequence[int], n_classes: int, width: int = 20, initial: str = "torch") -> nn.Sequential:
+def slim_resnet18(
+    input_shape: Sequence[int], n_classes: int, width: int = 20, initial: str = "torch", eps: float = 1e-5
+) -> nn.Sequential:
     """ResNet-18 with 20 channels in the first stage, as GEM and A-GEM use it; arguments are those of ``resnet18``.
 
     Example:
