@@ -193,6 +193,11 @@ def test_tables_are_listed_and_reproduced(shell, table):
     quick = json.loads(Path("results/small-quick.json").read_text())
     assert (quick["seeds"], quick["quick"], quick["reused"]) == ([0], True, 2)
     assert json.loads(Path("results/small.json").read_text()) == stored
+    status, out, _ = shell("reproduce", "small", "--out", "some", "--jobs", "1", "--seeds", "1", "--row", "ours")
+    some = json.loads(Path("some/small.json").read_text())
+    assert status == 0
+    assert ([row["label"] for row in some["rows"]], some["seeds"]) == (["ours"], [0])
+    assert some["rows"][0]["seeds"]["0"]["average_accuracy"] == ours["seeds"]["0"]["average_accuracy"]
     assert shell("reproduce", "--page", "page.md", "--out", "results")[:2] == (0, "page.md\n")
     page = Path("page.md").read_text()
     assert page.count("## A small table") == 2

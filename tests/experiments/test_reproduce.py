@@ -84,6 +84,20 @@ def test_the_quick_version_differs_in_seeds_and_base_only(folder):
     assert load_table("small", quick=True, seeds=2).seeds == (0, 1)
 
 
+def test_some_rows_of_a_table_are_the_same_runs(folder):
+    table = load_table("small")
+    assert load_table("small", rows=[]).runs == table.runs
+    ours, theirs = load_table("small", rows=["ours"]), load_table("small", rows=["theirs"], seeds=1)
+    assert (ours.specs(), ours.published) == ({"ours": table.specs()["ours"]}, table.published)
+    assert (theirs.specs(), theirs.published) == ({"theirs": table.specs()["theirs"]}, {})
+    assert (ours.against, theirs.against, theirs.seeds) == ("ours", "theirs", (0,))
+    assert list(load_table("small", rows=["theirs", "ours"]).runs) == ["ours", "theirs"]
+    with pytest.raises(
+        ValueError, match=r"^table small: unknown row 'our' \(did you mean 'ours'\?\): choose one of 'ours'"
+    ):
+        load_table("small", rows=["theirs", "our"])
+
+
 def test_an_unknown_table_lists_the_known_ones(folder):
     with pytest.raises(ValueError, match=r"^unknown table 'large': choose one of small$"):
         load_table("large")

@@ -106,6 +106,7 @@ Examples:
   rwalk reproduce
   rwalk reproduce eccv2018-mnist-singlehead --quick
   rwalk reproduce eccv2018-mnist-singlehead --out results
+  rwalk reproduce eccv2018-cifar100 --row RWalk-S --seeds 1 --out results
   rwalk reproduce --page page.md --out results"""
 )
 def reproduce(
@@ -115,6 +116,9 @@ def reproduce(
     ),
     quick: Annotated[bool, typer.Option("--quick", help="A smaller version: fewer seeds, less data.")] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.")] = None,
+    row: Annotated[
+        list[str] | None, typer.Option(help="Only the row with this label; may be repeated.", metavar="LABEL")
+    ] = None,
     page: Annotated[
         Path | None, typer.Option(help="Write what --out holds as a Markdown page, and run nothing.")
     ] = None,
@@ -133,7 +137,7 @@ def reproduce(
         else:
             display.listing(console, "table", tables())
         return
-    chosen = load_table(table, quick=quick, seeds=seeds)
+    chosen = load_table(table, quick=quick, seeds=seeds, rows=row)
     outcomes, seconds = work_through(
         console, chosen.specs(), chosen.seeds, out / "runs" / table, jobs=jobs, every=checkpoint_every,
         intransigence=chosen.intransigence, quiet=as_json,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -70,16 +70,18 @@ def tables() -> dict[str, str]:
     return {file.stem: load_table(file.stem).title for file in sorted(_folder().glob("*.yaml"))}
 
 
-def load_table(name: str, *, quick: bool = False, seeds: int | None = None) -> Table:
+def load_table(name: str, *, quick: bool = False, seeds: int | None = None, rows: Sequence[str] | None = None) -> Table:
     """A table by name.
 
     Args:
         name: One of ``tables()``.
         quick: With its changes for a quick run.
         seeds: How many seeds, if not the table's own number.
+        rows: Labels of the rows to run; all if None. They are compared with the first one where the table's own choice
+            is not among them.
 
     Raises:
-        ValueError: There is no such table (the known ones are listed), or its file is not a table.
+        ValueError: There is no such table or row (the known ones are listed), or its file is not a table.
     """
     known = {file.stem: file for file in _folder().glob("*.yaml")}
     file = known.get(name)
@@ -90,6 +92,14 @@ def load_table(name: str, *, quick: bool = False, seeds: int | None = None) -> T
         table = Table(**values)
         changes = {"base": merged(table.base, table.quick.get("base", {})), "seeds": table.quick.get("seeds", 1)}
         values |= changes if quick else {}
+        for row in rows or ():
+            if row not in table.runs:
+                raise ValueError(f"unknown row {row!r}{closest(row, table.runs)}: choose one of {_listed(table.runs)}")
+        if rows:
+            asked = {label: run for label, run in values["runs"].items() if label in rows}
+            published = {label: figures for label, figures in values["published"].items() if label in rows}
+            against = table.against if table.against in rows else next(iter(asked))
+            values |= {"runs": asked, "published": published, "against": against}
         chosen = Table(**values | ({} if seeds is None else {"seeds": seeds}))
         chosen.specs()
     except ValidationError as error:
@@ -125,6 +135,10 @@ def report(
         "reused": reused,
         "rows": [row.to_dict() | {"published": _beside(table.published.get(row.label, {}), row)} for row in rows],
     }
+
+
+def _listed(labels: Iterable[str]) -> str:
+    return ", ".join(repr(label) for label in labels)
 
 
 def _beside(published: Mapping[str, Figure], row: Row) -> dict[str, Any]:
