@@ -23,7 +23,7 @@ demo: install
 	$(BIN)/rwalk demo
 
 test: install
-	$(BIN)/python -m pytest -n 2 --ignore tests/peers
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/peers
 
 # A row of docs/compatibility.md: another torch, Python or set of other packages, in an environment of its own.
 # EXTRAS: pinned (constraints.txt), lowest (constraints-lowest.txt) or newest.
@@ -41,7 +41,7 @@ test-with:
 	sed '/^torch/d;/^triton/d' $(BOUNDS_$(EXTRAS)) < /dev/null > $(ROW)/constraints.txt
 	$(ROW_PIP) torch==$(TORCH)
 	$(ROW_PIP) --editable '.[dev]' torch==$(TORCH)
-	HYPOTHESIS_PROFILE=few $(ROW)/$(BINARIES)/python -m pytest -n 2 $(WARNINGS_$(EXTRAS)) $(TESTS)
+	HYPOTHESIS_PROFILE=few $(ROW)/$(BINARIES)/python -m pytest -n 2 --dist worksteal $(WARNINGS_$(EXTRAS)) $(TESTS)
 
 test-lowest:
 	$(MAKE) test-with EXTRAS=lowest TORCH=$(shell sed -n 's/^torch==//p' constraints-lowest.txt)
