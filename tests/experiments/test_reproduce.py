@@ -152,6 +152,11 @@ def cells(page, label):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def test_the_page_counts_one_seed_in_the_singular(stored, tmp_path):
+    (tmp_path / "small.json").write_text(json.dumps(stored | {"seeds": [0]}))
+    assert "; 1 seed, 1.5 minutes" in reproduction_page(tmp_path, tmp_path / "page.md")
+
+
 def test_the_page_shows_what_is_stored(stored, tmp_path):
     results = tmp_path / "results"
     results.mkdir()

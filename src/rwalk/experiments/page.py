@@ -56,6 +56,7 @@ def _stored(path: Path) -> dict[str, Any]:
 
 def _table(stored: Mapping[str, Any], picture: str | None) -> list[str]:
     known = ", ".join(f"{name} {version}" for name, version in stored["versions"].items() if name in ("torch", "rwalk"))
+    seeds = len(stored["seeds"])
     minutes = f"{stored['wall_seconds'] / 60:.1f} minutes"
     runs = sum(len(row["seeds"]) + len(row["errors"]) for row in stored["rows"])
     reused = f" ({stored['reused']} of {runs} runs were finished before)" if stored["reused"] else ""
@@ -63,14 +64,14 @@ def _table(stored: Mapping[str, Any], picture: str | None) -> list[str]:
         f"## {_safe(stored['title'])}\n",
         f"`rwalk reproduce {_code(stored['table'])}{' --quick' if stored['quick'] else ''}`: "
         f"{_safe(stored['source'])}; "
-        f"{len(stored['seeds'])} seeds, {minutes}{reused}, {_safe(stored['date'])}, {_safe(known)}.\n",
+        f"{seeds} seed{'s' if seeds != 1 else ''}, {minutes}{reused}, {_safe(stored['date'])}, {_safe(known)}.\n",
     ]
     metrics = [name for name in COLUMNS if any(row["mean"][name] is not None for row in stored["rows"])]
     head = ["", *(f"{COLUMNS[name]} {kind}" for name in metrics for kind in ("published", "here", "difference")), "s"]
     lines += [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     failed = []
     for row in stored["rows"]:
-        finished, seeds = len(row["seeds"]), len(stored["seeds"])
+        finished = len(row["seeds"])
         cells = [_safe(row["label"]) + (f" ({finished} of {seeds} seeds)" if finished < seeds else "")]
         for name in metrics:
             cells += _cells(row, name)
