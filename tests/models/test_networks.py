@@ -169,9 +169,8 @@ def test_each_batch_normalization_has_the_eps_that_was_asked_for():
 def test_initial_weights_of_a_truncated_normal():
     for layer in drawn("paper-cnn", initial="truncated-normal"):
         assert 0.18 < float(layer.weight.detach().abs().max()) <= 0.2
-        assert float(layer.weight.detach().std()) == pytest.approx(
-            0.088, rel=0.05
-        )  # cut at two standard deviations of 0.1
+        # A normal of deviation 0.1 that is cut at twice that.
+        assert float(layer.weight.detach().std()) == pytest.approx(0.088, rel=0.05)
         assert torch.equal(layer.bias, torch.full_like(layer.bias, 0.1))
 
 

@@ -117,7 +117,8 @@ def reproduce(
     quick: Annotated[bool, typer.Option("--quick", help="A smaller version: fewer seeds, less data.")] = False,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds.")] = None,
     row: Annotated[
-        list[str] | None, typer.Option(help="Only the row with this label; may be repeated.", metavar="LABEL")
+        list[str] | None,
+        typer.Option(help="Only the row with this label, in TABLE.json too; may be repeated.", metavar="LABEL"),
     ] = None,
     page: Annotated[
         Path | None, typer.Option(help="Write what --out holds as a Markdown page, and run nothing.")
