@@ -87,7 +87,7 @@ class RunSpec(BaseModel):
         seed: Seeds weights, batches, exemplars, and with ``shuffle_classes`` the stream.
         device: Torch device.
         precision: ``"bfloat16"`` runs the network under autocast, where weights, loss and importances stay float32, and
-            lays images out channels last: convolutions take about half the time on processors with AVX512-BF16.
+            lays images out channels last: on processors with AVX512-BF16 a step takes half to two thirds of the time.
         threads: Threads of the CPU; one is fastest for small networks, and gives the same result on any machine.
     """
 
