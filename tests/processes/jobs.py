@@ -1,4 +1,4 @@
-"""The two jobs that most tests look at."""
+"""The jobs that tests look at."""
 
 import pytest
 
@@ -19,14 +19,12 @@ REPLICAS = (
     "replicas.files",
     "replicas.from_a_loader",
     "replicas.an_empty_share",
-    "traffic.ddp",
 )
 TWO = (
     *REPLICAS,
     "agreeing.fsdp",
     "agreeing.partly_sharded",
     "agreeing.by_columns",
-    "traffic.fsdp",
     "mixed.bfloat16",
     "moving.of_one",
     "moving.of_four",
@@ -64,3 +62,9 @@ def two(factory: pytest.TempPathFactory) -> Job:
     if not SHARDS:
         return Job(factory, 2, *REPLICAS, first=lambda: None)
     return Job(factory, 2, *TWO, first=lambda: four(factory))
+
+
+def profiled(factory: pytest.TempPathFactory) -> Job:
+    """Two processes that torch's profiler watches: what it does to memory, it does to no other test."""
+    scenarios = ("traffic.ddp", "traffic.fsdp")[: 2 if SHARDS else 1]
+    return Job(factory, 2, *scenarios, first=lambda: None, name="profiled")

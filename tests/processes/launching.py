@@ -52,13 +52,19 @@ class Job:
         processes: How many.
         scenarios: Functions of modules in this folder, ``module.function``; each is given the job's folder.
         first: What to do before it is launched.
+        name: Tells jobs of as many processes apart.
     """
 
     def __init__(
-        self, factory: pytest.TempPathFactory, processes: int, *scenarios: str, first: Callable[[], Any]
+        self,
+        factory: pytest.TempPathFactory,
+        processes: int,
+        *scenarios: str,
+        first: Callable[[], Any],
+        name: str = "processes",
     ) -> None:
         self.processes, self.scenarios = processes, scenarios
-        self.folder = shared_folder(factory, f"{processes}-processes")
+        self.folder = shared_folder(factory, f"{processes}-{name}")
         with FileLock(self.folder / "lock"):
             outcome = self.folder / "outcome"
             if not outcome.exists():

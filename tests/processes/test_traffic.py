@@ -18,42 +18,42 @@ def extra(found, without):
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    return jobs.two(tmp_path_factory)
+def traffic(tmp_path_factory):
+    return jobs.profiled(tmp_path_factory)
 
 
-def test_nothing_is_sent_under_ddp(two):
-    for found in two.found("traffic.ddp"):
+def test_nothing_is_sent_under_ddp(traffic):
+    for found in traffic.found("traffic.ddp"):
         assert found["without"]  # the gradients
         assert found["with"] == found["without"]
 
 
-def test_a_step_sends_one_flag_under_fsdp(two):
-    for found in two.found("traffic.fsdp"):
+def test_a_step_sends_one_flag_under_fsdp(traffic):
+    for found in traffic.found("traffic.fsdp"):
         assert found["steps without"]
         assert extra(found["steps"], found["steps without"]) == {FLAG: 4}  # whether it counts
 
 
-def test_a_tasks_end_sends_a_flag_and_two_numbers_for_each_term(two):
-    for found in two.found("traffic.fsdp"):
+def test_a_tasks_end_sends_a_flag_and_two_numbers_for_each_term(traffic):
+    for found in traffic.found("traffic.fsdp"):
         assert found["consolidate"] == {FLAG: 1, PAIR: 2}
 
 
-def test_relative_damping_sends_two_numbers_a_window(two):
-    for found in two.found("traffic.fsdp"):
+def test_relative_damping_sends_two_numbers_a_window(traffic):
+    for found in traffic.found("traffic.fsdp"):
         assert extra(found["steps, relative"], found["steps"]) == {PAIR: 1}
 
 
-def test_the_penalty_is_one_sum(two):
-    for found in two.found("traffic.fsdp"):
+def test_the_penalty_is_one_sum(traffic):
+    for found in traffic.found("traffic.fsdp"):
         assert found["penalty"] == {FLAG: 1}
 
 
-def test_saving_gathers_each_quantity_once_and_loading_sends_nothing(two):
+def test_saving_gathers_each_quantity_once_and_loading_sends_nothing(traffic):
     case = CASES["paper"]
     parameters = len(list(network(case.sizes, case.dtype).parameters()))
     quantities = ("fisher", "score", "loss_change", "window_start", "importance", "anchor")
-    for found in two.found("traffic.fsdp"):
+    for found in traffic.found("traffic.fsdp"):
         assert all(name.startswith("gloo:all_gather") for name in found["save"])
         assert sum(found["save"].values()) == len(quantities) * parameters
         assert found["load"] == {}
