@@ -50,6 +50,7 @@ DOES_NOT = {
     "sampler": st.sampled_from(["entropy", "mean-of-features"]),
     "sampler_layer": st.just("classifier"),
     "replay_batch_size": st.integers(1, 99),
+    "reset_optimizer": st.booleans(),
     "test_ahead": st.booleans(),
     "seed": st.integers(0, 2**40),
 }

@@ -37,6 +37,7 @@ VALID = {
     "batch_size": st.integers(1, 999),
     "lr": st.floats(1e-6, 10.0),
     "optimizer": st.sampled_from(["adam", "adamw", "sgd", "momentum"]),
+    "reset_optimizer": st.booleans(),
     "validation": st.floats(0.0, 0.9),
     "test_ahead": st.booleans(),
     "seed": st.integers(0, 2**63 - 1),

@@ -24,6 +24,7 @@ from rwalk.training import (
     LRSchedulerPlugin,
     LwFPlugin,
     MASPlugin,
+    OptimizerResetPlugin,
     ReplayPlugin,
     RWalkPlugin,
 )
@@ -124,6 +125,7 @@ CASES = {
         toy,
     ),
     "scheduler": (dropped, scheduled, toy),
+    "optimizer reset": (dropped, lambda m: trained(m, core(), OptimizerResetPlugin()), toy),
     "measured": (dropped, measured, toy),
     "early stopping": (dropped, watched, toy),
     "mas and lwf": (dropped, lambda m: trained(m, MASPlugin(0.1), L2SPPlugin(0.1), LwFPlugin()), toy),

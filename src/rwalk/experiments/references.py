@@ -68,7 +68,13 @@ def reference_spec(spec: RunSpec) -> RunSpec:
         "sampler": "uniform",
         "sampler_layer": None,
     }
-    unused: dict[str, Any] = {"exemplars": 0, "exemplars_total": None, "replay_batch_size": None, "test_ahead": True}
+    unused: dict[str, Any] = {
+        "exemplars": 0,
+        "exemplars_total": None,
+        "replay_batch_size": None,
+        "reset_optimizer": False,
+        "test_ahead": True,
+    }
     seed = spec.seed if spec.shuffle_classes else SEED
     hidden = spec.hidden if spec.model == "mlp" else RunSpec.model_fields["hidden"].default
     return spec.model_copy(update={**shared, **unused, "seed": seed, "hidden": hidden})

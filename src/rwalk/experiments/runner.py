@@ -26,7 +26,7 @@ from rwalk.replay import Sampler
 from rwalk.replay.layers import find_layer
 from rwalk.replay.samplers import SAMPLERS
 from rwalk.streams import Benchmark, Experience
-from rwalk.training import BasePlugin, BaseTemplate, CheckpointPlugin, Naive, ReplayPlugin
+from rwalk.training import BasePlugin, BaseTemplate, CheckpointPlugin, Naive, OptimizerResetPlugin, ReplayPlugin
 from rwalk.training.plugins.evaluation import experience_key
 
 __all__ = [
@@ -206,7 +206,7 @@ def build_learner(spec: RunSpec, data: Benchmark) -> tuple[nn.Module, Optimizer]
 
 
 def build_plugins(spec: RunSpec) -> list[BasePlugin]:
-    """What the method and the exemplars add to the loop."""
+    """What the method, the exemplars and the optimizer's beginnings add to the loop."""
     plugins = METHODS[spec.method].plugins(spec.rwalk_config, spec.options)
     if spec.exemplars or spec.exemplars_total:
         replay = ReplayPlugin(
@@ -216,6 +216,8 @@ def build_plugins(spec: RunSpec) -> list[BasePlugin]:
             sampler=_sampler(spec),
         )
         plugins.append(replay)
+    if spec.reset_optimizer:
+        plugins.append(OptimizerResetPlugin())
     return plugins
 
 

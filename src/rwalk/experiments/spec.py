@@ -46,7 +46,7 @@ UNTUNED = {"permuted-mnist"}
 
 #: Settings that came later, with what was done before them: left out of ``canonical`` at that value, so that what was
 #: stored earlier, results and checkpoints, is still known for the same run.
-LATER: dict[str, Any] = {"test_ahead": True, "precision": "float32"}
+LATER: dict[str, Any] = {"test_ahead": True, "precision": "float32", "reset_optimizer": False}
 
 
 class RunSpec(BaseModel):
@@ -80,6 +80,7 @@ class RunSpec(BaseModel):
         batch_size: New samples in a batch.
         lr: Learning rate.
         optimizer: ``adam``, ``adamw``, ``sgd`` or ``momentum`` (SGD with momentum 0.9).
+        reset_optimizer: Begin each experience with an optimizer that remembers nothing, as the authors do on CIFAR-100.
         validation: Share of the training data that is held out and evaluated on *instead of* the test data; for
             choosing settings. 0 trains on all of it and evaluates on the test data.
         test_ahead: After each task, test on those to come too, and the untrained model on all. Forward transfer needs
@@ -118,6 +119,7 @@ class RunSpec(BaseModel):
     batch_size: Positive = 64
     lr: float = Field(default=1e-3, gt=0.0, le=1e6, allow_inf_nan=False)
     optimizer: Literal["adam", "adamw", "sgd", "momentum"] = "adam"
+    reset_optimizer: bool = False
     validation: float = Field(default=0.0, ge=0.0, lt=1.0)
     test_ahead: bool = True
     seed: int = Field(default=0, ge=0, lt=2**63)

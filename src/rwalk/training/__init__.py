@@ -12,6 +12,7 @@ from rwalk.training.plugins import (
     LRSchedulerPlugin,
     LwFPlugin,
     MASPlugin,
+    OptimizerResetPlugin,
     ReplayPlugin,
     RWalkPlugin,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "LwFPlugin",
     "MASPlugin",
     "Naive",
+    "OptimizerResetPlugin",
     "PeriodicEval",
     "RWalkPlugin",
     "ReplayPlugin",
