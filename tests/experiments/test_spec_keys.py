@@ -60,6 +60,7 @@ INVALID = [
     ("model_options", [1]),
     ("heads", "two"),
     ("precision", "float16"),
+    ("classifier", "nearest"),
     ("options", 3),
     ("exemplars_total", 0),
     ("sampler", "best"),
@@ -81,7 +82,7 @@ def refusal(values):
 
 
 def test_every_key_is_tried():
-    assert set(VALID) | {"exemplars_total", "sampler_layer"} == set(RunSpec.model_fields)
+    assert set(VALID) | {"exemplars_total", "sampler_layer", "classifier"} == set(RunSpec.model_fields)
 
 
 @given(

@@ -12,8 +12,8 @@ from processes.problem import Case, Run, settings
 
 Traffic = dict[str, int]
 
-#: Seconds in which gloo's threads tell the profiler that the last operation has ended: they may do so after they let the
-#: waiting process go on. A process was once aborted by malloc after a profiler that had ended at once; why is not known.
+#: Seconds in which gloo's threads tell the profiler that the last operation has ended: they may do so after they let
+#: the waiting process go on. A process was once aborted by malloc after a profiler that ended at once; why is unknown.
 SETTLED = 0.2
 
 

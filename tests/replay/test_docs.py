@@ -25,7 +25,8 @@ def test_the_pages_code_runs(tmp_path):
         "folder": tmp_path,
     }
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    template, own_loop, own_sampler, checkpoint, online = (compile(block, "replay.md", "exec") for block in blocks)
+    compiled = (compile(block, "replay.md", "exec") for block in blocks)
+    template, own_loop, own_sampler, judged, judged_by_hand, checkpoint, online = compiled
 
     exec(template, names)
     assert names["replay"].memory.counts == dict.fromkeys(range(4), 10)
@@ -38,6 +39,12 @@ def test_the_pages_code_runs(tmp_path):
     exec(own_sampler, names)
     names["memory"].update(data[0], data[0].targets, model=model)
     kept = [x.tolist() for x, *_ in names["memory"].samples]
+    exec(judged, names)
+    assert names["replay"].memory.counts == dict.fromkeys(range(4), 10)
+    assert names["strategy"].plugins[1].means.classes.tolist() == [0, 1, 2, 3]
+    exec(judged_by_hand, names)
+    assert len(names["predicted"]) == len(names["dataset"])
+    assert set(names["predicted"].tolist()) <= {0, 1}
     exec(checkpoint, names)
     assert [x.tolist() for x, *_ in names["memory"].samples] == kept
     assert names["memory"].counts == {0: 3, 1: 3}

@@ -26,7 +26,15 @@ from rwalk.replay import Sampler
 from rwalk.replay.layers import find_layer
 from rwalk.replay.samplers import SAMPLERS
 from rwalk.streams import Benchmark, Experience
-from rwalk.training import BasePlugin, BaseTemplate, CheckpointPlugin, Naive, OptimizerResetPlugin, ReplayPlugin
+from rwalk.training import (
+    BasePlugin,
+    BaseTemplate,
+    CheckpointPlugin,
+    Naive,
+    NearestMeanPlugin,
+    OptimizerResetPlugin,
+    ReplayPlugin,
+)
 from rwalk.training.plugins.evaluation import experience_key
 
 __all__ = [
@@ -216,6 +224,8 @@ def build_plugins(spec: RunSpec) -> list[BasePlugin]:
             sampler=_sampler(spec),
         )
         plugins.append(replay)
+        if spec.classifier == "nearest-mean":
+            plugins.append(NearestMeanPlugin(replay, spec.sampler_layer, _heads_together(spec)))
     if spec.reset_optimizer:
         plugins.append(OptimizerResetPlugin())
     return plugins
@@ -250,8 +260,13 @@ class _InBfloat16(Naive):
 
 def _sampler(spec: RunSpec) -> Sampler:
     kind: Any = SAMPLERS[spec.sampler]
-    options = {} if spec.sampler_layer is None else {"layer": spec.sampler_layer}
-    if spec.heads == "multi" and "classifier" in kind.__annotations__:
-        options["classifier"] = "classifier"  # all heads together: the last linear layer is the last task's alone
+    options: dict[str, Any] = {} if spec.sampler_layer is None else {"layer": spec.sampler_layer}
+    if "classifier" in kind.__annotations__:
+        options["classifier"] = _heads_together(spec)
     sampler: Sampler = kind(**options)
     return sampler
+
+
+def _heads_together(spec: RunSpec) -> str | None:
+    """The layer that classifies, where it is not the last linear one: that is the last task's head alone."""
+    return "classifier" if spec.heads == "multi" else None

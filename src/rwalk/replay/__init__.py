@@ -1,6 +1,7 @@
 """Exemplars: which to keep, and how many."""
 
 from rwalk.replay.memory import ExemplarMemory
+from rwalk.replay.nearest_mean import ClassMeans
 from rwalk.replay.probe import Probe
 from rwalk.replay.sampler import Candidates, Sampler
 from rwalk.replay.samplers import (
@@ -19,6 +20,7 @@ __all__ = [
     "SAMPLERS",
     "Candidates",
     "ClassBalancedReservoir",
+    "ClassMeans",
     "Entropy",
     "ExemplarMemory",
     "MeanOfFeatures",

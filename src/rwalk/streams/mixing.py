@@ -13,7 +13,7 @@ from rwalk.streams.data import TensorData
 from rwalk.streams.loader import Batches
 from rwalk.streams.passes import Pass
 
-__all__ = ["InTurn", "MixedLoader", "joined", "stacked"]
+__all__ = ["InTurn", "MixedLoader", "as_given", "joined", "stacked"]
 
 
 class MixedLoader:
@@ -119,7 +119,7 @@ def joined(batch: Any, old: TensorData | Sequence[Any], chosen: Tensor) -> Any:
         at = chosen.to(old.targets.device)
         labels = (part.index_select(0, at) for part in (old.targets, old.task_labels))
         return concatenated(batch, [old.inputs(at), *labels])
-    return concatenated(batch, Collate()([_as_given(old[position], batch) for position in chosen.tolist()]))
+    return concatenated(batch, Collate()([as_given(old[position], batch) for position in chosen.tolist()]))
 
 
 class _Joined(Collate):
@@ -134,10 +134,10 @@ class _Joined(Collate):
         if tasks is None:
             tasks = torch.full((len(samples),), self.task_label, dtype=torch.int64)
         joined = torch.cat([tasks, torch.tensor([int(task) for *_, task in chosen], dtype=torch.int64)])
-        return self.inner([*samples, *(_as_given(sample, samples[0]) for sample in chosen)], joined)
+        return self.inner([*samples, *(as_given(sample, samples[0]) for sample in chosen)], joined)
 
 
-def _as_given(sample: Any, like: Any) -> Any:
+def as_given(sample: Any, like: Any) -> Any:
     """A remembered ``(x, y, task label)`` in the form of another sample: with or without a task label, or a row."""
     return tuple(sample[: len(like)]) if isinstance(like, tuple | list) else sample[0]
 

@@ -8,6 +8,7 @@ from rwalk.training.plugins.logs import LoggingPlugin
 from rwalk.training.plugins.lr_scheduling import LRSchedulerPlugin
 from rwalk.training.plugins.lwf import LwFPlugin
 from rwalk.training.plugins.mas import MASPlugin
+from rwalk.training.plugins.nearest_mean import NearestMeanPlugin
 from rwalk.training.plugins.optimizer_reset import OptimizerResetPlugin
 from rwalk.training.plugins.replay import ReplayPlugin
 from rwalk.training.plugins.rwalk import RWalkPlugin
@@ -21,6 +22,7 @@ __all__ = [
     "LoggingPlugin",
     "LwFPlugin",
     "MASPlugin",
+    "NearestMeanPlugin",
     "OptimizerResetPlugin",
     "RWalkPlugin",
     "ReplayPlugin",

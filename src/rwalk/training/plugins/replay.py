@@ -22,7 +22,7 @@ from rwalk.streams.mixing import InTurn, joined, stacked
 from rwalk.streams.passes import Pass
 from rwalk.training.events import BasePlugin
 
-__all__ = ["ReplayPlugin"]
+__all__ = ["ReplayPlugin", "forward_on"]
 
 
 class ReplayPlugin(BasePlugin):
@@ -109,7 +109,7 @@ class ReplayPlugin(BasePlugin):
         given = kwargs.get("collate_fn") or getattr(strategy, "collate_fn", None)
         function = given or collate_fn_of(dataset)
         loader = partial(data_loader, shuffle=False, task_label=task_label, collate_fn=function)
-        probe = Probe(strategy.model, forward=partial(_forward, strategy), loader=loader)
+        probe = Probe(strategy.model, forward=partial(forward_on, strategy), loader=loader)
         labels = self._labels(dataset) if self.memory.sampler.by_class else None
         self.memory.update(dataset, labels, task_label, model=probe)
 
@@ -211,7 +211,7 @@ def _taken(batch: Any, index: int) -> Any:
     return tuple(_taken(value, index) for value in batch) if nested else batch[index]
 
 
-def _forward(strategy: Any, batch: Any) -> Any:
+def forward_on(strategy: Any, batch: Any) -> Any:
     """The strategy's own forward pass on a batch: it knows about heads and devices."""
     before, strategy.mbatch = strategy.mbatch, to_device(batch, strategy.device)
     try:

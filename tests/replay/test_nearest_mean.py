@@ -1,0 +1,79 @@
+"""Class means against iCaRL's rule written out in numpy."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rwalk.replay import ClassMeans
+
+
+def nearest(features, labels, x):
+    """The class whose mean is nearest in Euclidean distance, all of length 1, float64."""
+    features, x = (np.asarray(rows, dtype=np.float64) for rows in (features, x))
+    unit, seen = features / np.linalg.norm(features, axis=1, keepdims=True), sorted(set(labels))
+    means = np.stack([unit[np.asarray(labels) == label].mean(0) for label in seen])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    distance = np.linalg.norm(x[:, None] - means[None], axis=2)
+    return [seen[place] for place in distance.argmin(1)], distance, seen
+
+
+@given(
+    labels=st.lists(st.integers(0, 6), min_size=1, max_size=12),
+    width=st.integers(2, 6),
+    seed=st.integers(0, 2**31),
+    size=st.floats(1e-3, 1e3),
+)
+def test_the_highest_score_is_the_nearest_mean(labels, width, seed, size):
+    generator = torch.Generator().manual_seed(seed)
+    features = size * torch.randn(len(labels), width, dtype=torch.float64, generator=generator)
+    x = torch.randn(20, width, dtype=torch.float64, generator=generator)
+    means = ClassMeans.of(features, torch.tensor(labels))
+    scores = means.scores(x, 8, missing=-5.0)
+    expected, distance, seen = nearest(features, labels, x)
+    assert scores.argmax(1).tolist() == expected
+    np.testing.assert_allclose(scores[:, seen], 1 - distance**2 / 2, atol=1e-12)
+    assert means.classes.tolist() == seen
+    missing = [label for label in range(8) if label not in seen]
+    assert bool((scores[:, missing] == -5.0).all())
+
+
+def test_samples_weigh_alike_however_long_their_features_are():
+    means = ClassMeans.of(torch.tensor([[1.0, 0.0], [0.0, 1000.0]]), torch.tensor([3, 3]))
+    torch.testing.assert_close(means.means, torch.full((1, 2), 0.5**0.5))
+
+
+def test_features_that_are_nothing_are_near_to_nothing():
+    means = ClassMeans.of(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]))
+    scores = means.scores(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), 2, missing=-1.0)
+    torch.testing.assert_close(scores, torch.tensor([[0.0, 0.0], [0.0, 0.5**0.5]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_means_are_float32_or_wider(dtype):
+    means = ClassMeans.of(torch.ones(2, 3, dtype=dtype), torch.tensor([0, 1]))
+    assert means.means.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert means.scores(torch.ones(4, 3, dtype=dtype), 2, missing=0.0).dtype == means.means.dtype
+
+
+@pytest.mark.parametrize(
+    ("features", "labels"),
+    [
+        (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)),
+        (torch.zeros(4), torch.zeros(4, dtype=torch.int64)),
+        (torch.zeros(4, 3), torch.zeros(3, dtype=torch.int64)),
+    ],
+)
+def test_what_has_no_means_is_refused(features, labels):
+    with pytest.raises(ValueError, match=r"expected \(N, D\) and \(N,\), N ≥ 1"):
+        ClassMeans.of(features, labels)
+
+
+def test_scores_need_the_same_features_and_an_output_for_each_class():
+    means = ClassMeans.of(torch.ones(2, 3), torch.tensor([0, 4]))
+    with pytest.raises(ValueError, match=r"expected \(B, 3\)"):
+        means.scores(torch.ones(2, 4), 5, missing=0.0)
+    with pytest.raises(ValueError, match="outputs=4: there are exemplars of class 4"):
+        means.scores(torch.ones(2, 3), 4, missing=0.0)
