@@ -98,6 +98,14 @@ def test_some_rows_of_a_table_are_the_same_runs(folder):
         load_table("small", rows=["theirs", "our"])
 
 
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("name", sorted(tables()))
+def test_each_row_can_be_run_alone(name, quick):
+    specs = load_table(name, quick=quick).specs()
+    for label, spec in specs.items():
+        assert load_table(name, quick=quick, rows=[label]).specs() == {label: spec}
+
+
 def test_an_unknown_table_lists_the_known_ones(folder):
     with pytest.raises(ValueError, match=r"^unknown table 'large': choose one of small$"):
         load_table("large")

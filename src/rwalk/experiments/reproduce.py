@@ -100,6 +100,8 @@ def load_table(name: str, *, quick: bool = False, seeds: int | None = None, rows
             published = {label: figures for label, figures in values["published"].items() if label in rows}
             against = table.against if table.against in rows else next(iter(asked))
             values |= {"runs": asked, "published": published, "against": against}
+            if not any(table.specs()[label].reads_rwalk for label in asked):  # the others' settings
+                values["base"] = {key: value for key, value in values.get("base", {}).items() if key != "rwalk"}
         chosen = Table(**values | ({} if seeds is None else {"seeds": seeds}))
         chosen.specs()
     except ValidationError as error:
