@@ -165,6 +165,23 @@ def test_it_prints_on_white(page, tmp_path):
     page.wait_for_selector("html[data-theme=dark]")  # as it was
 
 
+def test_a_system_that_turns_dark_while_a_page_prints_leaves_the_paper_white(page):
+    page.emulate_media(color_scheme="light")
+    page.wait_for_selector("html[data-theme=light]")
+    page.evaluate(
+        "() => { system.addEventListener('change', e => { root.dataset.turned = e.matches ? 'dark' : 'light' }) }"
+    )
+    page.evaluate("() => { dispatchEvent(new Event('beforeprint')) }")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_selector("html[data-turned=dark]")
+    assert page.evaluate("root.dataset.theme") == "light"
+    page.evaluate("() => { dispatchEvent(new Event('afterprint')) }")
+    page.emulate_media(color_scheme="light")
+    page.wait_for_selector("html[data-turned=light]")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_selector("html[data-theme=dark]")  # outside of printing it is followed
+
+
 def measured(browser, file):
     """A page once it is ready, and the seconds of the processor that it took: other work does not count."""
     page = browser.new_page(viewport={"width": 1100, "height": 900})
