@@ -37,10 +37,20 @@ PROBLEMS: dict[str, dict[str, Any]] = {
         "benchmark": "split-digits", "shuffle_classes": True, "epochs": 8, "batch_size": 32, "replay_batch_size": 128,
         "heads": "masked", "exemplars": 2, "optimizer": "adam", "lr": 1e-3, "development": (20, 21, 22),
     },
+    "split digits, nearest mean of 2 exemplars a class": {
+        "benchmark": "split-digits", "shuffle_classes": True, "epochs": 8, "batch_size": 32, "replay_batch_size": 32,
+        "heads": "masked", "exemplars": 2, "sampler": "mean-of-features", "classifier": "nearest-mean",
+        "optimizer": "adam", "lr": 1e-3, "development": (20, 21, 22),
+    },
     "split MNIST, 5 × 2 classes, single head, 10 exemplars a class": {
         "benchmark": "split-mnist", "shuffle_classes": True, "epochs": 1, "batch_size": 64,
         "replay_batch_size": "balanced", "heads": "masked", "exemplars": 10, "sampler": "mean-of-features",
         "optimizer": "adam", "lr": 2e-4, "development": (20, 21),
+    },
+    "split MNIST, nearest mean of 10 exemplars a class": {
+        "benchmark": "split-mnist", "shuffle_classes": True, "epochs": 1, "batch_size": 64, "replay_batch_size": 4,
+        "heads": "masked", "exemplars": 10, "sampler": "mean-of-features", "classifier": "nearest-mean",
+        "optimizer": "adam", "lr": 1e-3, "development": (20, 21),
     },
     "permuted MNIST, 6 tasks, no exemplars": {
         "benchmark": "permuted-mnist", "n_experiences": 6, "epochs": 1, **PERMUTED,

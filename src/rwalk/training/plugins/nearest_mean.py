@@ -26,7 +26,8 @@ class NearestMeanPlugin(BasePlugin):
     Nothing changes in training. In each evaluation ``mb_output`` becomes the cosines of ``ClassMeans.scores``, of the
     exemplars' features as the model sees them now; so accuracy is that of the nearest mean, and the measured loss is
     that of the cosines. Classes that the model itself rules out (another task's head, not seen yet) stay ruled out, and
-    so do those without exemplars. As long as nothing is remembered, the output layer decides.
+    so do those without exemplars. As long as nothing is remembered, the output layer decides. Batches go through the
+    model twice, once for their features.
 
     Args:
         replay: Whose exemplars.
