@@ -155,7 +155,7 @@ sweeps: install
 
 # The laboratory's preset and its parts on streams that chose nothing, a stored comparison each; kept in runs/laboratory.
 laboratory: install
-	for name in permuted-digits split-digits split-mnist split-mnist-nearest-mean permuted-mnist cifar100; do \
+	for name in permuted-digits split-digits split-mnist split-mnist-nearest-mean permuted-mnist permuted-mnist-parts cifar100; do \
 	  $(BIN)/rwalk compare --spec reproductions/specs/laboratory-$$name.yaml --out runs/laboratory/$$name || exit 1; \
 	  cp runs/laboratory/$$name/comparison.json reproductions/laboratory/$$name.json; \
 	done
