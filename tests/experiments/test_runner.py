@@ -14,6 +14,7 @@ from rwalk.experiments.results import SCHEMA_VERSION
 from rwalk.experiments.runner import build_plugins, build_strategy
 from rwalk.experiments.spec import LATER
 from rwalk.streams import TensorData, class_incremental
+from rwalk.training import NearestMeanPlugin, OptimizerResetPlugin
 from training.toys import Recorder
 
 METRICS = {
@@ -147,6 +148,21 @@ def test_what_was_stored_before_a_setting_came_is_the_same_run():
     assert other.canonical() == spec.canonical() | {"test_ahead": False}
     assert RunSpec(**other.canonical()).canonical() == other.canonical()
     assert reference_spec(other) == reference_spec(spec)
+
+
+@pytest.mark.parametrize(("heads", "classifier"), [("masked", None), ("multi", "classifier")])
+def test_a_spec_says_what_judges_and_how_the_optimizer_begins(heads, classifier):
+    plain = RunSpec(
+        benchmark="split-digits", method="rwalk", exemplars=2, heads=heads, task_labels=True, epochs=1, only_first=2
+    )
+    spec = plain.model_copy(update={"classifier": "nearest-mean", "reset_optimizer": True})
+    added = [plugin for plugin in build_plugins(spec) if isinstance(plugin, NearestMeanPlugin | OptimizerResetPlugin)]
+    judge, _ = added
+    assert [type(plugin) for plugin in added] == [NearestMeanPlugin, OptimizerResetPlugin]
+    assert (judge.layer, judge.classifier) == (None, classifier)
+    assert not any(isinstance(plugin, NearestMeanPlugin | OptimizerResetPlugin) for plugin in build_plugins(plain))
+    judged = run(plain.model_copy(update={"classifier": "nearest-mean"}))
+    assert judged.matrix.tolist() != run(plain).matrix.tolist()
 
 
 def test_in_bfloat16_the_network_computes_coarser_and_the_weights_stay_float32():

@@ -72,6 +72,12 @@ def test_the_usual_settings_are_not_changed_by_use():
     assert before == DEFAULTS
 
 
+def test_the_nearest_mean_needs_exemplars():
+    message = refusal({**DIGITS, "classifier": "nearest-mean"})
+    assert message == "classifier='nearest-mean' needs exemplars: give exemplars or exemplars_total"
+    assert RunSpec(**DIGITS, classifier="nearest-mean", exemplars_total=9).classifier == "nearest-mean"
+
+
 def test_a_spec_survives_being_written_down():
     spec = RunSpec(**DIGITS, exemplars=3, rwalk={"penalty": "proximal"}, hidden=(8, 4), shuffle_classes=True)
     assert RunSpec(**spec.model_dump(mode="json")) == spec

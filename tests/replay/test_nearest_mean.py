@@ -1,4 +1,4 @@
-"""Class means against iCaRL's rule written out in numpy."""
+"""Class means against iCaRL's rule written out."""
 
 import numpy as np
 import pytest
@@ -6,18 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replay.twins import nearest_mean
 from rwalk.replay import ClassMeans
-
-
-def nearest(features, labels, x):
-    """The class whose mean is nearest in Euclidean distance, all of length 1, float64."""
-    features, x = (np.asarray(rows, dtype=np.float64) for rows in (features, x))
-    unit, seen = features / np.linalg.norm(features, axis=1, keepdims=True), sorted(set(labels))
-    means = np.stack([unit[np.asarray(labels) == label].mean(0) for label in seen])
-    means /= np.linalg.norm(means, axis=1, keepdims=True)
-    x = x / np.linalg.norm(x, axis=1, keepdims=True)
-    distance = np.linalg.norm(x[:, None] - means[None], axis=2)
-    return [seen[place] for place in distance.argmin(1)], distance, seen
 
 
 @given(
@@ -32,9 +22,9 @@ def test_the_highest_score_is_the_nearest_mean(labels, width, seed, size):
     x = torch.randn(20, width, dtype=torch.float64, generator=generator)
     means = ClassMeans.of(features, torch.tensor(labels))
     scores = means.scores(x, 8, missing=-5.0)
-    expected, distance, seen = nearest(features, labels, x)
+    expected, distance, seen = nearest_mean(features.tolist(), labels, x.tolist())
     assert scores.argmax(1).tolist() == expected
-    np.testing.assert_allclose(scores[:, seen], 1 - distance**2 / 2, atol=1e-12)
+    np.testing.assert_allclose(scores[:, seen], 1 - np.square(distance) / 2, atol=1e-12)
     assert means.classes.tolist() == seen
     missing = [label for label in range(8) if label not in seen]
     assert bool((scores[:, missing] == -5.0).all())

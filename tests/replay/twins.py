@@ -25,6 +25,24 @@ def plane_weights(features: list[list[float]], weight: list[float]) -> list[floa
     return [1.0 / abs(math.fsum(a * b for a, b in zip(row, weight, strict=True))) for row in features]
 
 
+def nearest_mean(
+    features: list[list[float]], labels: list[int], rows: list[list[float]]
+) -> tuple[list[int], list[list[float]], list[int]]:
+    """The class of the nearest mean, all features and means of length 1; the distances, and the classes in order."""
+    seen, means = sorted(set(labels)), []
+    for label in seen:
+        own = [unit(row) for row, its in zip(features, labels, strict=True) if its == label]
+        means.append(unit([math.fsum(column) / len(own) for column in zip(*own, strict=True)]))
+    distances = [[math.dist(unit(row), mean) for mean in means] for row in rows]
+    return [seen[row.index(min(row))] for row in distances], distances, seen
+
+
+def unit(row: list[float]) -> list[float]:
+    """A row of the same direction and length 1."""
+    length = math.hypot(*row)
+    return [value / length for value in row]
+
+
 def draw_probabilities(weights: list[float], budget: int) -> dict[tuple[int, ...], float]:
     """How likely each ordered draw without replacement is, one position after the other."""
     found = {}

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from replay.test_nearest_mean import nearest
-from rwalk.models import MultiHeadClassifier, MultiTaskNetwork
+from replay.twins import nearest_mean
+from rwalk.models import MultiHeadClassifier, MultiTaskModule, MultiTaskNetwork
+from rwalk.replay import ClassMeans
 from rwalk.streams import Stream
 from rwalk.training import NearestMeanPlugin, ReplayPlugin
 from training.plugins.test_replay_any_data import Made, row
@@ -31,7 +32,7 @@ def predicted(plugin, features, data):
     samples = plugin.replay.memory.samples
     kept = torch.stack([x for x, *_ in samples])
     with torch.no_grad():
-        return nearest(features(kept), [int(y) for _, y, _ in samples], features(data.x))[0]
+        return nearest_mean(features(kept).tolist(), [int(y) for _, y, _ in samples], features(data.x).tolist())[0]
 
 
 @pytest.mark.parametrize("layer", [None, "0"])
@@ -92,6 +93,30 @@ def test_classes_of_another_tasks_head_stay_out_of_the_question():
     assert plugin.means.classes.tolist() == list(range(6))
 
 
+def test_each_exemplar_is_seen_under_its_own_task():
+    class Told(MultiTaskModule):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(5, 6).double()
+
+        def forward(self, x, task_labels):
+            return self.head(self.features(x, task_labels))
+
+        @staticmethod
+        def features(x, task_labels):
+            return x * (1 + torch.as_tensor(task_labels)).reshape(-1, 1) + torch.as_tensor(task_labels).reshape(-1, 1)
+
+    torch.manual_seed(0)
+    stream = six_classes(task_labels=True)
+    strategy, plugin = remembering(Told(), stream=stream)
+    strategy.eval(stream)
+    samples = plugin.replay.memory.samples
+    x, tasks = torch.stack([x for x, *_ in samples]), torch.tensor([int(task) for *_, task in samples])
+    expected = ClassMeans.of(Told.features(x, tasks), torch.tensor([int(y) for _, y, _ in samples]))
+    assert set(tasks.tolist()) == {0, 1, 2}
+    torch.testing.assert_close(plugin.means.means, expected.means)
+
+
 def test_rows_of_a_table_are_judged_too():
     class Rows(nn.Module):
         def __init__(self):
@@ -106,7 +131,12 @@ def test_rows_of_a_table_are_judged_too():
     tests = Stream("test", [Made(row)])
     strategy, plugin = remembering(Rows(), stream=stream)
     strategy.eval(tests)
+    kept = torch.tensor([sample["ids"] for sample, *_ in plugin.replay.memory.samples])
+    expected = ClassMeans.of(
+        torch.relu(strategy.model.body(kept)).detach(), torch.tensor([y for _, y, _ in plugin.replay.memory.samples])
+    )
     assert plugin.means.classes.tolist() == [0, 1, 2, 3]
+    torch.testing.assert_close(plugin.means.means, expected.means)
 
 
 def test_a_class_without_exemplars_is_not_chosen():

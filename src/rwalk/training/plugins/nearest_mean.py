@@ -57,16 +57,15 @@ class NearestMeanPlugin(BasePlugin):
             raise TypeError(f"replay={replay!r}: expected the ReplayPlugin that holds the exemplars")
         self.replay, self.layer, self.classifier = replay, layer, classifier
         self.means: ClassMeans | None = None
-        self._current = False
 
     def before_eval(self, strategy: Any, **kwargs: Any) -> None:
         """Weights may have changed."""
-        self._current = False
+        self.means = None
 
     def before_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Look at the exemplars, once an evaluation."""
-        if not self._current:
-            self.means, self._current = self._measured(strategy, **kwargs), True
+        if self.means is None:
+            self.means = self._measured(strategy, **kwargs)
 
     def after_eval_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Cosines take the output's place."""
