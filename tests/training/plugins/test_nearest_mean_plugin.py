@@ -93,7 +93,8 @@ def test_classes_of_another_tasks_head_stay_out_of_the_question():
     assert plugin.means.classes.tolist() == list(range(6))
 
 
-def test_each_exemplar_is_seen_under_its_own_task():
+@pytest.mark.parametrize("carried", [True, False])  # by the samples themselves, or told by the experience
+def test_each_exemplar_is_seen_under_its_own_task(carried):
     class Told(MultiTaskModule):
         def __init__(self):
             super().__init__()
@@ -108,6 +109,9 @@ def test_each_exemplar_is_seen_under_its_own_task():
 
     torch.manual_seed(0)
     stream = six_classes(task_labels=True)
+    if not carried:
+        pairs = [[(x, int(y)) for x, y, _ in experience.dataset] for experience in stream]
+        stream = Stream("pairs", pairs, [0, 1, 2])
     strategy, plugin = remembering(Told(), stream=stream)
     strategy.eval(stream)
     samples = plugin.replay.memory.samples
