@@ -136,6 +136,20 @@ def test_the_papers_network_subtracts_a_mean_from_each_channel():
     assert torch.equal(centred(x), plain(x - torch.tensor(mean).view(3, 1, 1)))
 
 
+def test_images_are_turned_left_to_right_while_training_only_each_whole_and_by_its_own_draw():
+    torch.manual_seed(0)
+    turning = paper_cnn(IMAGE, 3, dropout=0.0, flip=True)
+    plain = paper_cnn(IMAGE, 3, dropout=0.0)
+    plain.load_state_dict(dict(zip(plain.state_dict(), turning.state_dict().values(), strict=True)))
+    x = torch.rand(200, *IMAGE)
+    seen = turning.features[0](x)
+    turned = (seen == x.flip(-1)).flatten(1).all(1)
+    assert torch.equal(turned, ~(seen == x).flatten(1).all(1))
+    assert 70 <= int(turned.sum()) <= 130
+    assert not torch.equal(seen, turning.features[0](x))
+    assert torch.equal(turning.eval()(x), plain.eval()(x))
+
+
 @pytest.mark.parametrize("name", ["paper-cnn", "resnet18", "slim-resnet18", "resnet32"])
 @pytest.mark.parametrize("shape", [(64,), (32, 32), (3, 0, 32)])
 def test_networks_for_images_refuse_other_shapes(name, shape):

@@ -20,6 +20,7 @@ def paper_cnn(
     dropout: float = 0.5,
     mean: Sequence[float] = (),
     initial: str = "torch",
+    flip: bool = False,
 ) -> nn.Sequential:
     """3×3 convolutions with ReLU, max-pooling and dropout after every second one, and one linear layer.
 
@@ -31,6 +32,8 @@ def paper_cnn(
         dropout: Probability of dropping an element after pooling.
         mean: Subtracted from each of the input's channels first; nothing if empty.
         initial: Initial weights, see ``rwalk.models.initial``.
+        flip: Turn every second image left to right while training, drawn anew each time: more of few images, as the
+            usual augmentation of CIFAR does, but not the paper.
 
     Raises:
         ValueError: No image, one too small to be pooled, fewer than two convolutions, not one mean a channel, or an
@@ -53,7 +56,8 @@ def paper_cnn(
     inputs, height, width = image_shape("paper-cnn", input_shape, smallest=2**pairs)
     if len(mean) not in (0, inputs):
         raise ValueError(f"mean={tuple(mean)!r}: expected a number for each of {inputs} channels, or none")
-    layers: list[nn.Module] = [Centred(mean)] if mean else []
+    layers: list[nn.Module] = [RandomFlip()] if flip else []
+    layers += [Centred(mean)] if mean else []
     for index, outputs in enumerate(channels):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
         if index % 2:
@@ -77,3 +81,14 @@ class Centred(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The images, centred."""
         return x - self.mean
+
+
+class RandomFlip(nn.Module):
+    """Turns each image of (B, C, H, W) left to right with probability 1/2 while training, as dropout drops."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The images, some of them turned."""
+        if not self.training:
+            return x
+        turned = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
+        return torch.where(turned, x.flip(-1), x)
