@@ -14,7 +14,8 @@ from rwalk.experiments.results import SCHEMA_VERSION
 from rwalk.experiments.runner import build_plugins, build_strategy
 from rwalk.experiments.spec import LATER
 from rwalk.streams import TensorData, class_incremental
-from rwalk.training import NearestMeanPlugin, OptimizerResetPlugin
+from rwalk.training import DiscriminantPlugin, NearestMeanPlugin, OptimizerResetPlugin
+from rwalk.training.plugins.judging import JudgedByExemplars
 from training.toys import Recorder
 
 METRICS = {
@@ -150,18 +151,19 @@ def test_what_was_stored_before_a_setting_came_is_the_same_run():
     assert reference_spec(other) == reference_spec(spec)
 
 
+@pytest.mark.parametrize(("by", "kind"), [("nearest-mean", NearestMeanPlugin), ("discriminant", DiscriminantPlugin)])
 @pytest.mark.parametrize(("heads", "classifier"), [("masked", None), ("multi", "classifier")])
-def test_a_spec_says_what_judges_and_how_the_optimizer_begins(heads, classifier):
+def test_a_spec_says_what_judges_and_how_the_optimizer_begins(heads, classifier, by, kind):
     plain = RunSpec(
         benchmark="split-digits", method="rwalk", exemplars=2, heads=heads, task_labels=True, epochs=1, only_first=2
     )
-    spec = plain.model_copy(update={"classifier": "nearest-mean", "reset_optimizer": True})
-    added = [plugin for plugin in build_plugins(spec) if isinstance(plugin, NearestMeanPlugin | OptimizerResetPlugin)]
+    spec = plain.model_copy(update={"classifier": by, "reset_optimizer": True})
+    added = [plugin for plugin in build_plugins(spec) if isinstance(plugin, JudgedByExemplars | OptimizerResetPlugin)]
     judge, _ = added
-    assert [type(plugin) for plugin in added] == [NearestMeanPlugin, OptimizerResetPlugin]
+    assert [type(plugin) for plugin in added] == [kind, OptimizerResetPlugin]
     assert (judge.layer, judge.classifier) == (None, classifier)
-    assert not any(isinstance(plugin, NearestMeanPlugin | OptimizerResetPlugin) for plugin in build_plugins(plain))
-    judged = run(plain.model_copy(update={"classifier": "nearest-mean"}))
+    assert not any(isinstance(plugin, JudgedByExemplars | OptimizerResetPlugin) for plugin in build_plugins(plain))
+    judged = run(plain.model_copy(update={"classifier": by}))
     assert judged.matrix.tolist() != run(plain).matrix.tolist()
 
 

@@ -72,10 +72,11 @@ def test_the_usual_settings_are_not_changed_by_use():
     assert before == DEFAULTS
 
 
-def test_the_nearest_mean_needs_exemplars():
-    message = refusal({**DIGITS, "classifier": "nearest-mean"})
-    assert message == "classifier='nearest-mean' needs exemplars: give exemplars or exemplars_total"
-    assert RunSpec(**DIGITS, classifier="nearest-mean", exemplars_total=9).classifier == "nearest-mean"
+@pytest.mark.parametrize("classifier", ["nearest-mean", "discriminant"])
+def test_where_exemplars_judge_there_have_to_be_some(classifier):
+    message = refusal({**DIGITS, "classifier": classifier})
+    assert message == f"classifier={classifier!r} needs exemplars: give exemplars or exemplars_total"
+    assert RunSpec(**DIGITS, classifier=classifier, exemplars_total=9).classifier == classifier
 
 
 def test_a_spec_survives_being_written_down():

@@ -6,6 +6,8 @@ Nothing here is shared with the package.
 import math
 from itertools import permutations
 
+import numpy as np
+
 
 def entropy_of(logits: list[float]) -> float:
     """−Σ p ln p of the softmax."""
@@ -35,6 +37,25 @@ def nearest_mean(
         means.append(unit([math.fsum(column) / len(own) for column in zip(*own, strict=True)]))
     distances = [[math.dist(unit(row), mean) for mean in means] for row in rows]
     return [seen[row.index(min(row))] for row in distances], distances, seen
+
+
+def discriminant(
+    features: list[list[float]], labels: list[int], rows: list[list[float]], shrinkage: float
+) -> np.ndarray:
+    """Gaussian classes of one covariance, inverted whole; scores (rows, classes in order), times the added variance."""
+    known = np.array([unit(row) for row in features])
+    seen, width = sorted(set(labels)), known.shape[1]
+    means = {label: known[np.array(labels) == label].mean(0) for label in seen}
+    covariance = np.zeros((width, width))
+    for row, label in zip(known, labels, strict=True):
+        covariance += np.outer(row - means[label], row - means[label]) / (len(known) - len(seen))
+    added = shrinkage * np.trace(covariance) / width
+    inverse = np.linalg.inv(covariance + added * np.eye(width))
+    columns = []
+    for label in seen:
+        slope = inverse @ means[label]
+        columns.append([added * (np.dot(unit(row), slope) - slope @ means[label] / 2) for row in rows])
+    return np.array(columns).T
 
 
 def unit(row: list[float]) -> list[float]:

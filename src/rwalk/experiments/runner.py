@@ -30,6 +30,7 @@ from rwalk.training import (
     BasePlugin,
     BaseTemplate,
     CheckpointPlugin,
+    DiscriminantPlugin,
     Naive,
     NearestMeanPlugin,
     OptimizerResetPlugin,
@@ -57,6 +58,8 @@ OPTIMIZERS: dict[str, Callable[[Any, float], Optimizer]] = {
     "sgd": lambda parameters, lr: SGD(parameters, lr=lr),
     "momentum": lambda parameters, lr: SGD(parameters, lr=lr, momentum=0.9),
 }
+
+JUDGES: dict[str, Callable[..., BasePlugin]] = {"nearest-mean": NearestMeanPlugin, "discriminant": DiscriminantPlugin}
 
 
 def run(
@@ -224,8 +227,8 @@ def build_plugins(spec: RunSpec) -> list[BasePlugin]:
             sampler=_sampler(spec),
         )
         plugins.append(replay)
-        if spec.classifier == "nearest-mean":
-            plugins.append(NearestMeanPlugin(replay, spec.sampler_layer, _heads_together(spec)))
+        if spec.classifier != "output":
+            plugins.append(JUDGES[spec.classifier](replay, spec.sampler_layer, _heads_together(spec)))
     if spec.reset_optimizer:
         plugins.append(OptimizerResetPlugin())
     return plugins

@@ -77,7 +77,8 @@ class RunSpec(BaseModel):
         replay_batch_size: Remembered samples in a batch, beside ``batch_size`` new ones; as many as new ones if None,
             ``"balanced"`` over classes.
         classifier: What classes are told by in tests: the ``"output"`` layer, or the ``"nearest-mean"`` of the features
-            of exemplars (of ``sampler_layer``, if that is given); see ``NearestMeanPlugin``.
+            of exemplars (of ``sampler_layer``, if that is given), or a linear ``"discriminant"`` of them; see
+            ``NearestMeanPlugin`` and ``DiscriminantPlugin``.
         epochs: Passes over each experience.
         batch_size: New samples in a batch.
         lr: Learning rate.
@@ -117,7 +118,7 @@ class RunSpec(BaseModel):
     sampler: str = "uniform"
     sampler_layer: str | None = None
     replay_batch_size: Positive | Literal["balanced"] | None = None
-    classifier: Literal["output", "nearest-mean"] = "output"
+    classifier: Literal["output", "nearest-mean", "discriminant"] = "output"
     epochs: Positive = 1
     batch_size: Positive = 64
     lr: float = Field(default=1e-3, gt=0.0, le=1e6, allow_inf_nan=False)
@@ -204,8 +205,8 @@ class RunSpec(BaseModel):
             )
         if self.sampler_layer is not None and "layer" not in type(as_sampler(self.sampler)).__annotations__:
             raise ValueError(f"sampler_layer={self.sampler_layer!r}: sampler {self.sampler!r} looks at no features")
-        if self.classifier == "nearest-mean" and not (self.exemplars or self.exemplars_total):
-            raise ValueError("classifier='nearest-mean' needs exemplars: give exemplars or exemplars_total")
+        if self.classifier != "output" and not (self.exemplars or self.exemplars_total):
+            raise ValueError(f"classifier={self.classifier!r} needs exemplars: give exemplars or exemplars_total")
         return self
 
     @property

@@ -1,5 +1,6 @@
 """Exemplars: which to keep, and how many."""
 
+from rwalk.replay.discriminant import LinearDiscriminant
 from rwalk.replay.memory import ExemplarMemory
 from rwalk.replay.nearest_mean import ClassMeans
 from rwalk.replay.probe import Probe
@@ -23,6 +24,7 @@ __all__ = [
     "ClassMeans",
     "Entropy",
     "ExemplarMemory",
+    "LinearDiscriminant",
     "MeanOfFeatures",
     "PlaneDistance",
     "Probe",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+
+from rwalk.replay.linear import by_class, class_sums, linear_scores, unit
 
 __all__ = ["ClassMeans"]
 
@@ -23,6 +23,7 @@ class ClassMeans:
         means: :math:`\mu_y`, shape (K, D), rows of length 1 (0 where features cancel or are 0).
 
     Example:
+        >>> import torch
         >>> means = ClassMeans.of(torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.0, 9.0]]), torch.tensor([0, 2, 2]))
         >>> means.scores(torch.tensor([[0.0, 2.0]]), 3, missing=-1.0)
         tensor([[ 0., -1.,  1.]])
@@ -45,15 +46,8 @@ class ClassMeans:
         Raises:
             ValueError: No samples, features that are no matrix, or not one label for each.
         """
-        if features.dim() != 2 or labels.shape != features.shape[:1] or len(labels) == 0:
-            raise ValueError(
-                f"features of shape {tuple(features.shape)} with labels of shape {tuple(labels.shape)}: expected "
-                "(N, D) and (N,), N ≥ 1"
-            )
-        classes, places = labels.to(features.device).unique(return_inverse=True)
-        unit = _unit(features)
-        sums = torch.zeros(len(classes), unit.shape[1], dtype=unit.dtype, device=unit.device)
-        return cls(classes, _unit(sums.index_add_(0, places, unit)))
+        classes, places = by_class(features, labels)
+        return cls(classes, unit(class_sums(unit(features), places, len(classes))))
 
     def scores(self, features: Tensor, outputs: int, missing: float) -> Tensor:
         r"""How near each class's mean is: the cosine :math:`\mu_y \cdot \varphi(x) / \|\varphi(x)\|`, in [−1, 1].
@@ -71,18 +65,4 @@ class ClassMeans:
         Raises:
             ValueError: As many features as the means have are expected, and at least as many outputs as classes.
         """
-        if features.dim() != 2 or features.shape[1] != self.means.shape[1]:
-            raise ValueError(
-                f"features of shape {tuple(features.shape)}: expected (B, {self.means.shape[1]}), as the exemplars have"
-            )
-        if outputs <= int(self.classes.max()):
-            raise ValueError(f"outputs={outputs!r}: there are exemplars of class {int(self.classes.max())}")
-        means = self.means.to(features.device)
-        found = torch.full((len(features), outputs), missing, dtype=means.dtype, device=means.device)
-        found[:, self.classes.to(means.device)] = _unit(features).to(means.dtype) @ means.T
-        return found
-
-
-def _unit(rows: Tensor) -> Tensor:
-    wide = rows if rows.dtype == torch.float64 else rows.float()
-    return normalize(wide, dim=1)
+        return linear_scores(features, self.classes, self.means, outputs, missing)

@@ -5,8 +5,10 @@ from rwalk.training.clock import Clock, PeriodicEval
 from rwalk.training.events import HOOKS, BasePlugin
 from rwalk.training.plugins import (
     CheckpointPlugin,
+    DiscriminantPlugin,
     EarlyStoppingPlugin,
     EvaluationPlugin,
+    JudgedByExemplars,
     L2SPPlugin,
     LoggingPlugin,
     LRSchedulerPlugin,
@@ -25,8 +27,10 @@ __all__ = [
     "BaseTemplate",
     "CheckpointPlugin",
     "Clock",
+    "DiscriminantPlugin",
     "EarlyStoppingPlugin",
     "EvaluationPlugin",
+    "JudgedByExemplars",
     "L2SPPlugin",
     "LRSchedulerPlugin",
     "LoggingPlugin",

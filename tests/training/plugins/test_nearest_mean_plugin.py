@@ -171,7 +171,7 @@ def test_exemplars_without_classes_are_refused():
         model, optimizer=sgd(model, 1e-4), criterion=nn.MSELoss(), plugins=[replay, NearestMeanPlugin(replay)]
     )
     strategy.train(Stream("numbers", [Made(number)]))
-    with pytest.raises(ValueError, match="exemplar 0 has no class: the nearest mean needs class labels"):
+    with pytest.raises(ValueError, match="exemplar 0 has no class: exemplars that judge need class labels"):
         strategy.eval(Stream("test", [Made(number)]))
 
 

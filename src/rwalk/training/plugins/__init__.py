@@ -1,8 +1,10 @@
 """What can be plugged into a strategy."""
 
 from rwalk.training.plugins.checkpoints import CheckpointPlugin
+from rwalk.training.plugins.discriminant import DiscriminantPlugin
 from rwalk.training.plugins.early_stopping import EarlyStoppingPlugin
 from rwalk.training.plugins.evaluation import EvaluationPlugin
+from rwalk.training.plugins.judging import JudgedByExemplars
 from rwalk.training.plugins.l2_sp import L2SPPlugin
 from rwalk.training.plugins.logs import LoggingPlugin
 from rwalk.training.plugins.lr_scheduling import LRSchedulerPlugin
@@ -15,8 +17,10 @@ from rwalk.training.plugins.rwalk import RWalkPlugin
 
 __all__ = [
     "CheckpointPlugin",
+    "DiscriminantPlugin",
     "EarlyStoppingPlugin",
     "EvaluationPlugin",
+    "JudgedByExemplars",
     "L2SPPlugin",
     "LRSchedulerPlugin",
     "LoggingPlugin",
