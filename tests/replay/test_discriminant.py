@@ -1,5 +1,7 @@
 """The linear discriminant against Gaussian classes written out."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -20,12 +22,13 @@ def drawn(*shape, seed=0):
     seed=st.integers(0, 2**31),
     size=st.floats(1e-3, 1e3),
     shrinkage=st.floats(1e-2, 1e3),
+    power=st.sampled_from([0.25, 0.5, 1.0, 2]),
 )
-def test_scores_are_those_of_gaussian_classes(labels, width, seed, size, shrinkage):
+def test_scores_are_those_of_gaussian_classes(labels, width, seed, size, shrinkage, power):
     features, x = size * drawn(len(labels), width, seed=seed), drawn(5, width, seed=seed + 1)
-    found = LinearDiscriminant.of(features, torch.tensor(labels), shrinkage)
+    found = LinearDiscriminant.of(features, torch.tensor(labels), shrinkage, power)
     scores, seen = found.scores(x, 8, missing=-5.0), sorted(set(labels))
-    expected = discriminant(features.tolist(), labels, x.tolist(), shrinkage)
+    expected = discriminant(features.tolist(), labels, x.tolist(), shrinkage, power)
     np.testing.assert_allclose(scores[:, seen], expected, rtol=1e-7, atol=1e-9)
     assert found.classes.tolist() == seen
     missing = [label for label in range(8) if label not in seen]
@@ -40,10 +43,10 @@ def test_what_varies_within_classes_counts_less_than_it_does_for_the_nearest_mea
     features[:, 0] += labels  # tells them apart as well, but badly
     known, asked = features[:100], features[100:]
     right = []
-    for kind in (ClassMeans, LinearDiscriminant):
-        scores = kind.of(known, labels[:100]).scores(asked, 2, missing=-9.0)
+    for kind in (ClassMeans.of, partial(LinearDiscriminant.of, power=1.0)):
+        scores = kind(known, labels[:100]).scores(asked, 2, missing=-9.0)
         right.append((scores.argmax(1) == labels[100:]).float().mean().item())
-    exact = LinearDiscriminant.of(known, labels[:100], shrinkage=1e-3).scores(asked, 2, missing=-9.0)
+    exact = LinearDiscriminant.of(known, labels[:100], shrinkage=1e-3, power=1.0).scores(asked, 2, missing=-9.0)
     assert right[0] < right[1] < (exact.argmax(1) == labels[100:]).float().mean()
 
 
@@ -51,7 +54,7 @@ def test_what_varies_within_classes_counts_less_than_it_does_for_the_nearest_mea
 @pytest.mark.parametrize("copies", [1, 3])
 def test_where_nothing_varies_within_classes_the_nearest_mean_decides(dtype, copies):
     features, labels = drawn(4, 6).to(dtype).repeat(copies, 1), torch.tensor([0, 1, 2, 5]).repeat(copies)
-    found, means = LinearDiscriminant.of(features, labels), ClassMeans.of(features, labels)
+    found, means = LinearDiscriminant.of(features, labels, power=1), ClassMeans.of(features, labels)
     torch.testing.assert_close(found.weights, means.means)
     x = drawn(50, 6, seed=1).to(dtype)
     expected = means.scores(x, 6, missing=-9.0).argmax(1)
@@ -62,7 +65,7 @@ def test_the_more_it_is_shrunk_the_nearer_it_is_to_the_means():
     features, labels = drawn(12, 5), torch.arange(3).repeat(4)
     unit = torch.nn.functional.normalize(features)
     means = torch.stack([unit[labels == label].mean(0) for label in range(3)])
-    far = [(LinearDiscriminant.of(features, labels, by).weights - means).norm() for by in (1.0, 100.0, 1e8)]
+    far = [(LinearDiscriminant.of(features, labels, by, power=1.0).weights - means).norm() for by in (1.0, 100.0, 1e8)]
     assert far[0] > 10 * far[1] > 1000 * far[2]
 
 
@@ -91,9 +94,11 @@ def test_what_has_no_discriminant_is_refused(features, labels):
 
 
 @pytest.mark.parametrize("shrinkage", [0, -1.0, float("nan"), float("inf"), "much"])
-def test_a_covariance_that_cannot_be_inverted_is_refused(shrinkage):
+def test_a_shrinkage_or_power_that_is_not_positive_is_refused(shrinkage):
     with pytest.raises(ValueError, match=rf"shrinkage={shrinkage!r}: expected a positive number; 10 is usual"):
         LinearDiscriminant.of(drawn(4, 3), torch.tensor([0, 0, 1, 1]), shrinkage)
+    with pytest.raises(ValueError, match=rf"power={shrinkage!r}: expected a positive number; 0.5 is usual"):
+        LinearDiscriminant.of(drawn(4, 3), torch.tensor([0, 0, 1, 1]), power=shrinkage)
 
 
 def test_scores_need_the_same_features_and_an_output_for_each_class():

@@ -12,7 +12,7 @@ from training.toys import naive, net, sgd, toy
 TOP = "Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp{:03d}"
 
 
-@pytest.mark.parametrize(("layer", "options"), [(None, {}), ("0", {}), (None, {"shrinkage": 0.1})])
+@pytest.mark.parametrize(("layer", "options"), [(None, {}), ("0", {}), (None, {"shrinkage": 0.1, "power": 1.0})])
 def test_accuracy_is_that_of_the_discriminant(layer, options):
     replay = ReplayPlugin(per_class=4)
     plugin = DiscriminantPlugin(replay, layer, **options)
@@ -26,7 +26,7 @@ def test_accuracy_is_that_of_the_discriminant(layer, options):
     for place, experience in enumerate(tests):
         with torch.no_grad():
             known, asked = features(kept).tolist(), features(experience.dataset.x).tolist()
-        scores = discriminant(known, labels, asked, options.get("shrinkage", 10.0))
+        scores = discriminant(known, labels, asked, **{"shrinkage": 10.0, **options})
         right = torch.tensor(sorted(set(labels)))[scores.argmax(1)] == experience.dataset.targets
         assert metrics[TOP.format(place)] == pytest.approx(right.float().mean().item())
 

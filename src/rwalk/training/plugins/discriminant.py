@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rwalk.replay import LinearDiscriminant
-from rwalk.replay.discriminant import SHRINKAGE, check_shrinkage
+from rwalk.replay.discriminant import SHRINKAGE, check_positive
 from rwalk.training.plugins.judging import JudgedByExemplars
 from rwalk.training.plugins.replay import ReplayPlugin
 
@@ -24,10 +24,11 @@ class DiscriminantPlugin(JudgedByExemplars):
         layer: Whose output the features are; the input of the classification layer if None.
         classifier: The classification layer; the model's last ``nn.Linear`` if None.
         shrinkage: See ``LinearDiscriminant.of``.
+        power: See ``LinearDiscriminant.of``.
 
     Raises:
         TypeError: ``replay`` is no ``ReplayPlugin``.
-        ValueError: A shrinkage that is no positive number.
+        ValueError: A shrinkage or power that is no positive number.
 
     Example:
         >>> from rwalk.training import ReplayPlugin
@@ -42,11 +43,13 @@ class DiscriminantPlugin(JudgedByExemplars):
         classifier: str | None = None,
         *,
         shrinkage: float = SHRINKAGE,
+        power: float = 0.5,
     ) -> None:
         super().__init__(replay, layer, classifier)
-        check_shrinkage(shrinkage)
+        check_positive(shrinkage=shrinkage, power=power)
+        self.power = power
         self.shrinkage = shrinkage
 
     def judge_of(self, features: Tensor, labels: Tensor) -> LinearDiscriminant:
         """The discriminant of all classes that have exemplars."""
-        return LinearDiscriminant.of(features, labels, self.shrinkage)
+        return LinearDiscriminant.of(features, labels, self.shrinkage, self.power)
