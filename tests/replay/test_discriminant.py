@@ -80,30 +80,9 @@ def test_weights_are_float32_or_wider(dtype, width):
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("features", "labels"),
-    [
-        (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)),
-        (torch.zeros(4), torch.zeros(4, dtype=torch.int64)),
-        (torch.zeros(4, 3), torch.zeros(3, dtype=torch.int64)),
-    ],
-)
-def test_what_has_no_discriminant_is_refused(features, labels):
-    with pytest.raises(ValueError, match=r"expected \(N, D\) and \(N,\), N ≥ 1"):
-        LinearDiscriminant.of(features, labels)
-
-
 @pytest.mark.parametrize("shrinkage", [0, -1.0, float("nan"), float("inf"), "much"])
 def test_a_shrinkage_or_power_that_is_not_positive_is_refused(shrinkage):
     with pytest.raises(ValueError, match=rf"shrinkage={shrinkage!r}: expected a positive number; 10 is usual"):
         LinearDiscriminant.of(drawn(4, 3), torch.tensor([0, 0, 1, 1]), shrinkage)
     with pytest.raises(ValueError, match=rf"power={shrinkage!r}: expected a positive number; 0.5 is usual"):
         LinearDiscriminant.of(drawn(4, 3), torch.tensor([0, 0, 1, 1]), power=shrinkage)
-
-
-def test_scores_need_the_same_features_and_an_output_for_each_class():
-    found = LinearDiscriminant.of(drawn(2, 3), torch.tensor([0, 4]))
-    with pytest.raises(ValueError, match=r"expected \(B, 3\)"):
-        found.scores(drawn(2, 4), 5, missing=0.0)
-    with pytest.raises(ValueError, match="outputs=4: there are exemplars of class 4"):
-        found.scores(drawn(2, 3), 4, missing=0.0)

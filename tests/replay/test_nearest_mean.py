@@ -46,24 +46,3 @@ def test_means_are_float32_or_wider(dtype):
     means = ClassMeans.of(torch.ones(2, 3, dtype=dtype), torch.tensor([0, 1]))
     assert means.means.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert means.scores(torch.ones(4, 3, dtype=dtype), 2, missing=0.0).dtype == means.means.dtype
-
-
-@pytest.mark.parametrize(
-    ("features", "labels"),
-    [
-        (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)),
-        (torch.zeros(4), torch.zeros(4, dtype=torch.int64)),
-        (torch.zeros(4, 3), torch.zeros(3, dtype=torch.int64)),
-    ],
-)
-def test_what_has_no_means_is_refused(features, labels):
-    with pytest.raises(ValueError, match=r"expected \(N, D\) and \(N,\), N ≥ 1"):
-        ClassMeans.of(features, labels)
-
-
-def test_scores_need_the_same_features_and_an_output_for_each_class():
-    means = ClassMeans.of(torch.ones(2, 3), torch.tensor([0, 4]))
-    with pytest.raises(ValueError, match=r"expected \(B, 3\)"):
-        means.scores(torch.ones(2, 4), 5, missing=0.0)
-    with pytest.raises(ValueError, match="outputs=4: there are exemplars of class 4"):
-        means.scores(torch.ones(2, 3), 4, missing=0.0)
