@@ -29,7 +29,7 @@ class Table(Comparison):
         source: Where it was published.
         published: By label and metric, as fractions: a value, or a value and its standard deviation.
         protocol: What was done, what of it is not known of the original, and how that was chosen.
-        quick: Changes for a run that is quick: ``seeds``, and of ``base``.
+        quick: Changes for a run that is quick: ``seeds``, and of ``base``, also where a row has another value.
     """
 
     title: str
@@ -70,6 +70,12 @@ def tables() -> dict[str, str]:
     return {file.stem: load_table(file.stem).title for file in sorted(_folder().glob("*.yaml"))}
 
 
+def _quickly(table: Table) -> dict[str, Any]:
+    base = table.quick.get("base", {})
+    rows = {label: merged(run, {key: base[key] for key in base if key in run}) for label, run in table.runs.items()}
+    return {"base": merged(table.base, base), "runs": rows, "seeds": table.quick.get("seeds", 1)}
+
+
 def load_table(name: str, *, quick: bool = False, seeds: int | None = None, rows: Sequence[str] | None = None) -> Table:
     """A table by name.
 
@@ -90,8 +96,7 @@ def load_table(name: str, *, quick: bool = False, seeds: int | None = None, rows
     values = read_yaml(file)
     try:
         table = Table(**values)
-        changes = {"base": merged(table.base, table.quick.get("base", {})), "seeds": table.quick.get("seeds", 1)}
-        values |= changes if quick else {}
+        values |= _quickly(table) if quick else {}
         for row in rows or ():
             if row not in table.runs:
                 raise ValueError(f"unknown row {row!r}{closest(row, table.runs)}: choose one of {_listed(table.runs)}")
