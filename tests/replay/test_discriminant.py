@@ -80,6 +80,20 @@ def test_weights_are_float32_or_wider(dtype, width):
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("shrinkage", [1e-4, 1e-8])
+@pytest.mark.parametrize("width", [3, 30])
+def test_a_covariance_that_is_hardly_shrunk_is_inverted_in_float32_too(width, shrinkage):
+    features, labels = drawn(20, width).float(), torch.arange(20) % 4
+    found = LinearDiscriminant.of(features, labels, shrinkage, power=1.0).weights
+    exact = LinearDiscriminant.of(features.double(), labels, shrinkage, power=1.0).weights
+    torch.testing.assert_close(found.double(), exact, rtol=1e-3, atol=1e-4 * exact.abs().max().item())
+
+
+def test_a_shrinkage_that_leaves_it_singular_is_refused():
+    with pytest.raises(ValueError, match="shrinkage=1e-30: too little to invert the covariance; 10 is usual"):
+        LinearDiscriminant.of(drawn(20, 30), torch.arange(20) % 4, 1e-30)
+
+
 @pytest.mark.parametrize("shrinkage", [0, -1.0, float("nan"), float("inf"), "much"])
 def test_a_shrinkage_or_power_that_is_not_positive_is_refused(shrinkage):
     with pytest.raises(ValueError, match=rf"shrinkage={shrinkage!r}: expected a positive number; 10 is usual"):

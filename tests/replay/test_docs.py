@@ -41,7 +41,7 @@ def test_the_pages_code_runs(tmp_path):
     kept = [x.tolist() for x, *_ in names["memory"].samples]
     exec(judged, names)
     assert names["replay"].memory.counts == dict.fromkeys(range(4), 10)
-    assert names["strategy"].plugins[1].means.classes.tolist() == [0, 1, 2, 3]
+    assert names["strategy"].plugins[1].judge.classes.tolist() == [0, 1, 2, 3]
     exec(judged_by_hand, names)
     assert len(names["predicted"]) == len(names["dataset"])
     assert set(names["predicted"].tolist()) <= {0, 1}

@@ -1,4 +1,4 @@
-"""Evaluation by a linear discriminant of exemplars; what it shares with the nearest mean is tested there."""
+"""Evaluation by a linear discriminant or a judge of one's own; what all share is tested with the nearest mean."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from replay.twins import discriminant
-from rwalk.training import DiscriminantPlugin, ReplayPlugin
+from rwalk.training import DiscriminantPlugin, JudgedByExemplars, ReplayPlugin
 from training.toys import naive, net, sgd, toy
 
 TOP = "Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp{:03d}"
@@ -39,3 +39,25 @@ def test_something_else_than_a_replay_plugin_is_refused():
 def test_a_shrinkage_that_is_none_is_refused_before_anything_is_learned():
     with pytest.raises(ValueError, match="shrinkage=0: expected a positive number"):
         DiscriminantPlugin(ReplayPlugin(per_class=2), shrinkage=0)
+
+
+def test_a_judge_of_ones_own_decides():
+    class Last:
+        def scores(self, features, outputs, missing):
+            scores = torch.full((len(features), outputs), missing)
+            scores[:, outputs - 1] = 1.0
+            return scores
+
+    class LastPlugin(JudgedByExemplars):
+        def judge_of(self, features, labels):
+            assert features.shape == (8, 8)
+            assert sorted(labels.tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
+            return Last()
+
+    replay = ReplayPlugin(per_class=2)
+    strategy = naive(plugins=[replay, LastPlugin(replay)])
+    strategy.train(toy().train_stream)
+    metrics, tests = strategy.eval(toy().test_stream), toy().test_stream
+    found = [metrics[TOP.format(place)] for place in range(len(tests))]
+    assert found == [(experience.dataset.targets == 3).float().mean().item() for experience in tests]
+    assert max(found) > 0

@@ -62,17 +62,17 @@ def test_training_is_what_it_was():
 def test_before_anything_is_remembered_the_output_decides():
     strategies = [naive(plugins=[NearestMeanPlugin(ReplayPlugin(per_class=2))]), naive()]
     assert strategies[0].eval(toy().test_stream) == strategies[1].eval(toy().test_stream)
-    assert strategies[0].plugins[0].means is None
+    assert strategies[0].plugins[0].judge is None
 
 
 def test_means_are_those_of_the_weights_that_are_judged():
     strategy, plugin = remembering(net())
     strategy.eval(toy().test_stream)
-    before = plugin.means.means
+    before = plugin.judge.means
     with torch.no_grad():
         strategy.model[0].weight.copy_(torch.randn(8, 4))
     strategy.eval(toy().test_stream)
-    assert not torch.equal(plugin.means.means, before)
+    assert not torch.equal(plugin.judge.means, before)
 
 
 def test_classes_of_another_tasks_head_stay_out_of_the_question():
@@ -90,7 +90,7 @@ def test_classes_of_another_tasks_head_stay_out_of_the_question():
         others = [label for label in range(6) if label not in own]
         assert bool((output[:, others] == torch.finfo(output.dtype).min).all())
         assert output.dtype == torch.float64
-    assert plugin.means.classes.tolist() == list(range(6))
+    assert plugin.judge.classes.tolist() == list(range(6))
 
 
 @pytest.mark.parametrize("carried", [True, False])  # by the samples themselves, or told by the experience
@@ -118,7 +118,7 @@ def test_each_exemplar_is_seen_under_its_own_task(carried):
     x, tasks = torch.stack([x for x, *_ in samples]), torch.tensor([int(task) for *_, task in samples])
     expected = ClassMeans.of(Told.features(x, tasks), torch.tensor([int(y) for _, y, _ in samples]))
     assert set(tasks.tolist()) == {0, 1, 2}
-    torch.testing.assert_close(plugin.means.means, expected.means)
+    torch.testing.assert_close(plugin.judge.means, expected.means)
 
 
 def test_rows_of_a_table_are_judged_too():
@@ -139,8 +139,8 @@ def test_rows_of_a_table_are_judged_too():
     expected = ClassMeans.of(
         torch.relu(strategy.model.body(kept)).detach(), torch.tensor([y for _, y, _ in plugin.replay.memory.samples])
     )
-    assert plugin.means.classes.tolist() == [0, 1, 2, 3]
-    torch.testing.assert_close(plugin.means.means, expected.means)
+    assert plugin.judge.classes.tolist() == [0, 1, 2, 3]
+    torch.testing.assert_close(plugin.judge.means, expected.means)
 
 
 def test_a_class_without_exemplars_is_not_chosen():

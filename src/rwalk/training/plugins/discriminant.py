@@ -47,8 +47,7 @@ class DiscriminantPlugin(JudgedByExemplars):
     ) -> None:
         super().__init__(replay, layer, classifier)
         check_positive(shrinkage=shrinkage, power=power)
-        self.power = power
-        self.shrinkage = shrinkage
+        self.shrinkage, self.power = shrinkage, power
 
     def judge_of(self, features: Tensor, labels: Tensor) -> LinearDiscriminant:
         """The discriminant of all classes that have exemplars."""

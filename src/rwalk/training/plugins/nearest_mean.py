@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor
 
 from rwalk.replay import ClassMeans
@@ -21,7 +19,7 @@ class NearestMeanPlugin(JudgedByExemplars):
     Example:
         >>> from rwalk.training import ReplayPlugin
         >>> replay = ReplayPlugin(per_class=10, sampler="mean-of-features")
-        >>> NearestMeanPlugin(replay).means is None
+        >>> NearestMeanPlugin(replay).judge is None
         True
 
     References:
@@ -31,8 +29,3 @@ class NearestMeanPlugin(JudgedByExemplars):
     def judge_of(self, features: Tensor, labels: Tensor) -> ClassMeans:
         """The mean feature of each class."""
         return ClassMeans.of(features, labels)
-
-    @property
-    def means(self) -> ClassMeans | None:
-        """Of the evaluation that is under way or was last; None before the first, and without exemplars."""
-        return cast("ClassMeans | None", self.judge)
