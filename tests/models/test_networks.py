@@ -150,6 +150,29 @@ def test_images_are_turned_left_to_right_while_training_only_each_whole_and_by_i
     assert torch.equal(turning.eval()(x), plain.eval()(x))
 
 
+def test_images_are_moved_while_training_only_each_whole_and_as_far_as_asked():
+    torch.manual_seed(0)
+    moving, plain = paper_cnn(IMAGE, 3, dropout=0.0, shift=2), paper_cnn(IMAGE, 3, dropout=0.0)
+    plain.load_state_dict(dict(zip(plain.state_dict(), moving.state_dict().values(), strict=True)))
+    x = torch.rand(400, *IMAGE)
+    wide = torch.nn.functional.pad(x, (2, 2, 2, 2), mode="reflect")
+    height, width = IMAGE[1:]
+    corners = [(row, column) for row in range(5) for column in range(5)]
+    views = [wide[:, :, row : row + height, column : column + width] for row, column in corners]
+    seen = moving.features[0](x)
+    found = torch.stack([(seen == view).flatten(1).all(1) for view in views])
+    assert (found.sum(0) == 1).all()
+    assert found.sum(1).min() >= 4  # of 16 expected
+    assert not torch.equal(seen, moving.features[0](x))
+    assert torch.equal(moving.eval()(x), plain.eval()(x))
+
+
+@pytest.mark.parametrize("shift", [-1, 16, 0.5])
+def test_images_are_not_moved_out_of_sight_or_by_parts_of_a_pixel(shift):
+    with pytest.raises(ValueError, match=f"{shift}: expected"):
+        paper_cnn((3, 16, 16), 3, shift=shift)
+
+
 @pytest.mark.parametrize("name", ["paper-cnn", "resnet18", "slim-resnet18", "resnet32"])
 @pytest.mark.parametrize("shape", [(64,), (32, 32), (3, 0, 32)])
 def test_networks_for_images_refuse_other_shapes(name, shape):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from rwalk.models.images import Centred, RandomFlip, RandomShift
 from rwalk.models.initial import initialise
 from rwalk.models.network import image_shape, with_classifier
 
@@ -21,6 +21,7 @@ def paper_cnn(
     mean: Sequence[float] = (),
     initial: str = "torch",
     flip: bool = False,
+    shift: int = 0,
 ) -> nn.Sequential:
     """3×3 convolutions with ReLU, max-pooling and dropout after every second one, and one linear layer.
 
@@ -34,10 +35,12 @@ def paper_cnn(
         initial: Initial weights, see ``rwalk.models.initial``.
         flip: Turn every second image left to right while training, drawn anew each time: more of few images, as the
             usual augmentation of CIFAR does, but not the paper.
+        shift: Move each image by up to so many pixels along each axis while training, drawn anew each time; as usual
+            (with 4), and not in the paper. What comes in at an edge mirrors what lies beside it.
 
     Raises:
-        ValueError: No image, one too small to be pooled, fewer than two convolutions, not one mean a channel, or an
-            unknown ``initial``.
+        ValueError: No image, one too small to be pooled or moved so far, fewer than two convolutions, not one mean a
+            channel, a negative ``shift``, or an unknown ``initial``.
 
     Example:
         >>> sum(parameter.numel() for parameter in paper_cnn((3, 32, 32), 100).parameters())
@@ -56,7 +59,10 @@ def paper_cnn(
     inputs, height, width = image_shape("paper-cnn", input_shape, smallest=2**pairs)
     if len(mean) not in (0, inputs):
         raise ValueError(f"mean={tuple(mean)!r}: expected a number for each of {inputs} channels, or none")
+    if not 0 <= shift < min(height, width):
+        raise ValueError(f"shift={shift!r}: expected a number of pixels from 0 to {min(height, width) - 1}")
     layers: list[nn.Module] = [RandomFlip()] if flip else []
+    layers += [RandomShift(shift)] if shift else []
     layers += [Centred(mean)] if mean else []
     for index, outputs in enumerate(channels):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
@@ -67,28 +73,3 @@ def paper_cnn(
     network = with_classifier([*layers, nn.Flatten()], wide, n_classes)
     initialise(network, initial)
     return network
-
-
-class Centred(nn.Module):
-    """Subtracts a mean, shape (C,), from images (B, C, H, W)."""
-
-    mean: Tensor
-
-    def __init__(self, mean: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The images, centred."""
-        return x - self.mean
-
-
-class RandomFlip(nn.Module):
-    """Turns each image of (B, C, H, W) left to right with probability 1/2 while training, as dropout drops."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The images, some of them turned."""
-        if not self.training:
-            return x
-        turned = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
-        return torch.where(turned, x.flip(-1), x)
