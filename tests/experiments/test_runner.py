@@ -14,7 +14,13 @@ from rwalk.experiments.results import SCHEMA_VERSION
 from rwalk.experiments.runner import build_plugins, build_strategy
 from rwalk.experiments.spec import LATER
 from rwalk.streams import TensorData, class_incremental
-from rwalk.training import DiscriminantPlugin, NearestMeanPlugin, OptimizerResetPlugin
+from rwalk.training import (
+    DiscriminantPlugin,
+    NearestMeanPlugin,
+    OptimizerResetPlugin,
+    ReplayPlugin,
+    WeightAveragePlugin,
+)
 from rwalk.training.plugins.judging import JudgedByExemplars
 from training.toys import Recorder
 
@@ -165,6 +171,28 @@ def test_a_spec_says_what_judges_and_how_the_optimizer_begins(heads, classifier,
     assert not any(isinstance(plugin, JudgedByExemplars | OptimizerResetPlugin) for plugin in build_plugins(plain))
     judged = run(plain.model_copy(update={"classifier": by}))
     assert judged.matrix.tolist() != run(plain).matrix.tolist()
+
+
+@pytest.mark.parametrize(("method", "place"), [("rwalk", 1), ("mas", 0), ("fine-tuning", 0)])
+def test_a_spec_says_whether_experiences_end_at_the_average_of_the_weights(method, place, tmp_path):
+    spec = RunSpec(benchmark="split-digits", method=method, exemplars=2, epochs=2, only_first=2, average_weights=True)
+    plugins = build_plugins(spec)
+    assert isinstance(plugins[place], WeightAveragePlugin)
+    assert isinstance(plugins[-1], ReplayPlugin)
+    plain = spec.model_copy(update={"average_weights": False})
+    assert not any(isinstance(plugin, WeightAveragePlugin) for plugin in build_plugins(plain))
+    for name, learned in (("average", spec), ("last", plain)):
+        run(learned, weights=tmp_path / name)
+    assert (tmp_path / "average").read_bytes() != (tmp_path / "last").read_bytes()
+    assert reference_spec(spec) == reference_spec(plain)
+
+
+def test_methods_of_the_core_hold_the_average_if_experiences_end_there_and_nothing_else_is_said():
+    spec = RunSpec(benchmark="split-digits", method="rwalk", average_weights=True)
+    assert spec.canonical()["rwalk"]["anchor_at"] == "average"
+    told = RunSpec(benchmark="split-digits", method="rwalk", average_weights=True, rwalk={"anchor_at": "last"})
+    assert told.rwalk_config.anchor_at == "last"
+    assert RunSpec(benchmark="split-digits", method="rwalk").rwalk_config.anchor_at == "last"
 
 
 def test_in_bfloat16_the_network_computes_coarser_and_the_weights_stay_float32():

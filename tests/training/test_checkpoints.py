@@ -27,6 +27,7 @@ from rwalk.training import (
     OptimizerResetPlugin,
     ReplayPlugin,
     RWalkPlugin,
+    WeightAveragePlugin,
 )
 from rwalk.training.plugins.checkpoints import Stopped, checkpoints
 from rwalk.training.sealed import read_sealed
@@ -126,6 +127,11 @@ CASES = {
     ),
     "scheduler": (dropped, scheduled, toy),
     "optimizer reset": (dropped, lambda m: trained(m, core(), OptimizerResetPlugin()), toy),
+    "weight average": (
+        dropped,
+        lambda m: trained(m, RWalkPlugin.from_config(RWalkConfig(anchor_at="average")), WeightAveragePlugin(2)),
+        toy,
+    ),
     "measured": (dropped, measured, toy),
     "early stopping": (dropped, watched, toy),
     "mas and lwf": (dropped, lambda m: trained(m, MASPlugin(0.1), L2SPPlugin(0.1), LwFPlugin()), toy),

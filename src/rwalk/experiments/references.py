@@ -69,6 +69,7 @@ def reference_spec(spec: RunSpec) -> RunSpec:
         "sampler_layer": None,
     }
     unused: dict[str, Any] = {
+        "average_weights": False,
         "classifier": "output",
         "exemplars": 0,
         "exemplars_total": None,

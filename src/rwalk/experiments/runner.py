@@ -35,6 +35,7 @@ from rwalk.training import (
     NearestMeanPlugin,
     OptimizerResetPlugin,
     ReplayPlugin,
+    WeightAveragePlugin,
 )
 from rwalk.training.plugins.evaluation import experience_key
 
@@ -217,8 +218,10 @@ def build_learner(spec: RunSpec, data: Benchmark) -> tuple[nn.Module, Optimizer]
 
 
 def build_plugins(spec: RunSpec) -> list[BasePlugin]:
-    """What the method, the exemplars and the optimizer's beginnings add to the loop."""
+    """What the method, the exemplars, and the beginnings and ends of experiences add to the loop."""
     plugins = METHODS[spec.method].plugins(spec.rwalk_config, spec.options)
+    if spec.average_weights:  # other methods look at the model that the experience leaves
+        plugins.insert(len(plugins) if spec.reads_rwalk else 0, WeightAveragePlugin())
     if spec.exemplars or spec.exemplars_total:
         replay = ReplayPlugin(
             per_class=spec.exemplars or None,

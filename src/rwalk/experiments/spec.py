@@ -46,7 +46,13 @@ UNTUNED = {"permuted-mnist"}
 
 #: Settings that came later, with what was done before them: left out of ``canonical`` at that value, so that what was
 #: stored earlier, results and checkpoints, is still known for the same run.
-LATER: dict[str, Any] = {"test_ahead": True, "precision": "float32", "reset_optimizer": False, "classifier": "output"}
+LATER: dict[str, Any] = {
+    "test_ahead": True,
+    "precision": "float32",
+    "reset_optimizer": False,
+    "average_weights": False,
+    "classifier": "output",
+}
 
 
 class RunSpec(BaseModel):
@@ -84,6 +90,8 @@ class RunSpec(BaseModel):
         lr: Learning rate.
         optimizer: ``adam``, ``adamw``, ``sgd`` or ``momentum`` (SGD with momentum 0.9).
         reset_optimizer: Begin each experience with an optimizer that remembers nothing, as the authors do on CIFAR-100.
+        average_weights: End each experience at the average of the weights on the way (``WeightAveragePlugin``); methods
+            made of the core hold it there too (``anchor_at="average"``, if ``rwalk`` says nothing else).
         validation: Share of the training data that is held out and evaluated on *instead of* the test data; for
             choosing settings. 0 trains on all of it and evaluates on the test data.
         test_ahead: After each task, test on those to come too, and the untrained model on all. Forward transfer needs
@@ -124,6 +132,7 @@ class RunSpec(BaseModel):
     lr: float = Field(default=1e-3, gt=0.0, le=1e6, allow_inf_nan=False)
     optimizer: Literal["adam", "adamw", "sgd", "momentum"] = "adam"
     reset_optimizer: bool = False
+    average_weights: bool = False
     validation: float = Field(default=0.0, ge=0.0, lt=1.0)
     test_ahead: bool = True
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -212,7 +221,8 @@ class RunSpec(BaseModel):
     @property
     def rwalk_config(self) -> RWalkConfig:
         """All settings of Riemannian Walk: the method's preset, changed by ``rwalk``."""
-        return RWalkConfig.preset(METHODS[self.method].preset or "paper", **self.rwalk)
+        changes = {"anchor_at": "average", **self.rwalk} if self.average_weights else self.rwalk
+        return RWalkConfig.preset(METHODS[self.method].preset or "paper", **changes)
 
     @property
     def reads_rwalk(self) -> bool:

@@ -18,6 +18,7 @@ from rwalk.training.plugins import (
     OptimizerResetPlugin,
     ReplayPlugin,
     RWalkPlugin,
+    WeightAveragePlugin,
 )
 from rwalk.training.template import BaseTemplate, Naive, SupervisedTemplate
 
@@ -43,5 +44,6 @@ __all__ = [
     "RWalkPlugin",
     "ReplayPlugin",
     "SupervisedTemplate",
+    "WeightAveragePlugin",
     "adapt_model",
 ]

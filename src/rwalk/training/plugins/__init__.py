@@ -14,6 +14,7 @@ from rwalk.training.plugins.nearest_mean import NearestMeanPlugin
 from rwalk.training.plugins.optimizer_reset import OptimizerResetPlugin
 from rwalk.training.plugins.replay import ReplayPlugin
 from rwalk.training.plugins.rwalk import RWalkPlugin
+from rwalk.training.plugins.weight_average import WeightAveragePlugin
 
 __all__ = [
     "CheckpointPlugin",
@@ -30,4 +31,5 @@ __all__ = [
     "OptimizerResetPlugin",
     "RWalkPlugin",
     "ReplayPlugin",
+    "WeightAveragePlugin",
 ]

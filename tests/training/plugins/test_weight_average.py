@@ -1,0 +1,136 @@
+"""Where an experience ends: at the average of its iterates, weighted as the formula says."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rwalk import RWalkConfig
+from rwalk.training import BasePlugin, MASPlugin, ReplayPlugin, RWalkPlugin, WeightAveragePlugin
+from training.toys import Recorder, naive, net, toy
+
+
+def numbers(model):
+    """All that is averaged, in float64."""
+    values = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: value.detach().double().clone() for name, value in values.items() if value.is_floating_point()}
+
+
+def learn(model, *plugins, experience=0, epochs=4, **options):
+    """The iterates of one experience, and the model."""
+    iterates = []
+    torch.manual_seed(1)
+    recorder = Recorder(lambda s: iterates.append(numbers(s.model)), "after_update")
+    strategy = naive(model, plugins=[*plugins, recorder], train_epochs=epochs, **options)
+    strategy.train(toy().train_stream[experience])
+    return iterates, strategy
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_model_is_set_to_the_average_in_which_the_kth_iterate_weighs_k_k1_k2(every, dropout):
+    model = net(dropout=dropout)
+    iterates, _ = learn(model, WeightAveragePlugin(every))
+    taken = iterates[every - 1 :: every]
+    assert len(iterates) == 12
+    # the recursion with (eta + 1) / (k + eta), eta = 3, written out: k (k + 1) (k + 2) (k + 3) / 24 is the k-th sum
+    weights = np.array([k * (k + 1) * (k + 2) for k in range(1, len(taken) + 1)], dtype=float)
+    weights /= weights.sum()
+    for name, value in numbers(model).items():
+        expected = sum(w * iterate[name] for w, iterate in zip(weights, taken, strict=True))
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-6)
+
+
+def test_training_goes_on_from_the_iterates_and_the_next_experience_begins_at_the_average():
+    plain, averaged = net(), net()
+    ours, strategy = learn(averaged, WeightAveragePlugin(1))
+    theirs, _ = learn(plain)
+    for our, their in zip(ours, theirs, strict=True):
+        assert all(torch.equal(value, their[name]) for name, value in our.items())
+    memory = [weight.data_ptr() for weight in averaged.parameters()]
+    starts = []
+
+    class Start(BasePlugin):
+        def before_forward(self, strategy, **kwargs):
+            starts.append(numbers(strategy.model))
+
+    ended = numbers(averaged)
+    strategy.plugins.append(Start())
+    strategy.train(toy().train_stream[1])
+    assert all(torch.equal(value, ended[name]) for name, value in starts[0].items())
+    assert [weight.data_ptr() for weight in averaged.parameters()] == memory
+
+
+def test_it_is_where_the_core_holds_the_weights():
+    model = net()
+    config = RWalkConfig(delta_t=3, anchor_at="average", average_every=2)
+    plugin = RWalkPlugin.from_config(config)
+    learn(model, plugin, WeightAveragePlugin(2))
+    held = plugin.state_dict()["rwalk"]["parameters"]
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(held[name]["anchor"], weight.detach(), rtol=0, atol=1e-6)
+
+
+def test_frozen_weights_and_an_experience_shorter_than_an_interval_stay_as_they_are():
+    model, before = net(), net()
+    model[0].requires_grad_(False)
+    iterates, _ = learn(model, WeightAveragePlugin(100))
+    assert torch.equal(model[0].weight, before[0].weight)
+    assert all(torch.equal(value, iterates[-1][name]) for name, value in numbers(model).items())
+
+
+class Cast(nn.Module):
+    """A layer in bfloat16 between inputs and outputs in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4).to(torch.bfloat16)
+
+    def forward(self, x):
+        return self.inner(x.to(torch.bfloat16)).float()
+
+
+def test_weights_in_bfloat16_are_averaged_in_float32_and_rounded_once():
+    torch.manual_seed(0)
+    model = Cast()
+    iterates, _ = learn(model, WeightAveragePlugin(1), epochs=20, optimizer=torch.optim.SGD(model.parameters(), 1e-2))
+    weights = np.array([k * (k + 1) * (k + 2) for k in range(1, len(iterates) + 1)], dtype=float)
+    for name, value in numbers(model).items():
+        expected = sum(w * iterate[name] for w, iterate in zip(weights / weights.sum(), iterates, strict=True))
+        assert ((value - expected).abs() <= expected.abs() * 2**-8 * 1.001).all()  # half of a last place
+
+
+def test_layers_that_come_with_an_experience_are_averaged_too():
+    class Growing(BasePlugin):
+        def before_training_exp(self, strategy, **kwargs):
+            if strategy.clock.train_exp_counter == 1:
+                strategy.model.insert(2, nn.Linear(8, 8))
+                strategy.optimizer.add_param_group({"params": list(strategy.model[2].parameters())})
+
+    model, iterates = net(), []
+    recorder = Recorder(lambda s: iterates.append(numbers(s.model)), "after_update")
+    strategy = naive(model, plugins=[WeightAveragePlugin(1), Growing(), recorder])
+    for experience in toy().train_stream:
+        strategy.train(experience)
+    third = iterates[-3:]
+    for name, value in numbers(model).items():
+        expected = (6 * third[0][name] + 24 * third[1][name] + 60 * third[2][name]) / 90
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("every", [0, -1, 2.5, True, "10"])
+def test_an_interval_that_is_no_number_of_iterations_is_refused(every):
+    with pytest.raises(ValueError, match=r"every=.*: expected a positive whole number"):
+        WeightAveragePlugin(every)
+
+
+def test_plugins_that_look_at_the_finished_model_see_the_average_if_they_come_later():
+    model = net()
+    seen = {}
+
+    class Look(BasePlugin):
+        def after_training_exp(self, strategy, **kwargs):
+            seen.update(numbers(strategy.model))
+
+    learn(model, WeightAveragePlugin(1), MASPlugin(0.1), ReplayPlugin(per_class=2), Look())
+    assert all(torch.equal(value, seen[name]) for name, value in numbers(model).items())
