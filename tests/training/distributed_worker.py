@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from rwalk import RWalkConfig
 from rwalk.streams import Benchmark, Stream
-from rwalk.training import Naive, RWalkPlugin
+from rwalk.training import BasePlugin, Naive, RWalkPlugin, WeightAveragePlugin
 from training.toys import net, sgd, toy
 
 CONFIG = RWalkConfig(ewc_lambda=5.0, delta_t=2)
@@ -25,7 +25,7 @@ def uneven() -> Benchmark:
     return Benchmark("toy", benchmark.train_stream, Stream("test", parts), 4, (4,))
 
 
-def train(batch_size: int, accelerator: Accelerator | None = None) -> dict:
+def train(batch_size: int, accelerator: Accelerator | None = None, *more: BasePlugin) -> dict:
     """Two experiences, two epochs each, evaluation after each experience."""
     torch.set_num_threads(1)
     benchmark, model, walk = uneven(), net(), RWalkPlugin.from_config(CONFIG)
@@ -35,7 +35,7 @@ def train(batch_size: int, accelerator: Accelerator | None = None) -> dict:
         train_mb_size=batch_size,
         eval_mb_size=4,
         train_epochs=2,
-        plugins=[walk],
+        plugins=[walk, *more],
         eval_every=0,
         accelerator=accelerator,
     )
@@ -54,5 +54,6 @@ if __name__ == "__main__":
     shared = Accelerator(cpu=True)
     found = train(4, shared)
     found["processes"] = shared.num_processes
+    found["averaged"] = train(4, shared, WeightAveragePlugin(1))["weights"]
     torch.save(found, Path(sys.argv[1], f"rank-{shared.process_index}.pt"))
     torch.distributed.destroy_process_group()

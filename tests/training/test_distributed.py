@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from reference.problems import assert_same
+from rwalk.training import WeightAveragePlugin
 from training import distributed_worker
 
 TESTS = Path(__file__).parents[1]
@@ -49,6 +50,14 @@ def test_two_processes_learn_what_one_with_batches_twice_the_size_learns(ranks, 
     assert ranks[0]["steps"] == alone["steps"]
     for name, value in alone["importances"]["penalty"].items():
         torch.testing.assert_close(ranks[0]["importances"]["penalty"][name], value, rtol=0, atol=1e-3)
+
+
+def test_experiences_end_at_the_same_average_in_all_processes_as_in_one(ranks, alone):
+    averaged = distributed_worker.train(8, None, WeightAveragePlugin(1))["weights"]
+    assert_same(ranks[0]["averaged"], ranks[1]["averaged"])
+    for name, value in averaged.items():
+        torch.testing.assert_close(ranks[0]["averaged"][name], value, rtol=0, atol=1e-5)
+        assert (value - alone["weights"][name]).abs().max() > 1e-3
 
 
 def test_names_of_importances_do_not_show_the_wrapper(ranks, alone):
