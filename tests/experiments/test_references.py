@@ -51,6 +51,7 @@ DOES_NOT = {
     "sampler_layer": st.just("classifier"),
     "replay_batch_size": st.integers(1, 99),
     "reset_optimizer": st.booleans(),
+    "average_weights": st.booleans(),
     "classifier": st.sampled_from(["nearest-mean", "discriminant"]),
     "test_ahead": st.booleans(),
     "seed": st.integers(0, 2**40),

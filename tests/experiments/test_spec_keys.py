@@ -38,6 +38,7 @@ VALID = {
     "lr": st.floats(1e-6, 10.0),
     "optimizer": st.sampled_from(["adam", "adamw", "sgd", "momentum"]),
     "reset_optimizer": st.booleans(),
+    "average_weights": st.booleans(),
     "validation": st.floats(0.0, 0.9),
     "test_ahead": st.booleans(),
     "seed": st.integers(0, 2**63 - 1),
