@@ -44,7 +44,7 @@ class RandomShift(nn.Module):
             what lies beside it.
 
     Raises:
-        ValueError: Not a positive whole number; in training, images that are not larger than that.
+        ValueError: Not a positive whole number.
     """
 
     def __init__(self, pixels: int) -> None:
@@ -58,8 +58,6 @@ class RandomShift(nn.Module):
         if not self.training:
             return x
         count, _, height, width = x.shape
-        if min(height, width) <= self.pixels:
-            raise ValueError(f"pixels={self.pixels}: images of {height}×{width} are too small to be moved so far")
         padded = functional.pad(x, (self.pixels,) * 4, mode="reflect")
         corners = torch.randint(2 * self.pixels + 1, (2, count, 1), device=x.device)
         rows, columns = (

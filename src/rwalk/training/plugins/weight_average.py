@@ -20,8 +20,8 @@ class WeightAveragePlugin(BasePlugin):
 
     At a learning rate that stays, the last weights lie where the last batches' noise has pushed them, around a minimum
     rather than in it; their average lies nearer, without a schedule for which the length of a task would have to be
-    known. Late iterates count most (:math:`w_k \propto k^3`: mostly the last quarter of the task). Training itself
-    goes on from the iterates; the next experience begins at the average.
+    known. Late iterates count most (:math:`w_k \propto k (k+1) (k+2)`: mostly the last quarter of the task). Training
+    itself goes on from the iterates; the next experience begins at the average.
 
     Weights that are trained are averaged, and the floating-point buffers with them (a batch normalization's statistics
     are then nearly those of the averaged network; ``torch.optim.swa_utils.update_bn`` measures them exactly).
