@@ -204,6 +204,33 @@ def test_tables_are_listed_and_reproduced(shell, table):
     assert "](results/small.svg)" in page
 
 
+def test_a_table_is_made_of_the_runs_that_are_finished(shell, table):
+    """Rows without one are left out, those with fewer seeds say so, and nothing is trained or changed."""
+    refused(
+        shell("reproduce", "small", "--out", "out", "--finished"), "no run of table small is finished", holds=["tables"]
+    )
+    few = ["reproduce", "small", "--out", "out", "--jobs", "1"]
+    assert shell(*few, "--seeds", "1", "--row", "ours")[0] == 0
+    status, out, err = shell("reproduce", "small", "--out", "out", "--finished")
+    assert (status, err) == (0, "")
+    assert "A small table; 1 seed," in out
+    stored = json.loads(Path("out/small.json").read_text())
+    assert [(row["label"], list(row["seeds"])) for row in stored["rows"]] == [("ours", ["0"])]
+    assert (stored["reused"], stored["wall_seconds"], stored["seeds"]) == (1, 0.0, [0, 1])
+    assert shell(*few, "--row", "theirs")[0] == 0
+    runs = {path: path.stat().st_mtime_ns for path in Path("out/runs").rglob("*") if path.is_file()}
+    out = shell("reproduce", "small", "--out", "out", "--finished")[1]
+    assert runs == {path: path.stat().st_mtime_ns for path in Path("out/runs").rglob("*") if path.is_file()}
+    assert "1 to 2 seeds" in out
+    both = json.loads(Path("out/small.json").read_text())
+    assert [(row["label"], list(row["seeds"])) for row in both["rows"]] == [("ours", ["0"]), ("theirs", ["0", "1"])]
+    assert both["rows"][0]["mean"] == stored["rows"][0]["mean"]
+    assert shell("reproduce", "--page", "page.md", "--out", "out")[0] == 0
+    page = Path("page.md").read_text()
+    assert "1 to 2 seeds, 0.0 minutes (3 of 3 runs were finished before)" in page
+    assert "| ours (1 of 2 seeds) |" in page
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -16,6 +16,7 @@ from rwalk.cli.options import AsJson, Every, Jobs, Out
 from rwalk.cli.working import complain, work_through
 from rwalk.experiments import load_comparison, summarise
 from rwalk.experiments.comparison import build_comparison
+from rwalk.experiments.gathering import gathered
 from rwalk.experiments.loading import merged
 from rwalk.experiments.page import reproduction_page
 from rwalk.experiments.reproduce import load_table, report, tables
@@ -107,6 +108,7 @@ Examples:
   rwalk reproduce eccv2018-mnist-singlehead --quick
   rwalk reproduce eccv2018-mnist-singlehead --out results
   rwalk reproduce eccv2018-cifar100 --row RWalk-S --seeds 1 --out results
+  rwalk reproduce eccv2018-cifar100 --finished --out results
   rwalk reproduce --page page.md --out results"""
 )
 def reproduce(
@@ -120,6 +122,9 @@ def reproduce(
         list[str] | None,
         typer.Option(help="Only the row with this label, in TABLE.json too; may be repeated.", metavar="LABEL"),
     ] = None,
+    finished: Annotated[
+        bool, typer.Option("--finished", help="Run nothing: TABLE.json of the runs that are finished in --out.")
+    ] = False,
     page: Annotated[
         Path | None, typer.Option(help="Write what --out holds as a Markdown page, and run nothing.")
     ] = None,
@@ -139,10 +144,18 @@ def reproduce(
             display.listing(console, "table", tables())
         return
     chosen = load_table(table, quick=quick, seeds=seeds, rows=row)
-    outcomes, seconds = work_through(
-        console, chosen.specs(), chosen.seeds, out / "runs" / table, jobs=jobs, every=checkpoint_every,
-        intransigence=chosen.intransigence, quiet=as_json,
-    )  # fmt: skip
+    folder, seconds = out / "runs" / table, 0.0
+    if finished:
+        outcomes = gathered(chosen.specs(), chosen.seeds, folder / "runs", intransigence=chosen.intransigence)
+        if not outcomes:
+            raise ValueError(f"no run of table {table} is finished in {folder}: without --finished they are run")
+        done = {outcome.label for outcome in outcomes}
+        chosen = load_table(table, quick=quick, seeds=seeds, rows=[label for label in chosen.runs if label in done])
+    else:
+        outcomes, seconds = work_through(
+            console, chosen.specs(), chosen.seeds, folder, jobs=jobs, every=checkpoint_every,
+            intransigence=chosen.intransigence, quiet=as_json,
+        )  # fmt: skip
     rows = summarise(outcomes, list(chosen.runs), chosen.against)
     reused = sum(outcome.reused for outcome in outcomes)
     found = report(table, chosen, rows, quick=quick, wall_seconds=seconds, reused=reused)

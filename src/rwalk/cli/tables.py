@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rwalk.cli.display import plain, show, spread
+from rwalk.experiments.page import how_many_seeds
 from rwalk.experiments.summary import METRICS, Difference, Row, spread_text
 
 __all__ = ["comparison", "reproduction"]
@@ -79,8 +80,7 @@ def _differences(console: Console, rows: Sequence[Row], base: str, metrics: Sequ
 def reproduction(console: Console, found: Mapping[str, Any]) -> None:
     """Published figure, ours, and the difference in points; a line for each metric of each label, all in per cent."""
     kind = " (quick version)" if found["quick"] else ""
-    seeds = "1 seed" if len(found["seeds"]) == 1 else f"{len(found['seeds'])} seeds"
-    title = f"{found['title']}{kind}; {seeds}, {found['wall_seconds'] / 60:.1f} min"
+    title = f"{found['title']}{kind}; {how_many_seeds(found)}, {found['wall_seconds'] / 60:.1f} min"
     table = Table(title=plain(title), title_justify="left")
     table.add_column("", min_width=12)
     table.add_column("%")

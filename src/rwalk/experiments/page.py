@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-__all__ = ["reproduction_page"]
+__all__ = ["how_many_seeds", "reproduction_page"]
 
 COLUMNS = {"average_accuracy": "A %", "forgetting": "F", "intransigence": "I"}
 
@@ -44,6 +44,13 @@ def reproduction_page(folder: str | Path, page: str | Path = "page.md") -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
+def how_many_seeds(stored: Mapping[str, Any]) -> str:
+    """Seeds of a stored reproduction's rows: ``5 seeds``, or ``1 to 5 seeds`` where rows have different numbers."""
+    counts = sorted({len(row["seeds"]) + len(row["errors"]) for row in stored["rows"]} or {len(stored["seeds"])})
+    some = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    return f"{some} seed{'' if counts == [1] else 's'}"
+
+
 def _stored(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -64,7 +71,7 @@ def _table(stored: Mapping[str, Any], picture: str | None) -> list[str]:
         f"## {_safe(stored['title'])}\n",
         f"`rwalk reproduce {_code(stored['table'])}{' --quick' if stored['quick'] else ''}`: "
         f"{_safe(stored['source'])}; "
-        f"{seeds} seed{'s' if seeds != 1 else ''}, {minutes}{reused}, {_safe(stored['date'])}, {_safe(known)}.\n",
+        f"{how_many_seeds(stored)}, {minutes}{reused}, {_safe(stored['date'])}, {_safe(known)}.\n",
     ]
     metrics = [name for name in COLUMNS if any(row["mean"][name] is not None for row in stored["rows"])]
     head = ["", *(f"{COLUMNS[name]} {kind}" for name in metrics for kind in ("published", "here", "difference")), "s"]
