@@ -17,7 +17,8 @@ ORDER = ("step_overhead", "roofline", "memory", "loop_overhead", "end_to_end", "
 DOCS = Path(__file__).parents[1] / "docs"
 INTRODUCTION = """# Performance
 
-What rwalk costs, beside its peers. `make bench` measures all of this anew and writes this page; `make bench-check`
+What rwalk costs, beside its peers. `make bench` measures this anew and writes this page (the run beside Avalanche is
+`make beside-avalanche`, state files are `python -m benchmarks.state_files`, GPUs `make gpu-check`); `make bench-check`
 compares the results with `benchmarks/thresholds.toml`. Variants take turns, round after round in one process; figures
 are medians over rounds, and ratios are formed within a round. Only ratios can be compared between machines.
 """

@@ -104,7 +104,7 @@ def run_(
     method: Annotated[str | None, typer.Option(help="How; see `rwalk list`.")] = None,
     spec: Annotated[Path | None, typer.Option(help="YAML file with settings; options win over it.")] = None,
     model: Annotated[str | None, typer.Option(help="Network: a name, or package.module:function.")] = None,
-    heads: Annotated[str | None, typer.Option(help="single, masked, multi or growing.")] = None,
+    heads: Annotated[str | None, typer.Option(help="single, masked, current, multi or growing.")] = None,
     task_labels: Annotated[bool, typer.Option("--task-labels", help="Tell tasks apart, also in testing.")] = False,
     exemplars: Annotated[int | None, typer.Option(help="Replayed exemplars of each class.")] = None,
     sampler: Annotated[str | None, typer.Option(help="How exemplars are chosen.")] = None,
