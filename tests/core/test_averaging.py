@@ -64,6 +64,54 @@ def test_anchors_are_the_average_and_the_model_stays_where_it_is():
         assert rwalk.penalty() > 0.0
 
 
+def test_a_task_ends_at_the_average_in_any_loop():
+    """The model set to its anchors, the next task begins there: no step of the walk led from the last iterate to it."""
+    model, optimizer, rwalk = start()
+    apart, apart_optimizer, unmoved = start()
+    assert rwalk.anchors() == {}
+    seen, note = recorder(model)
+    learn(model, optimizer, 14, after=note)
+    learn(apart, apart_optimizer, 14)
+    for walk in (rwalk, unmoved):
+        walk.consolidate()
+    anchors = rwalk.anchors()
+    assert list(anchors) == [name for name, _ in model.named_parameters()]
+    model.load_state_dict(anchors, strict=False)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), averaged(seen[name][2::3]), rtol=1e-12, atol=1e-14)
+        anchors[name].zero_()  # a copy
+    assert rwalk.penalty() == 0.0
+    assert rwalk.anchors()["0.weight"].any()
+    score = unmoved.importances("score")
+    for name, value in rwalk.importances("score").items():
+        assert torch.equal(value, score[name])
+    learn(model, optimizer, 1, first=14)
+    rwalk.settle()
+    for name, parameter in model.named_parameters():
+        before = averaged(seen[name][2::3])
+        start_of_window = rwalk.state_dict()["parameters"][name]["window_start"]
+        torch.testing.assert_close(start_of_window, before, rtol=1e-12, atol=1e-14)
+        assert not torch.equal(parameter, before)
+
+
+def test_anchors_of_weights_that_joined_since_are_where_they_joined():
+    model, optimizer, rwalk = start(SETTINGS.replace(anchor_at="last"))
+    learn(model, optimizer, 4)
+    rwalk.consolidate()
+    ended = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    model.append(nn.Linear(2, 2).double())
+    optimizer.add_param_group({"params": list(model[3].parameters())})
+    joined = {name: parameter.detach().clone() for name, parameter in model[3].named_parameters()}
+    learn(model, optimizer, 3, first=4)
+    anchors = rwalk.anchors()
+    assert len(anchors) == 6
+    for name, value in ended.items():
+        assert torch.equal(anchors[name], value)
+    for name, value in joined.items():
+        assert torch.equal(anchors[f"3.{name}"], value)
+        assert not torch.equal(model.get_parameter(f"3.{name}"), value)
+
+
 def test_late_iterates_count_most():
     line = [torch.tensor([float(k)], dtype=torch.float64) for k in range(100)]
     assert averaged(line).item() == pytest.approx(100 * 4 / 5, rel=0.02)  # ∫ x⁴ / ∫ x³

@@ -140,6 +140,7 @@ class Run:
         """Weights and importances, whole, under names that do not depend on wrapping."""
         kinds = ("penalty", "fisher", "score")
         found = {f"{kind}/{name}": value for kind in kinds for name, value in self.rwalk.importances(kind).items()}
+        found |= {f"anchor/{name}": value for name, value in self.rwalk.anchors().items()}
         for name, value in whole(self.model).items():
             found[f"weights/{name}"] = value
         total = self.rwalk.report().total

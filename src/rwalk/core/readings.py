@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,7 @@ from rwalk.errors import RWalkError
 
 if TYPE_CHECKING:
     from rwalk.core.report import Report
+    from rwalk.core.state import Bucket, Tracked
 
 __all__ = ["Kind", "Readings"]
 
@@ -150,15 +151,42 @@ class Readings:
         self.settle()
         self._make_room()
         values = {}
+        for bucket, entry in self._seen():
+            value = bucket.view(entry, KINDS[kind]).to(bucket.dtype, copy=True)
+            if kind == "score" and self._tracker.config.keeps_task_score:
+                value += bucket.view(entry, "task_score")
+            values[entry.name] = join(value, entry.parameter)
+        return values
+
+    def anchors(self) -> dict[str, Tensor]:
+        r"""Where the past holds each weight, :math:`\theta^*` of Eq. 8, by parameter name.
+
+        With ``anchor_at="average"`` (``RWalkConfig.laplace()``) and ``anchors="latest"`` that is an average of the last
+        task's iterates, nearer to a minimum than the last one. To end a task there, as ``WeightAveragePlugin`` does:
+
+            rwalk.consolidate(batches)
+            model.load_state_dict(rwalk.anchors(), strict=False)
+
+        Returns:
+            Copies, each in its parameter's shape, in the state's dtype; none before the first ``consolidate``. Weights
+            that joined since have the value with which they joined. Parameters that never had a gradient, and buffers,
+            are absent. Shards are put together, which all processes have to take part in.
+        """
+        if not self.tasks:
+            return {}
+        self._tracker.check()
+        self._make_room()
+        return {
+            entry.name: join(bucket.view(entry, "anchor").to(bucket.dtype, copy=True), entry.parameter)
+            for bucket, entry in self._seen()
+        }
+
+    def _seen(self) -> Iterator[tuple[Bucket, Tracked]]:
+        """Parameters that ever had a gradient, each with where its state is."""
         for bucket in self._tracker.buckets:
             for entry in bucket.starts:
-                if entry.last_task is None:
-                    continue
-                value = bucket.view(entry, KINDS[kind]).to(bucket.dtype, copy=True)
-                if kind == "score" and self._tracker.config.keeps_task_score:
-                    value += bucket.view(entry, "task_score")
-                values[entry.name] = join(value, entry.parameter)
-        return values
+                if entry.last_task is not None:
+                    yield bucket, entry
 
     def report(self, loss: Tensor | float | None = None, *, hints: Iterable[str] = ()) -> Report:
         r"""Is it doing anything? Per layer what is held, how far it has moved, and how hard the penalty pulls.
