@@ -279,3 +279,37 @@ def test_counters_can_be_read_at_any_time_and_change_nothing(delta_t, phase):
                 rwalk.consolidate()
         states.append(rwalk.state_dict())
     assert_same_state(*states)
+
+
+class Beside(nn.Module):
+    """A layer, and a parameter without elements: an adapter of rank 0, say."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.empty = nn.Linear(6, 3), nn.Parameter(torch.zeros(0, 3))
+
+    def forward(self, x):
+        return self.layer(x) + self.empty.sum()
+
+
+@pytest.mark.parametrize("end", ["protect", "consolidate"])
+def test_a_parameter_without_elements_is_no_obstacle_to_single_samples(end):
+    torch.manual_seed(0)
+    x, y = torch.randn(12, 6), torch.randint(0, 3, (12,))
+    found = []
+    for has in (False, True):
+        torch.manual_seed(1)
+        model = Beside() if has else nn.ModuleDict({"layer": nn.Linear(6, 3)})
+        forward = model if has else model["layer"]
+        model.forward = forward.forward
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        rwalk = RWalk(model, optimizer, RWalkConfig.laplace())
+        nn.functional.cross_entropy(forward(x), y).backward()
+        optimizer.step()
+        getattr(rwalk, end)([(x, y)])
+        found.append(rwalk.importances())
+    assert found[1].pop("empty", torch.zeros(0)).numel() == 0
+    assert set(found[0]) == set(found[1])
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value)
+    assert rwalk.plot_importances() is not None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from reference.problems import assert_same, gradients, tanh_net, weights
+from reference.problems import assert_same, assert_same_state, gradients, tanh_net, weights
 from rwalk import RWalk, RWalkConfig, RWalkError
 from rwalk.core.consolidate import estimate_fisher
 
@@ -65,6 +65,23 @@ def test_no_batches_is_refused():
     model = tanh_net()
     with pytest.raises(RWalkError, match="no batches"):
         estimate_fisher(model, parameters(model), [])
+
+
+def test_data_that_is_not_finite_is_refused_and_leaves_no_trace():
+    model = nn.Linear(3, 2).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer, RWalkConfig(fisher_source="loader"))
+    step(model, optimizer, 0)
+    rwalk.consolidate(data((4,)))
+    step(model, optimizer, 1)
+    broken = data((4,))
+    broken[0][0][2, 1] = float("nan")
+    before = rwalk.state_dict()
+    with pytest.raises(RWalkError, match=r"'weight' is not finite on these batches\. The task has not ended"):
+        rwalk.consolidate([*data((4,)), *broken])
+    assert_same_state(rwalk.state_dict(), before)
+    rwalk.consolidate(data((4,)))
+    assert rwalk.tasks == 2
 
 
 def step(model, optimizer, seed):

@@ -195,6 +195,32 @@ def test_after_a_step_that_failed_its_state_is_at_hand():
     assert rwalk.skipped == 1
 
 
+@pytest.mark.parametrize("look", ["save", "state_dict", "consolidate", "load_state_dict", "copy"])
+def test_after_a_step_that_failed_and_a_look_the_next_one_counts(look, tmp_path):
+    """As if it had never been tried: whoever asked had ended the step, and the optimizer does not end it once more."""
+    walks = walk(PlainSGD), walk(PlainSGD)
+    for model, optimizer, _ in walks:
+        train(model, optimizer, task=0, steps=3)
+    saved = walks[0][2].state_dict()
+    walks[1][1].fails = True
+    with pytest.raises(FloatingPointError):
+        train(*walks[1][:2], task=9, steps=1)
+    walks[1][1].fails = False
+    arguments = {"save": [tmp_path / "state.safetensors"], "load_state_dict": [saved]}
+    if look == "copy":
+        walks = copy.deepcopy(walks)
+    else:
+        for _, _, rwalk in walks:
+            getattr(rwalk, look)(*arguments.get(look, []))
+    for model, optimizer, rwalk in walks:
+        if look == "copy":
+            optimizer.closure_calls, optimizer.fails = 1, False  # which torch does not copy
+            rwalk.attach()
+        train(model, optimizer, task=1, steps=2)
+    assert_same(weights(walks[1][0]), weights(walks[0][0]))
+    assert_same_state(walks[1][2].state_dict(), walks[0][2].state_dict())
+
+
 def test_an_rwalk_out_of_reach_is_released():
     model, optimizer = nn.Linear(2, 1), None
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -1,6 +1,7 @@
 """RWalk as a training loop holds it: order of calls, ends of tasks, what it reports."""
 
 import gc
+import re
 import weakref
 
 import pytest
@@ -92,11 +93,20 @@ def test_the_strength_may_change_between_steps():
     assert pulls[1] == pytest.approx(2 * pulls[0])
 
 
-@pytest.mark.parametrize("changed", [{"delta_t": 1}, {"state_dtype": "bfloat16"}, {"exclude": ("p",)}])
+LAID_OUT = [
+    {"delta_t": 1}, {"state_dtype": "bfloat16"}, {"exclude": ("p",)}, {"score_average": "latest"}, {"rectify": "task"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changed", LAID_OUT, ids=lambda changed: next(iter(changed)))
 def test_a_setting_that_lays_out_state_stays(changed):
     _, _, rwalk = sgd_walk()
     before = rwalk.config
-    with pytest.raises(RWalkError, match=r"config: .* cannot change from .* load\(\) a saved state"):
+    name, value = next(iter(changed.items()))
+    message = (
+        rf"config: {name} decides .* cannot change from .* to {re.escape(repr(value))} in .* load\(\) a saved state"
+    )
+    with pytest.raises(RWalkError, match=message):
         rwalk.config = before.replace(**changed)
     with pytest.raises(TypeError, match="config="):
         rwalk.config = {"ewc_lambda": 2.0}

@@ -36,8 +36,12 @@ BackendName = Literal["auto", "eager", "fused"]
 StateDtype = Literal["float32", "bfloat16"]
 Nonfinite = Literal["skip", "raise"]
 
-#: Settings, and what follows from them, that decide which tensors there are.
-LAYOUT = ("include", "exclude", "window", "keeps_task_score", "fisher_in_score", "state_dtype", "backend")
+#: What decides which tensors there are: settings, and last what follows from several, with those.
+LAYOUT: dict[str, tuple[str, ...]] = {
+    **{name: (name,) for name in ("include", "exclude", "fisher_in_score", "state_dtype", "backend")},
+    "window": ("delta_t", "damping_scale"),
+    "keeps_task_score": ("rectify", "score_average"),
+}
 
 #: Settings that older versions had, which changed no result.
 RETIRED = frozenset({"offload"})
@@ -235,9 +239,10 @@ class RWalkConfig:
         Raises:
             RWalkError: It is laid out in another way.
         """
-        for name in LAYOUT:
-            old, new = getattr(self, name), getattr(config, name)
-            if old != new:
+        for decides, names in LAYOUT.items():
+            if getattr(self, decides) != getattr(config, decides):
+                changes = [(name, getattr(self, name), getattr(config, name)) for name in names]
+                name, old, new = next(change for change in changes if change[1] != change[2])
                 raise RWalkError(
                     f"config: {name} decides how state is kept and cannot change from {old!r} to {new!r} in a running "
                     "RWalk; load() a saved state with the new config"

@@ -122,7 +122,7 @@ def estimate_fisher(
         A tensor per name, in the parameter's shape; zero where it is frozen or the output does not depend on it.
 
     Raises:
-        RWalkError: There are no batches.
+        RWalkError: There are no batches, or a gradient is not finite.
 
     References:
         FACIL's ``r_walk.py`` estimates the Fisher like this, after each task.
@@ -145,6 +145,12 @@ def estimate_fisher(
     samples = over_replicas(wrapper, list(total.values()), samples)
     if samples == 0:
         raise RWalkError("the data loader given for the Fisher has no batches")
+    for name, accumulated in total.items():
+        if not bool(accumulated.isfinite().all()):
+            raise RWalkError(
+                f"consolidate(): the gradient of {name!r} is not finite on these batches. The task has not ended and "
+                "nothing has changed"
+            )
     return {name: accumulated / samples for name, accumulated in total.items()}
 
 

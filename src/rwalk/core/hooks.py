@@ -120,9 +120,13 @@ class OptimizerHooks:
         """Stop following."""
         for handle in self._handles:
             handle.remove()
-        self._read = self._caller = self._closure = None
+        self.forget()
         if _follower_of(self._optimizer) is self:
             del _FOLLOWED[self._optimizer]
+
+    def forget(self) -> None:
+        """The step that was read has been ended by another: the optimizer raised in it."""
+        self._read = self._caller = self._closure = None
 
     def is_first(self) -> bool:
         """Whether this comes before the RWalk that follows the optimizer too, and so changes the gradients it reads."""
@@ -195,7 +199,7 @@ class OptimizerHooks:
         if self._nested:
             self._nested -= 1
             return
-        self._read = self._closure = self._caller = None
+        self.forget()
         found_inf = getattr(optimizer, "found_inf", None)
         self.rwalk.after_step(skipped=False if found_inf is None else found_inf)
 

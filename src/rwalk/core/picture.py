@@ -72,5 +72,7 @@ def draw_importances(values: Mapping[str, Tensor], kind: str, *, ax: Any, layers
 
 def _half_in(values: Tensor) -> float:
     """The smallest share of elements that has half of the sum."""
+    if not len(values):
+        return 0.0
     ranked = values.sort(descending=True).values.double().cumsum(0)
     return (int((ranked < ranked[-1] / 2).sum()) + 1) / len(values) if float(ranked[-1]) else 0.0

@@ -477,7 +477,9 @@ class RWalk(Readings):
         Raises:
             StateError: The state is not rwalk's, damaged, or does not fit the model. Nothing has changed then.
         """
-        self._steps.start_over(restore(self._tracker, state_dict, strict=strict))
+        counters = restore(self._tracker, state_dict, strict=strict)
+        self._end_abandoned()
+        self._steps.start_over(counters)
         self._held = self._has_protected = False
         self._strength, self._rates, self._held_share = StrengthCheck(), [], (-1, 0.0)
 
@@ -549,6 +551,7 @@ class RWalk(Readings):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is not attached: torch copies optimizers without their hooks."""
+        self._end_abandoned()
         self.settle()
         return {**vars(self), "_hooks": None, "_loading": [], "_held": False}
 
@@ -638,9 +641,14 @@ class RWalk(Readings):
         if self._steps.begun:
             self.after_step(skipped=True)
 
-    def _refuse_within_step(self, called: str) -> None:
+    def _end_abandoned(self) -> None:
+        """The optimizer raised in the step that was begun."""
         if self._hooks is not None and not self._hooks.is_stepping():
-            self._end_begun()  # the optimizer raised
+            self._hooks.forget()
+            self._end_begun()
+
+    def _refuse_within_step(self, called: str) -> None:
+        self._end_abandoned()
         if self._steps.begun:
             raise RWalkError(
                 f"{called}() called between before_step() and after_step(): let the optimizer step first, or call "
