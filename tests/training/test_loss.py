@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from reference.problems import assert_same, weights
+from rwalk.streams import Stream
 from rwalk.training import BasePlugin, EvaluationPlugin, Naive
 from training.toys import naive, net, sgd, toy
 
@@ -93,3 +94,35 @@ def test_a_loss_in_bfloat16_has_a_mean_in_float32():
     assert {loss.dtype for loss in losses} == {torch.bfloat16}
     mean = torch.stack(losses).double().mean()
     assert metrics["Loss_Epoch/train_phase/train_stream"] == pytest.approx(float(mean), rel=1e-6)
+
+
+class OfRows(nn.Module):
+    """Scores of two classes; it takes whatever else a row holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, image, **rest):
+        return self.layer(image)
+
+
+@pytest.mark.parametrize(
+    ("rest", "columns"), [({}, "'image'"), ({"fine_label": 1}, "'image', 'fine_label'")], ids=["none", "another name"]
+)
+@pytest.mark.parametrize("phase", ["train", "eval"])
+def test_rows_without_labels_are_told_by_the_columns_that_they_have(phase, rest, columns):
+    rows = [{"image": torch.zeros(3), **rest}] * 8
+    strategy = naive(OfRows())
+    message = (
+        f"experience 0 has no labels among the columns {columns}: cross-entropy needs a column 'labels' or 'label'"
+    )
+    with pytest.raises(ValueError, match=message):
+        getattr(strategy, phase)(Stream("rows", [rows])[0])
+
+
+def test_a_criterion_of_ones_own_may_do_without_labels():
+    rows = [{"image": torch.ones(3)}] * 8
+    strategy = naive(OfRows(), criterion=lambda output, _: output.square().mean())
+    strategy.train(Stream("rows", [rows])[0])
+    assert strategy.clock.train_iterations == 2

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from rwalk.batches import (
     LABELS,
+    TASK_LABELS,
     detached,
     inputs_of,
     loss_of,
@@ -36,6 +37,7 @@ from rwalk.training.engine import AcceleratedEngine, PlainEngine
 from rwalk.training.events import BasePlugin, check_hooks
 from rwalk.training.moments import Moment
 from rwalk.training.plugins.evaluation import EvaluationPlugin
+from rwalk.training.rollback import all_or_nothing
 
 __all__ = ["BaseTemplate", "Naive", "SupervisedTemplate"]
 
@@ -388,7 +390,11 @@ class SupervisedTemplate:
         return self._takes_models_loss and loss_of(self.mb_output) is not None
 
     def criterion(self) -> Tensor:
-        """The loss of the current batch."""
+        """The loss of the current batch.
+
+        Raises:
+            ValueError: Cross-entropy of a batch without labels, or of a label that the model has no output for.
+        """
         if self.has_its_own_loss:
             return cast("Tensor", loss_of(self.mb_output))
         output = scores_of(self.mb_output) if self._takes_models_loss else self.mb_output
@@ -396,11 +402,16 @@ class SupervisedTemplate:
         return self._criterion(output, self.mb_y)
 
     def _check_labels(self, scores: Any) -> None:
-        """Once an experience: a label that the model has no output for (data not in memory: in the first batch)."""
+        """Once an experience: labels that are not there, or that the model has no output for.
+
+        Of data that is not in memory, in the first batch.
+        """
         if self._labels_checked or not isinstance(self._criterion, nn.CrossEntropyLoss):
             return
         self._labels_checked = True
         labels = self.adapted_dataset.targets if isinstance(self.adapted_dataset, TensorData) else self.mb_y
+        if labels is None:
+            self._refuse_without_labels()
         if not is_class_target(labels) or not isinstance(scores, Tensor) or scores.dim() < 2:
             return
         highest = int(labels.masked_fill(labels == self._criterion.ignore_index, 0).max())
@@ -411,6 +422,15 @@ class SupervisedTemplate:
                 f"experience {index} has label {highest}, but the model has {outputs} outputs (labels 0 to "
                 f"{outputs - 1}): relabel the data or widen the model"
             )
+
+    def _refuse_without_labels(self) -> None:
+        index = cast("Experience", self.experience).current_experience
+        names = [repr(name) for name in self.mbatch if name != TASK_LABELS] if isinstance(self.mbatch, Mapping) else []
+        found = f"among the columns {', '.join(names)}" if names else "in its batches"
+        raise ValueError(
+            f"experience {index} has no labels {found}: cross-entropy needs a column 'labels' or 'label'; rename the "
+            "one that holds them, or give the strategy a criterion that needs none"
+        )
 
     # --- its plugins and its state ------------------------------------------------------------------------------------
 
@@ -441,20 +461,25 @@ class SupervisedTemplate:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a ``state_dict``, in a strategy of like model, optimizer and plugins.
 
+        A state that is refused, by whatever part of the strategy, changes nothing: model, optimizer and plugins are
+        what they were. A copy of the model and of the plugins' states is kept meanwhile.
+
         Raises:
-            ValueError: There is a plugin's state and no such plugin in its place; nothing has changed then.
+            ValueError: There is a plugin's state and no such plugin in its place, or a plugin refuses its state.
+                Nothing has changed then, nor after any other error.
         """
         plugins, states = self._stateful(), state_dict["plugins"]
         missing = [name for name in states if name not in plugins]
         if missing:
             raise ValueError(f"a state of plugin {missing[0]!r}, but the plugins are {list(plugins)}")
         before = parameters_of(self.model)
-        unwrapped(self.model).load_state_dict(state_dict["model"])
-        if follow_parameters(base_optimizer(self.optimizer), before, self.model):  # output layers that grow in loading
-            self.model = self.engine.renew(self.model)
-        base_optimizer(self.optimizer).load_state_dict(state_dict["optimizer"])
-        for name, state in states.items():
-            plugins[name].load_state_dict(state)
+        with all_or_nothing(self):
+            unwrapped(self.model).load_state_dict(state_dict["model"])
+            if follow_parameters(base_optimizer(self.optimizer), before, self.model):  # output layers grow in loading
+                self.model = self.engine.renew(self.model)
+            base_optimizer(self.optimizer).load_state_dict(state_dict["optimizer"])
+            for name, state in states.items():
+                plugins[name].load_state_dict(state)
 
     def _stateful(self) -> dict[str, Any]:
         """Plugins that can keep something, by place and class."""

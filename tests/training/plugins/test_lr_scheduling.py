@@ -239,6 +239,65 @@ def test_a_training_that_was_broken_off_leaves_nothing_to_the_next():
     assert seen.notes("before_update")[done:] == each(0.1, 0.05, 0.025)
 
 
+def validated(*, name=None, eval_every=1, epochs=3, first_exp_only=False, plugins=()):
+    """A strategy whose learning rate follows the loss on the stream "test"; and that rate's holder."""
+    model = net()
+    optimizer = sgd(model, LR)
+    scheduler = ReduceLROnPlateau(optimizer, patience=0)
+    plugin = LRSchedulerPlugin(
+        scheduler, metric="val_loss", val_stream_name=name, reset_scheduler=False, first_exp_only=first_exp_only
+    )
+    return naive(
+        model, optimizer=optimizer, plugins=[plugin, *plugins], train_epochs=epochs, eval_every=eval_every
+    ), scheduler
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "eval_every", "message"),
+    [
+        (
+            "tset",
+            1,
+            r"'val_loss' of stream 'tset' is not measured during training \(evaluated: 'test'\): give the .*name",
+        ),
+        ("test", -1, "'val_loss' of stream 'test' is not measured during training: give the strategy eval_every=1 and"),
+        (None, -1, r"'val_loss' is not measured during training: give .* train\(\) an evaluation stream$"),
+        (None, 0, "metric='val_loss' is not measured during training: give the strategy eval_every=1"),
+    ],
+)
+def test_a_validation_loss_that_is_never_measured_is_told_after_one_epoch(name, eval_every, message, epochs):
+    benchmark = toy()
+    strategy, _ = validated(name=name, eval_every=eval_every, epochs=epochs)
+    with pytest.raises(ValueError, match=message):
+        strategy.train(benchmark.train_stream[0], [benchmark.test_stream])
+    assert strategy.clock.train_iterations == 3
+
+
+@pytest.mark.parametrize("eval_every", [1, 2])
+@pytest.mark.parametrize("name", [None, "test"])
+def test_a_validation_loss_that_is_measured_now_and_then_will_do(name, eval_every):
+    benchmark = toy()
+    strategy, scheduler = validated(name=name, eval_every=eval_every, epochs=3)
+    strategy.train(benchmark.train_stream, [benchmark.test_stream])
+    assert scheduler.last_epoch == 2 * len(range(0, 3, eval_every))
+
+
+def test_where_the_rate_stays_or_nothing_is_learned_no_validation_loss_is_asked_for():
+    class Stops(BasePlugin):
+        def before_training_epoch(self, strategy, **kwargs):
+            strategy.stop_training()
+
+    benchmark = toy()
+    strategy, _ = validated(first_exp_only=True)
+    strategy.train(benchmark.train_stream[0], [benchmark.test_stream])
+    strategy.plugins = [plugin for plugin in strategy.plugins if type(plugin).__name__ != "PeriodicEval"]
+    strategy.train(benchmark.train_stream[1])
+    stopped, _ = validated(eval_every=-1, plugins=[Stops()])
+    stopped.train(benchmark.train_stream[0])
+    assert stopped.clock.train_iterations == 0
+
+
 @pytest.mark.parametrize("chosen", [None, "valid", "test"])
 def test_a_plateau_is_judged_by_one_series_weighted_by_samples(chosen):
     benchmark, seen, model = toy(), [], net()

@@ -74,7 +74,7 @@ def test_settings_that_the_state_does_not_serve_are_refused_and_training_goes_on
         torch.manual_seed(1)
         strategy.train(benchmark.train_stream[0])
         if asked:
-            with pytest.raises(RWalkError, match="config: window decides how state is kept"):
+            with pytest.raises(RWalkError, match="config: delta_t decides how state is kept"):
                 plugin.delta_t = 1  # which needs no memory of a window's start
             with pytest.raises(RWalkError, match="config: exclude decides how state is kept"):
                 plugin.config = plugin.config.replace(ewc_lambda=9.0, exclude=("0.*",))

@@ -100,8 +100,9 @@ class CheckpointPlugin(BasePlugin):
             of one of those after it if ``train`` is given several. 0 without a checkpoint.
 
         Raises:
-            CheckpointError: There are checkpoints, and none is whole; or one does not fit the strategy, which is then
-                of no use any more. ``train`` may raise it too, or ``StateError``, until it has gone on.
+            CheckpointError: There are checkpoints, and none is whole; or one does not fit the strategy, in which
+                nothing has changed then. ``train`` may raise it too, or ``StateError``, until it has gone on; the
+                strategy is of no use any more after that.
         """
         found = self.newest() if found is None else found
         if found is None:

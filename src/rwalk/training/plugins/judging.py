@@ -17,6 +17,7 @@ from rwalk.streams.collating import Collate, collate_fn_of
 from rwalk.streams.mixing import as_given
 from rwalk.training.events import BasePlugin
 from rwalk.training.plugins.replay import ReplayPlugin, forward_on
+from rwalk.training.rereading import given_collate_fn
 
 __all__ = ["Judge", "JudgedByExemplars"]
 
@@ -89,7 +90,7 @@ class JudgedByExemplars(BasePlugin):
         if None in labels:
             raise ValueError(f"exemplar {labels.index(None)} has no class: exemplars that judge need class labels")
         dataset = strategy.experience.dataset
-        function = kwargs.get("collate_fn") or getattr(strategy, "collate_fn", None) or collate_fn_of(dataset)
+        function = given_collate_fn(strategy, kwargs) or collate_fn_of(dataset)
         batches = _batches(samples, dataset[0], Collate(function))
         return self.judge_of(self._features(strategy, batches), torch.tensor(labels))
 

@@ -30,7 +30,8 @@ class LRSchedulerPlugin(BasePlugin):
         first_exp_only: Leave the learning rate alone after the first experience.
 
     Raises:
-        ValueError: A metric is missing, unknown, or given to a scheduler that takes none.
+        ValueError: A metric is missing, unknown, or given to a scheduler that takes none; or, in training, the
+            validation loss is not measured.
     """
 
     supports_distributed = True
@@ -61,6 +62,7 @@ class LRSchedulerPlugin(BasePlugin):
         self._loss = RunningMean()
         self._training = False
         self._series: str | None = None
+        self._measured, self._others = False, list[str]()
 
     def state_dict(self) -> dict[str, Any]:
         """The scheduler's state, and where it and the optimizer's settings began."""
@@ -75,18 +77,25 @@ class LRSchedulerPlugin(BasePlugin):
 
     def moment_dict(self, strategy: Any) -> dict[str, Any]:
         """What was measured since the last step."""
-        return {"loss": self._loss.state_dict(), "training": self._training, "series": self._series}
+        told = {"training": self._training, "series": self._series, "measured": self._measured}
+        return {"loss": self._loss.state_dict(), **told}
 
     def load_moment_dict(self, strategy: Any, moment: dict[str, Any]) -> None:
         """Go on measuring."""
         self._loss, self._training, self._series = RunningMean(), bool(moment["training"]), moment["series"]
         self._loss.load_state_dict(moment["loss"])
+        self._measured = bool(moment.get("measured", True))
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Start measuring; from the beginning also after a training that was broken off."""
         if self._training:
             self._reset()
         self._loss, self._training, self._series = RunningMean(), True, self.val_stream_name
+        self._measured, self._others = False, []
+
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        """By now the validation loss has been measured, if it ever is."""
+        self._check_measured(strategy)
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Count the loss; step if each iteration does."""
@@ -114,6 +123,7 @@ class LRSchedulerPlugin(BasePlugin):
         """Back to the beginning."""
         self._training = False
         self._reset()
+        self._check_measured(strategy)
 
     def _judges(self, strategy: Any) -> bool:
         """Whether what is evaluated is the series by which a plateau is told."""
@@ -121,10 +131,26 @@ class LRSchedulerPlugin(BasePlugin):
             return False
         name: str = strategy.current_eval_stream[0].origin_stream.name
         self._series = name if self._series is None else self._series
+        if name != self._series and name not in self._others:
+            self._others.append(name)
         return name == self._series
 
+    def _check_measured(self, strategy: Any) -> None:
+        """After an epoch there is a validation loss, or nothing would ever move the learning rate."""
+        clock = strategy.clock
+        idle = self.metric != "val_loss" or (self.first_exp_only and clock.train_exp_counter > 0)
+        if idle or self._measured or not clock.train_exp_epochs:
+            return
+        stream = "" if self.val_stream_name is None else f" of stream {self.val_stream_name!r}"
+        found = f" (evaluated: {', '.join(map(repr, self._others))})" if self._others else ""
+        wanted = "" if self.val_stream_name is None else " of that name"
+        raise ValueError(
+            f"metric='val_loss'{stream} is not measured during training{found}: give the strategy eval_every=1 and "
+            f"train() an evaluation stream{wanted}"
+        )
+
     def _count(self, strategy: Any) -> None:
-        batch = answers_of(strategy)
+        batch, self._measured = answers_of(strategy), True
         self._loss.add_sum(batch.loss, batch.count)
 
     def _step(self, strategy: Any) -> None:

@@ -12,9 +12,9 @@ from rwalk.models import ModelCall
 from rwalk.models.following import resized
 from rwalk.models.wrappers import unwrapped
 from rwalk.module_state import in_eval_mode
-from rwalk.streams import data_loader, task_label_of
-from rwalk.streams.in_memory import select
+from rwalk.streams import data_loader
 from rwalk.training.events import BasePlugin
+from rwalk.training.rereading import loader_options, spread
 
 __all__ = ["MASPlugin", "sensitivity"]
 
@@ -113,12 +113,8 @@ class MASPlugin(BasePlugin):
         """Look at the experience's samples once more; what was learned becomes the anchor."""
         model, dataset = unwrapped(strategy.model), strategy.experience.dataset
         names, parameters = zip(*_trained(model), strict=True)
-        task_label = task_label_of(strategy.experience)
-        collate = kwargs.get("collate_fn") or getattr(strategy, "collate_fn", None)
-        options = {"task_label": task_label, **({} if collate is None else {"collate_fn": collate})}
-        count = len(dataset) if self.samples is None else min(self.samples, len(dataset))
-        if count < len(dataset):
-            dataset = select(dataset, torch.linspace(0, len(dataset) - 1, count, dtype=torch.float64).round().long())
+        dataset, options = spread(dataset, self.samples), loader_options(strategy, kwargs)
+        task_label, count = options["task_label"], len(dataset)
         totals = [torch.zeros_like(parameter) for parameter in parameters]
         call = ModelCall(model)
         with in_eval_mode(model):

@@ -21,6 +21,7 @@ from rwalk.streams.loader import Batches
 from rwalk.streams.mixing import InTurn, joined, stacked
 from rwalk.streams.passes import Pass
 from rwalk.training.events import BasePlugin
+from rwalk.training.rereading import given_collate_fn
 
 __all__ = ["ReplayPlugin", "forward_on"]
 
@@ -106,8 +107,7 @@ class ReplayPlugin(BasePlugin):
         if self.update == "iteration":
             return
         dataset, task_label = strategy.experience.dataset, task_label_of(strategy.experience)
-        given = kwargs.get("collate_fn") or getattr(strategy, "collate_fn", None)
-        function = given or collate_fn_of(dataset)
+        function = given_collate_fn(strategy, kwargs) or collate_fn_of(dataset)
         loader = partial(data_loader, shuffle=False, task_label=task_label, collate_fn=function)
         probe = Probe(strategy.model, forward=partial(forward_on, strategy), loader=loader)
         labels = self._labels(dataset) if self.memory.sampler.by_class else None

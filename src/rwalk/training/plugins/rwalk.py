@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
-from torch.utils.data import Subset
 
-from rwalk.batches import scores_of, to_device
+from rwalk.batches import scores_of
 from rwalk.core import RWalk, RWalkConfig
+from rwalk.core.checking import check_state, fault
+from rwalk.core.container import shown
 from rwalk.core.first_protection import FirstProtection
 from rwalk.core.hooks import base_optimizer
-from rwalk.errors import RWalkError
+from rwalk.errors import RWalkError, StateError
 from rwalk.streams import data_loader
+from rwalk.streams.collating import collate, collate_fn_of
 from rwalk.training.events import HOOKS, BasePlugin
+from rwalk.training.plugins.replay import forward_on
+from rwalk.training.rereading import given_collate_fn, loader_options, spread
 
 if TYPE_CHECKING:
     from rwalk.core.report import Report
@@ -75,9 +78,10 @@ class RWalkPlugin(BasePlugin):
 
         Args:
             config: The settings.
-            protect: What the model knows already: batches x or (x, y, …), or a dataset of samples (x, y, …). When the
-                first experience begins, ``RWalk.protect`` protects the model as it stands; ``combine="replace"``
-                becomes ``"sum"``, so that this is kept. A state that is loaded has it already.
+            protect: What the model knows already: batches x or (x, y, …), or a dataset of samples (x, y, …), of which
+                batches are made as for training. When the first experience begins, ``RWalk.protect`` protects the model
+                as it stands; ``combine="replace"`` becomes ``"sum"``, so that this is kept. A state that is loaded has
+                it already.
             protect_options: Keyword arguments of ``RWalk.protect``. A model that needs task labels needs ``log_prob``.
 
         Raises:
@@ -153,9 +157,12 @@ class RWalkPlugin(BasePlugin):
         """Go on from a ``state_dict``, with the settings that this plugin has; before training, as soon as it begins.
 
         Raises:
-            ValueError: The state does not fit the model (nothing changes then).
+            StateError: The state is not rwalk's, damaged, or does not fit the model. Nothing has changed then. Before
+                training there is no model to fit: that is seen as soon as it begins.
         """
         if self.rwalk is None:
+            if state_dict:
+                _check_saved(state_dict.get("rwalk"))
             self._saved = dict(state_dict)
         elif state_dict:
             self.rwalk.load_state_dict(state_dict["rwalk"])
@@ -169,7 +176,7 @@ class RWalkPlugin(BasePlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Follow the strategy's model and optimizer, which may be others than last time."""
-        self._follow(strategy)
+        self._follow(strategy, **kwargs)
         self._hints = _outvoted(strategy, self._seen)
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
@@ -180,28 +187,35 @@ class RWalkPlugin(BasePlugin):
             or rwalk.model is not strategy.model
             or rwalk.optimizer is not base_optimizer(strategy.optimizer)
         ):
-            self._follow(strategy)
+            self._follow(strategy, **kwargs)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """The task ends. Steps taken until the next experience begins are not followed."""
         if self.rwalk is not None:
             if self.config.fisher_source != "step":
-                dataset = _spread(strategy.adapted_dataset, self.config.fisher_samples)
-                batches = data_loader(dataset, strategy.train_mb_size, shuffle=False)
-                self.rwalk.consolidate(batches, forward=partial(_forward, strategy))
+                dataset = spread(strategy.adapted_dataset, self.config.fisher_samples)
+                options = loader_options(strategy, kwargs)
+                batches = data_loader(dataset, strategy.train_mb_size, shuffle=False, **options)
+                forward = _scores if self.config.fisher_source == "samples" else _scores_by_class
+                self.rwalk.consolidate(batches, forward=partial(forward, strategy))
             else:
                 self.rwalk.consolidate()
             if self.rwalk.attached:
                 self.rwalk.detach()
 
-    def _follow(self, strategy: Any) -> None:
+    def _follow(self, strategy: Any, **kwargs: Any) -> None:
         if self.rwalk is None:
-            self.rwalk = RWalk(strategy.model, strategy.optimizer, self.config, attach=False)
+            begun = RWalk(strategy.model, strategy.optimizer, self.config, attach=False)
             if self._saved:
-                self.rwalk.load_state_dict(self._saved["rwalk"])
-                self._saved = {}
+                begun.load_state_dict(self._saved["rwalk"])
             else:
-                self._protect([self.rwalk], batch_size=strategy.train_mb_size, prepare=_without_task_labels)
+                self._protect(
+                    [begun],
+                    batch_size=strategy.train_mb_size,
+                    collate_fn=given_collate_fn(strategy, kwargs) or collate_fn_of(self._protect.data) or _collate,
+                    prepare=_without_task_labels,
+                )
+            self.rwalk, self._saved = begun, {}  # only now: after an error the next training begins anew
         else:
             if self.rwalk.attached:  # training was interrupted, or the optimizer was replaced
                 self.rwalk.detach()
@@ -225,22 +239,40 @@ def _outvoted(strategy: Any, seen: dict[tuple[int, ...], set[int]]) -> list[str]
     ]
 
 
-def _spread(dataset: Any, count: int | None) -> Any:
-    """So many samples, evenly spaced; all if None."""
-    if count is None or count >= len(dataset):
-        return dataset
-    return Subset(dataset, torch.linspace(0, len(dataset) - 1, count).round().int().tolist())
+def _collate(samples: list[Any]) -> Any:
+    """As ``collate``, but samples may be lists ``[x, y]``, which torch's own function takes as well."""
+    return collate([tuple(sample) if isinstance(sample, list) else sample for sample in samples])
 
 
 def _without_task_labels(batch: Any) -> Any:
     return batch[:2] if isinstance(batch, (list, tuple)) else batch
 
 
-def _forward(strategy: Any, batch: Any) -> Tensor:
-    """The strategy's own forward pass on a batch: it knows about heads and devices."""
-    strategy.mbatch = to_device(batch, strategy.device)
-    outputs: Tensor = scores_of(strategy.forward())
+def _scores(strategy: Any, batch: Any) -> Tensor:
+    """What the strategy's own forward pass says of a batch."""
+    outputs: Tensor = scores_of(forward_on(strategy, batch))
     return outputs
+
+
+def _scores_by_class(strategy: Any, batch: Any) -> Tensor:
+    """The same, shape (B, C, ...): models that answer by a mapping (Hugging Face's) have their classes last."""
+    output = forward_on(strategy, batch)
+    scores: Tensor = scores_of(output)
+    return scores.movedim(-1, 1) if isinstance(output, Mapping) else scores
+
+
+def _check_saved(state: Any) -> None:
+    """What of a state can be told before there is a model.
+
+    Raises:
+        StateError: It is not rwalk's, or damaged.
+    """
+    check_state(state)
+    for name, values in {} if state.get("compact") else state["parameters"].items():
+        for quantity, value in values.items():
+            wrong = fault(quantity, value, state["tasks"]) if isinstance(value, Tensor) else None
+            if wrong is not None:
+                raise StateError(f"the state of {shown(name)}: its {quantity} is {wrong}")
 
 
 def _check_strategy(strategy: Any) -> None:
