@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ __all__ = [
     "detached",
     "inputs_of",
     "loss_of",
+    "refuse_single",
     "scores_of",
     "targets_of",
     "task_labels_of",
@@ -35,6 +36,41 @@ def to_device(part: Any, device: torch.device) -> Any:
     if callable(getattr(part, "to", None)):  # packed sequences, tokenizers' batches
         return part.to(device)
     return _each(part, lambda inner: to_device(inner, device))
+
+
+def refuse_single(name: str, batches: Any) -> None:
+    """Refuse a single batch where several are expected, before it is taken apart.
+
+    A list or tuple of tensors is one where they are as many and of different kinds, as inputs and labels are.
+
+    Args:
+        name: What the batches are called.
+        batches: What was given.
+
+    Raises:
+        TypeError: It is a single batch.
+
+    Example:
+        >>> refuse_single("batches", [(torch.zeros(8, 3), torch.zeros(8).long())])
+        >>> refuse_single("batches", (torch.zeros(8, 3), torch.zeros(8).long()))
+        Traceback (most recent call last):
+        TypeError: batches is one tuple of inputs and labels: expected an iterable of batches; one batch is [batch]
+    """
+    if isinstance(batches, (Tensor, Mapping, str)):
+        told = type(batches).__name__
+    elif isinstance(batches, (list, tuple)) and _is_batch(batches):
+        told = f"{type(batches).__name__} of inputs and labels"
+    else:
+        return
+    raise TypeError(f"{name} is one {told}: expected an iterable of batches; one batch is [batch]")
+
+
+def _is_batch(parts: Sequence[Any]) -> bool:
+    """Whether parts are tensors with as many samples, but not all of them as batches of inputs are."""
+    tensors = [part for part in parts if isinstance(part, Tensor) and part.dim()]
+    if len(tensors) < len(parts):
+        return False
+    return len({len(part) for part in tensors}) == 1 and len({(part.dtype, part.dim()) for part in tensors}) > 1
 
 
 def detached(part: Any) -> Any:

@@ -56,6 +56,7 @@ def refused(result, message, *, folder=None, holds=()):
         (["--out", "/dev/null/run"], "is a file: --out names a folder"),
         (["--spec", "missing.yaml"], "no spec file at missing.yaml"),
         (["--reference", "missing"], "no result.json at missing"),
+        (["--model", "text-mlp"], "inputs of torch.float32: text-mlp takes token ids"),
     ],
 )
 def test_bad_input_is_refused_in_one_line_and_nothing_is_written(shell, options, message):

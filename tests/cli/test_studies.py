@@ -250,6 +250,14 @@ def test_a_table_is_made_of_the_runs_that_are_finished(shell, table):
         (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1,[2"], "no value that YAML knows"),
         (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=0"], "lr=0"),
         (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1", "--grid", "lr=2,3"],
+            "--grid 'lr=1' and --grid 'lr=2,3' are for one key: give it once",
+        ),
+        (
+            ["tune", *DIGITS, "--search=optuna", "--grid=lr=1", "--grid=lr=2:3", "--method=rwalk", "--out=out"],
+            "--grid 'lr=1' and --grid 'lr=2:3' are for one key: give it once",
+        ),
+        (
             ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1", "--metric", "x"],
             "metric='x': choose",
         ),

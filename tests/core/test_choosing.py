@@ -71,6 +71,42 @@ def test_what_is_refused():
         choose_lambda(network(), adam, train, OLD, [(X, torch.randn(60, 2))], grid=[1.0])
 
 
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"grid": ("a",)}, ValueError, r"grid=\('a',\): expected strengths, numbers such as"),
+        ({"grid": 5}, ValueError, "grid=5: expected strengths, numbers such as"),
+        ({"old": X}, TypeError, "old is one Tensor: expected an iterable of batches"),
+        ({"new": NEW[0]}, TypeError, "new is one tuple of inputs and labels: expected an iterable of batches"),
+        ({"new": [X]}, RWalkError, "new batches need labels"),
+        ({"new": [(X, torch.full((60,), -100))]}, RWalkError, "new has no label that counts"),
+        ({"class_dim": 2}, ValueError, "class_dim=2: expected a dimension of the outputs"),
+    ],
+)
+def test_what_is_refused_before_any_training(changes, error, message):
+    def untrained(model, optimizer):
+        pytest.fail("trained for nothing")
+
+    given = {"old": OLD, "new": NEW, "grid": [1.0], **changes}
+    with pytest.raises(error, match=message):
+        choose_lambda(network(), adam, untrained, **given)
+
+
+def test_batches_may_come_once_only_or_in_another_order_each_time():
+    class Shuffled:
+        """As a loader that shuffles."""
+
+        def __iter__(self):
+            return iter(OLD[0][torch.randperm(20)].split(5))
+
+    choice = choose_lambda(network(), adam, lambda model, optimizer: None, Shuffled(), iter(NEW), grid=[0.0, 1.0])
+    assert [trial.agreement for trial in choice.trials] == [1.0, 1.0]
+    torch.manual_seed(5)
+    expected = choose_lambda(network(), adam, train, OLD, NEW, grid=[0.0, 3.0])
+    torch.manual_seed(5)
+    assert choose_lambda(network(), adam, train, iter(OLD), iter(NEW), grid=iter([0.0, 3.0])) == expected
+
+
 def test_a_language_models_answers_are_of_the_next_position():
     class Counts(nn.Module):
         """Says the next number, as Hugging Face's models do: loss and scores; labels are shifted by the model."""

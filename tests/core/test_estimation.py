@@ -61,6 +61,16 @@ def test_frozen_and_unused_parameters_have_zero_fisher():
     assert bool(found["0.bias"].any())
 
 
+@pytest.mark.parametrize("batch", [torch.zeros(4, 3).double(), (torch.zeros(4, 3).double(), torch.zeros(4).long())])
+def test_a_single_batch_is_refused_and_inputs_alone_will_do(batch):
+    model = tanh_net()
+    with pytest.raises(TypeError, match=r"batches is one .*: expected an iterable of batches; one batch is \[batch\]"):
+        estimate_fisher(model, parameters(model), batch)
+    pairs = data()
+    found, expected = (estimate_fisher(model, parameters(model), given) for given in ([x for x, _ in pairs], pairs))
+    assert_same(found, expected)
+
+
 def test_no_batches_is_refused():
     model = tanh_net()
     with pytest.raises(RWalkError, match="no batches"):

@@ -97,3 +97,30 @@ def test_weights_of_another_model_are_refused(tmp_path):
     rwalk.save(tmp_path / "state")
     with pytest.raises(ValueError, match=r"0\.weight: the weights have shape \[2\], the state \[16, 6\]"):
         summarize_state(tmp_path / "state", {"0.weight": torch.zeros(2)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: {}, r"0\.weight is not among the 0 weights given: give its own model's state_dict\(\)"),
+        (lambda weights: {"body.weight": torch.ones(2)}, r"0\.weight is not among the 1 weights given"),
+        (lambda weights: {name: weights[name] for name in list(weights)[:3]}, r"2\.bias is not among the 3 weights"),
+        (lambda weights: weights | {"2.weight": torch.full((3, 16), float("nan"))}, r"2\.weight: .* not all finite"),
+        (lambda weights: weights | {"2.bias": torch.tensor([0.0, 0.0, float("inf")])}, r"2\.bias: .* not all finite"),
+    ],
+)
+def test_weights_that_lack_a_parameter_or_are_not_finite_are_refused(tmp_path, change, message):
+    model, rwalk = trained()
+    rwalk.save(tmp_path / "state")
+    with pytest.raises(ValueError, match=message):
+        summarize_state(tmp_path / "state", change(model.state_dict()))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_weights_may_be_a_wrapped_models(tmp_path, prefix):
+    model, rwalk = trained(after=3)
+    rwalk.save(tmp_path / "state")
+    wrapped = {prefix + name: value for name, value in model.state_dict().items()}
+    expected = summarize_state(tmp_path / "state", model.state_dict())["held_layers"]
+    assert expected[""]["drift"] > 0
+    assert summarize_state(tmp_path / "state", wrapped)["held_layers"] == expected

@@ -337,3 +337,15 @@ def test_no_strength_is_suggested_out_of_nothing():
     for target in (0.0, -1.0, float("nan"), float("inf"), "5"):
         with pytest.raises(ValueError, match="target="):
             rwalk.suggest_lambda(target)
+
+
+@pytest.mark.parametrize("ratio", [0.0, -1.0, float("nan"), float("inf"), "5", True])
+def test_no_strength_is_named_for_a_ratio_that_cannot_be(ratio):
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters())
+    rwalk = RWalk(model, optimizer)
+    train(model, optimizer, 3)
+    rwalk.consolidate()
+    train(model, optimizer, 3)
+    with pytest.raises(ValueError, match=f"ratio={ratio!r}: expected a finite number > 0"):
+        rwalk.report().lambda_at(ratio)

@@ -36,6 +36,22 @@ def test_yaml_that_is_more_than_settings_is_refused_at_once(text, message):
     assert time.perf_counter() - began < 2.0
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds: 1\nbase: {}\nseeds: 2", "the key 'seeds' stands in line 1 and again in line 3"),
+        ("rwalk:\n  delta_t: 1\n  'delta_t': 2", "the key 'delta_t' stands in line 2 and again in line 3"),
+        ("runs: [{lr: 1, lr: 2}]", "the key 'lr' stands in line 1 and again in line 1"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(text, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        plain_yaml(text)
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(ValueError, match=f"spec.yaml is not YAML: {message}"):
+        load_spec(tmp_path / "spec.yaml")
+
+
 def test_aliases_as_people_use_them_work(tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text(

@@ -70,6 +70,18 @@ def test_a_file_is_changed_key_by_key(tmp_path):
         ({"base": {"lambda": 1}}, "base: lambda=1: give it in grid"),
         ({"seeds": 10_000}, "expected at most 10000"),
         ({"methods": {}}, "methods={}"),
+        (
+            {"methods": {"rwalk": {"lambda": [1], "rwalk.ewc_lambda": [2]}}},
+            "methods.rwalk: lambda=[1] and rwalk.ewc_lambda=[2] are one setting: give one of them",
+        ),
+        (
+            {"grid": {"lambda": [1]}, "methods": {"rwalk": {"rwalk.ewc_lambda": [2]}}},
+            "methods.rwalk: lambda=[1] and rwalk.ewc_lambda=[2] are one setting",
+        ),
+        (
+            {"grid": {"benchmark": "split-digits", "lr": [0.10000001, 0.10000002]}, "methods": ["rwalk"]},
+            "two runs are called 'rwalk, lr 0.1': give values that differ in six digits",
+        ),
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused_before_any_run(change, message):

@@ -56,6 +56,7 @@ def test_a_grid_becomes_a_spec_for_each_combination():
     ("base", "grid", "message"),
     [
         ({}, {"lr": []}, "lr: no values to choose from"),
+        ({}, {"lr": [0.1, 0.1]}, "lr=[0.1, 0.1]: expected different values"),
         ({"validation": 0}, {"lr": [1.0]}, "validation=0: settings are chosen on held-out"),
         ({"validation": None}, {"lr": [1.0]}, "validation=0: settings are chosen on held-out"),
         ({}, {"validation": [0, 0.1]}, "validation=0: validation is no setting to choose"),

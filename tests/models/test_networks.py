@@ -234,6 +234,8 @@ def test_what_else_is_refused():
         mlp((4,), -1)
     with pytest.raises(ValueError, match=r"token ids go from 1 to 50, .* \(ids 0 to 49\): give text-mlp vocabulary=51"):
         built("text-mlp")(torch.tensor([[1, 50]]))
+    with pytest.raises(ValueError, match=r"inputs of torch.float32: text-mlp takes token ids, whole numbers"):
+        built("text-mlp")(torch.rand(2, 9))
 
 
 def test_building_draws_as_layer_by_layer():

@@ -129,6 +129,36 @@ def test_only_the_chosen_samples_are_read():
     assert dataset.reads == 3
 
 
+@pytest.mark.parametrize("given", [list, tuple, torch.Tensor.numpy, torch.Tensor.int, torch.Tensor.tolist])
+def test_labels_may_be_any_whole_numbers(given):
+    dataset, labels = numbered([3, 3, 5, 5, 5])
+    memory = ExemplarMemory(per_class=2)
+    memory.update(dataset, given(labels))
+    assert memory.counts == {3: 2, 5: 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda labels: labels[:2], ValueError, r"labels of shape \(2,\) for 5 samples: expected shape \(5,\)"),
+        (lambda labels: labels.repeat(2), ValueError, r"labels of shape \(10,\) for 5 samples"),
+        (lambda labels: labels[:, None], ValueError, r"labels of shape \(5, 1\) for 5 samples"),
+        (lambda labels: labels + 0.5, TypeError, r"labels of torch.float32: expected whole numbers"),
+        (lambda labels: labels.double().numpy(), TypeError, r"labels of torch.float64: expected whole numbers"),
+        (lambda labels: ["a"] * 5, TypeError, r"labels are a list that makes no tensor: expected whole numbers"),
+        (lambda labels: {"labels": labels}, TypeError, r"labels are a dict that makes no tensor"),
+    ],
+)
+def test_labels_that_are_not_one_whole_number_a_sample_are_refused(change, error, message):
+    dataset, labels = numbered([3, 3, 5, 5, 5])
+    memory = ExemplarMemory(per_class=2)
+    memory.update(dataset, labels)
+    before = [float(x) for x, *_ in memory.samples]
+    with pytest.raises(error, match=message):
+        memory.update(dataset, change(labels))
+    assert [float(x) for x, *_ in memory.samples] == before
+
+
 @pytest.mark.parametrize("budgets", [{}, {"per_class": 2, "total": 3}])
 def test_exactly_one_budget_is_needed(budgets):
     with pytest.raises(ValueError, match="expected exactly one of the two budgets"):
@@ -136,7 +166,7 @@ def test_exactly_one_budget_is_needed(budgets):
 
 
 @pytest.mark.parametrize("name", ["per_class", "total"])
-@pytest.mark.parametrize("value", [0, -1, 2.5])
+@pytest.mark.parametrize("value", [0, -1, 2.5, True])
 def test_a_budget_is_a_whole_number_from_1(name, value):
     with pytest.raises(ValueError, match=f"{name}={value}: expected at least 1 exemplar"):
         ExemplarMemory(**{name: value})

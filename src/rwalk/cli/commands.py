@@ -164,6 +164,8 @@ def run_(
     }
     chosen = load_spec(spec, **merged(options.settings(settings or []), _present(**given)))
     _refuse_ignored(chosen, sampler=sampler, replay_batch_size=replay_batch_size)
+    if reference is not None and overwrite:
+        options.refuse_inputs("--out", out / RESULT, [reference, reference / RESULT])
     stored = None if reference is None else _joint_accuracies(reference, chosen)
     with held(check_folder(out, overwrite=overwrite or resume)):
         result = _done_before(out, chosen) if resume else None

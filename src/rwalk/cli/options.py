@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from rwalk.experiments.loading import merged, nested
+from rwalk.experiments.suggesting import refuse_repeated
 from rwalk.experiments.yaml_files import plain_yaml
 
-__all__ = ["AsJson", "Every", "Jobs", "Out", "counts", "examples", "settings", "values"]
+__all__ = ["AsJson", "Every", "Jobs", "Out", "counts", "examples", "refuse_inputs", "settings", "values"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Jobs = Annotated[int, typer.Option(help="Processes; -1 for one per core.")]
@@ -22,6 +23,24 @@ Out = Annotated[Path, typer.Option(help="Folder for results; runs finished there
 def examples(*lines: str) -> str:
     """What stands below the help of a command."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def refuse_inputs(option: str, target: Path, inputs: Iterable[Path | None]) -> None:
+    """Refuse to write over a file that is read.
+
+    Args:
+        option: Where the target was named.
+        target: What would be written.
+        inputs: What is read; None stands for an option that was not given.
+
+    Raises:
+        ValueError: The target is one of them, by whichever path.
+    """
+    if not target.exists():
+        return
+    for read in inputs:
+        if read is not None and read.exists() and target.samefile(read):
+            raise ValueError(f"{option} {target}: this file is read here and would be lost: name another one")
 
 
 def settings(entries: Sequence[str]) -> dict[str, Any]:
@@ -47,12 +66,13 @@ def values(entries: Sequence[str]) -> dict[str, list[Any]]:
     """``key=a,b,c`` entries as values to try.
 
     Raises:
-        ValueError: An entry has another form.
+        ValueError: An entry has another form, or two have the same key.
 
     Example:
         >>> values(["rwalk.ewc_lambda=1,1e3", "sampler=uniform,entropy", "hidden=[8],[16,16]"])
         {'rwalk.ewc_lambda': [1, 1000.0], 'sampler': ['uniform', 'entropy'], 'hidden': [[8], [16, 16]]}
     """
+    refuse_repeated(entries)
     found = {}
     for entry in entries:
         key, equals, text = entry.partition("=")

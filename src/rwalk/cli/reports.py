@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from rwalk.cli.display import tell
-from rwalk.cli.options import examples
+from rwalk.cli.options import examples, refuse_inputs
 from rwalk.core.inspection import summarize_state
 from rwalk.core.replacing import replacing
 from rwalk.report import collect, figures_of, study_page, write_page
@@ -59,15 +59,16 @@ def report(
         if len(places) > 1 or suffix not in (".html", *PICTURES):
             state = places[is_state.index(True)]
             raise ValueError(f"{state} is a state file: report it alone, as html, png, svg or pdf")
-        state_report(places[0], target, suffix, figure, weights)
+        state_report(places[0], target, suffix, figure, weights, option="--out")
         return
     if weights is not None:
         raise ValueError(f"--weights {weights}: the weights of a state file's model, and {places[0]} is none")
+    refuse_inputs("--out", target, _stored(places))
     study = collect(places)
     if suffix == ".html":
         _say([write_page(study_page(study), target)])
     elif suffix in PICTURES:
-        _say(_pictures(figures_of(study), target, suffix, figure))
+        _say([draw(*drawn) for drawn in _pictures(figures_of(study), target, suffix, figure)])
     else:
         content = FORMATS[suffix](study).encode()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,13 +77,23 @@ def report(
         _say([target])
 
 
-def state_report(file: Path, target: Path, suffix: str, figure: str | None, weights: Path | None) -> None:
-    """A page, or pictures, of a state file."""
+def state_report(
+    file: Path, target: Path, suffix: str, figure: str | None, weights: Path | None, *, option: str
+) -> None:
+    """A page, or pictures, of a state file; ``option`` is what named the target.
+
+    Raises:
+        ValueError: They would be written over the state file or the weights.
+    """
+    refuse_inputs(option, target, [file, weights])
     found = summarize_state(file, None if weights is None else model_weights(weights))
     if suffix == ".html":
         _say([write_page(state_page(found), target)])
     else:
-        _say(_pictures(state_charts(found), target, suffix, figure))
+        pictures = _pictures(state_charts(found), target, suffix, figure)
+        for _, place in pictures:
+            refuse_inputs(option, place, [file, weights])
+        _say([draw(*drawn) for drawn in pictures])
 
 
 def model_weights(file: Path) -> dict[str, Tensor]:
@@ -112,8 +123,13 @@ def _suffix(out: Path | None, format_: str | None) -> str:
     return suffix
 
 
-def _pictures(charts: Sequence[Chart], target: Path, suffix: str, figure: str | None) -> list[Path]:
-    """One figure into a file, or all of them into a folder."""
+def _stored(places: Sequence[Path]) -> Iterable[Path]:
+    """The files in which the places hold results."""
+    return (file for place in places for file in (place.rglob("*.json") if place.is_dir() else [place]))
+
+
+def _pictures(charts: Sequence[Chart], target: Path, suffix: str, figure: str | None) -> list[tuple[Chart, Path]]:
+    """Where each figure goes: one into a file, or all of them into a folder."""
     if not charts:
         raise ValueError("there is nothing to draw: no run has figures over several tasks")
     if figure is not None:
@@ -122,8 +138,8 @@ def _pictures(charts: Sequence[Chart], target: Path, suffix: str, figure: str | 
             raise ValueError(f"--figure {figure}: choose one of {', '.join(chart.key for chart in charts)}")
         charts = chosen
     if target.suffix.lower() != suffix:
-        return [draw(chart, target / f"{chart.key}{suffix}") for chart in charts]
-    return [draw(charts[0], target)]
+        return [(chart, target / f"{chart.key}{suffix}") for chart in charts]
+    return [(charts[0], target)]
 
 
 def _say(paths: Sequence[Path]) -> None:

@@ -40,7 +40,7 @@ def inspect(
 ) -> None:
     """Say what is in a state file: tasks, steps, settings, what each layer is worth, and what is left to learn with."""
     if html is not None:
-        state_report(file, html, ".html", None, weights)
+        state_report(file, html, ".html", None, weights, option="--html")
         return
     found = summarize_state(file, None if weights is None else model_weights(weights))
     if as_json:

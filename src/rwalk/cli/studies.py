@@ -72,6 +72,8 @@ def compare(
                 raise ValueError(
                     f"--{name} {value}: the runs are those of --spec {spec}; use --set to change all of them"
                 )
+        for name in ("comparison.json", "plane.svg"):
+            options_.refuse_inputs("--out", out / name, [spec])
         stored = load_comparison(spec)
         rwalk = {"rwalk": shared.pop("rwalk")} if "rwalk" in shared else {}
         changed = {label: merged(settings, shared) for label, settings in stored.runs.items()}
@@ -134,6 +136,7 @@ def reproduce(
 ) -> None:
     """Run a published table again: published figures, ours, difference, seeds, time."""
     if page is not None:
+        options_.refuse_inputs("--page", page, out.glob("*.json"))
         page.write_text(reproduction_page(out, page), encoding="utf-8")
         display.tell(console, page)
         return

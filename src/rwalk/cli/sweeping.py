@@ -27,6 +27,7 @@ sweeping = typer.Typer()
 console = Console()
 
 MOST_ROWS = 30  # of a table on a terminal
+WRITTEN = ("sweep.json", "results.csv", "results.parquet")
 
 
 @sweeping.command(
@@ -65,6 +66,8 @@ def sweep(
 
     Called again, it runs what is not finished. Several such commands may share a folder.
     """
+    for name in WRITTEN:
+        options_.refuse_inputs("--out", out / name, [spec])
     chosen = load_sweep(spec, base=options_.settings(settings or []) or None, seeds=seeds)
     specs = chosen.specs()
     with cluster(backend, address, jobs=jobs) as workers:
@@ -74,7 +77,7 @@ def sweep(
         )  # fmt: skip
     rows = summarise(outcomes, list(specs))
     table = tidy(outcomes, specs)
-    files = [*write_tables(table, out), out / "sweep.json"]
+    files = [*write_tables(table, out), out / WRITTEN[0]]
     listed = [{**row.to_dict(), "differences": {}} for row in rows]
     write_json({"sweep": chosen.model_dump(mode="json"), "wall_seconds": round(seconds, 1), "rows": listed}, files[-1])
     if as_json:

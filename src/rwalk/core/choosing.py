@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rwalk.batches import to_device
+from rwalk.batches import refuse_single, to_device
 from rwalk.core.config import RWalkConfig
-from rwalk.core.likelihood import call, outputs_of, split, tell
+from rwalk.core.likelihood import IGNORED, call, checked_class_dim, outputs_of, split, tell
 from rwalk.core.regularizer import RWalk
 from rwalk.core.samples import own_loss
 from rwalk.errors import RWalkError
@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 #: From no penalty at all to one that holds almost everything.
 GRID = (0.0, 1.0, 10.0, 100.0, 1000.0, 10000.0)
-IGNORED = -100
+NO_LABELS = "new batches need labels: pairs (x, y), or dictionaries with 'labels'"
+NONE_COUNTS = f"new has no label that counts, there are none but {IGNORED}: give batches whose answers are known"
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def choose_lambda(
     model: nn.Module,
     optimizer: Callable[[nn.Module], Optimizer],
     train: Callable[[nn.Module, Optimizer], object],
-    old: Sequence[Any],
-    new: Sequence[Any],
+    old: Iterable[Any],
+    new: Iterable[Any],
     *,
     grid: Iterable[float] = GRID,
     config: RWalkConfig | None = None,
@@ -87,6 +88,7 @@ def choose_lambda(
         train: Trains a copy on the new task with its optimizer.
         old: Batches of what it knows, without labels or with: they protect it, and its answers to them are to stay.
         new: Batches (x, y), or dictionaries with ``labels``, of the new task, best such that ``train`` does not see.
+            Here and in ``old``, batches that are no sequence, as a loader's, are read once and kept.
         grid: Strengths.
         config: All other settings; ``RWalkConfig()`` if None.
         options: Of ``RWalk.protect``.
@@ -95,14 +97,17 @@ def choose_lambda(
         The choice and its trials.
 
     Raises:
-        ValueError: ``grid``, ``old`` or ``new`` is empty, or a strength out of range.
-        RWalkError: As ``RWalk.protect``; new batches have no labels.
+        ValueError: ``grid``, ``old`` or ``new`` is empty, or a strength is no number or out of range.
+        TypeError: ``old`` or ``new`` is a single batch.
+        RWalkError: As ``RWalk.protect``; new batches have no labels, or none that counts.
     """
-    config, strengths = config or RWalkConfig(), [float(strength) for strength in grid]
+    config, strengths = config or RWalkConfig(), _strengths(grid)
+    old, new = _listed("old", old), _listed("new", new)
     for name, given in (("grid", strengths), ("old", old), ("new", new)):
         if not len(given):
             raise ValueError(f"{name} is empty: expected at least one")
     settings = [config.replace(ewc_lambda=strength) for strength in strengths]  # refuses what is out of range
+    _check_labels(new)
     class_dim = options.get("class_dim")
     before, state, trials = _answers(model, old, class_dim), torch.get_rng_state(), []
     for setting in settings:
@@ -120,11 +125,36 @@ def choose_lambda(
     return Choice(best.ewc_lambda, tuple(trials))
 
 
+def _strengths(grid: Iterable[float]) -> list[float]:
+    try:
+        return [float(strength) for strength in grid]
+    except (TypeError, ValueError):
+        raise ValueError(f"grid={grid!r}: expected strengths, numbers such as (0, 1, 10)") from None
+
+
+def _listed(name: str, batches: Iterable[Any]) -> Sequence[Any]:
+    """Batches that are the same each time they are asked for: a loader may shuffle them."""
+    refuse_single(name, batches)
+    return batches if isinstance(batches, Sequence) else list(batches)
+
+
+def _check_labels(batches: Sequence[Any]) -> None:
+    """Refuse, before any training, what there is nothing to be counted of."""
+    labels = [split(batch)[1] for batch in batches]
+    if not all(isinstance(each, Tensor) for each in labels):
+        raise RWalkError(NO_LABELS)
+    if not any(bool((each != IGNORED).any()) for each in labels if each is not None):
+        raise RWalkError(NONE_COUNTS)
+
+
 @torch.no_grad()
 def _answers(model: nn.Module, batches: Iterable[Any], class_dim: int | None) -> Tensor:
-    device, dim = next(model.parameters()).device, -1 if class_dim is None else class_dim
+    device, found = next(model.parameters()).device, []
     with in_eval_mode(model):
-        found = [outputs_of(call(model, split(to_device(batch, device))[0])).argmax(dim).flatten() for batch in batches]
+        for batch in batches:
+            outputs = outputs_of(call(model, split(to_device(batch, device))[0]))
+            dim = checked_class_dim(class_dim, outputs)
+            found.append(outputs.argmax(-1 if dim is None else dim).flatten())
     return torch.cat(found)
 
 
@@ -136,7 +166,7 @@ def _accuracy(model: nn.Module, batches: Iterable[Any], class_dim: int | None) -
             batch = to_device(dict(batch) if isinstance(batch, Mapping) else batch, device)  # noqa: PLW2901
             inputs, labels = split(batch)
             if labels is None:
-                raise RWalkError("new batches need labels: pairs (x, y), or dictionaries with 'labels'")
+                raise RWalkError(NO_LABELS)
             outputs = outputs_of(call(model, inputs))
             told = tell(outputs, labels, kind=None, class_dim=class_dim, loss=own_loss(model, batch))
             if told.kind != "categorical" or told.soft:
@@ -150,4 +180,6 @@ def _accuracy(model: nn.Module, batches: Iterable[Any], class_dim: int | None) -
             counted = labels != IGNORED
             right += int((answers == labels)[counted].sum())
             count += int(counted.sum())
-    return right / count if count else 0.0
+    if not count:
+        raise RWalkError(NONE_COUNTS)
+    return right / count

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rwalk.batches import refuse_single
 from rwalk.core import equations as F
 from rwalk.core.averaging import ends
 from rwalk.core.config import RWalkConfig
@@ -115,7 +116,7 @@ def estimate_fisher(
     Args:
         model: Maps the first entry of a batch to scores of classes, shape (B, C).
         parameters: Whose Fisher, by name.
-        batches: Batches ``(x, ...)``.
+        batches: Batches ``(x, ...)``, or x.
         forward: Maps a batch to those scores; ``model(x)`` if None.
 
     Returns:
@@ -123,10 +124,12 @@ def estimate_fisher(
 
     Raises:
         RWalkError: There are no batches, or a gradient is not finite.
+        TypeError: ``batches`` is a single batch.
 
     References:
         FACIL's ``r_walk.py`` estimates the Fisher like this, after each task.
     """
+    refuse_single("batches", batches)
     total = {name: torch.zeros_like(p, dtype=arithmetic(p.dtype)) for name, p in parameters.items()}
     learning = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     device = next(iter(parameters.values())).device
@@ -135,7 +138,8 @@ def estimate_fisher(
     bare = model if wrapper is None else wrapper.module  # whose forward pass waits for no other process
     with torch.enable_grad(), with_buffers_put_back(model):
         for batch in batches:
-            outputs = bare(batch[0].to(device)) if forward is None else forward(batch)
+            inputs = batch if isinstance(batch, Tensor) else batch[0]
+            outputs = bare(inputs.to(device)) if forward is None else forward(batch)
             loss = nn.functional.cross_entropy(outputs, outputs.argmax(dim=1))
             gradients = torch.autograd.grad(loss, list(learning.values()), allow_unused=True)
             for name, gradient in zip(learning, gradients, strict=True):

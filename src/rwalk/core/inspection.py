@@ -14,6 +14,7 @@ from rwalk.core import compact
 from rwalk.core.checking import COUNTERS
 from rwalk.core.container import Deferred
 from rwalk.core.files import opened
+from rwalk.core.names import canonical_name
 from rwalk.core.plasticity import NOT_KNOWN, held_layers, shares, warnings_of
 
 __all__ = ["compare_states", "summarize_state"]
@@ -25,7 +26,8 @@ def summarize_state(path: str | Path, weights: Mapping[str, Tensor] | None = Non
     Args:
         path: A state file.
         weights: The model's parameters by name, to tell how far they are from their anchors. Without them that is told
-            of the weights at which the open window began, where the file has them.
+            of the weights at which the open window began, where the file has them. Names may have what DDP and
+            ``torch.compile`` put in front; entries of no parameter in the state are left out.
 
     Returns:
         ``path``, ``bytes``, ``schema``, ``verified`` (schema 1 had no checksums), ``compact``, ``written`` (seconds
@@ -39,9 +41,10 @@ def summarize_state(path: str | Path, weights: Mapping[str, Tensor] | None = Non
         FileNotFoundError: No such file.
         OSError: It cannot be read.
         StateError: Not an rwalk state, or damaged.
-        ValueError: A weight has another shape than its anchor.
+        ValueError: ``weights`` lacks a parameter, or has one of another shape than the state or that is not finite.
     """
     path = Path(path)
+    given = None if weights is None else {canonical_name(name): value for name, value in weights.items()}
     with opened(path) as state:
         found = path.stat()
         written = state.get("written", int(found.st_mtime))
@@ -59,7 +62,8 @@ def summarize_state(path: str | Path, weights: Mapping[str, Tensor] | None = Non
                         peak = max(peak, float(tensor.max()) if tensor.numel() else 0.0)
             shape = next(value.shape for value in values.values() if isinstance(value, Deferred))
             parameters[name] = {"shape": list(shape), "elements": shape.numel(), "share": None, "norms": norms}
-            parameters[name] |= {"distance": _from_anchor(name, values, weights), **NOT_KNOWN}
+            there = None if given is None else _own(name, shape, given)
+            parameters[name] |= {"distance": _from_anchor(values, there), **NOT_KNOWN}
         total = sum(sums.values())
         for name, part in sums.items():
             parameters[name]["share"] = part / total if total > 0 else None
@@ -84,17 +88,30 @@ def summarize_state(path: str | Path, weights: Mapping[str, Tensor] | None = Non
         return {**found_out, **told, "with_weights": weights is not None}
 
 
-def _from_anchor(name: str, values: Mapping[str, Any], weights: Mapping[str, Tensor] | None) -> float | None:
-    if "anchor" not in values or (weights is None and "window_start" not in values):
+def _own(name: str, shape: torch.Size, weights: Mapping[str, Tensor]) -> Tensor:
+    """The weights of a parameter in the state.
+
+    Raises:
+        ValueError: They are missing, of another shape, or not finite.
+    """
+    if name not in weights:
+        raise ValueError(f"{name} is not among the {len(weights)} weights given: give its own model's state_dict()")
+    there = weights[name].to(torch.float64)
+    if there.shape != shape:
+        raise ValueError(
+            f"{name}: the weights have shape {list(there.shape)}, the state {list(shape)}: give its own model's"
+        )
+    if not bool(there.isfinite().all()):
+        raise ValueError(f"{name}: the weights are not all finite: give weights from before the training diverged")
+    return there
+
+
+def _from_anchor(values: Mapping[str, Any], there: Tensor | None) -> float | None:
+    """How far weights are from their anchor; without them, those at which the window began."""
+    if "anchor" not in values or (there is None and "window_start" not in values):
         return None
     anchor = _tensor(values, "anchor").to(torch.float64)
-    there = _tensor(values, "window_start") if weights is None else weights.get(name)
-    if there is None:
-        return None
-    if there.shape != anchor.shape:
-        raise ValueError(
-            f"{name}: the weights have shape {list(there.shape)}, the state {list(anchor.shape)}: give its own model's"
-        )
+    there = _tensor(values, "window_start") if there is None else there
     return float(torch.linalg.vector_norm(there.to(torch.float64) - anchor))
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from rwalk.batches import LABELS, scores_of
 from rwalk.errors import RWalkError
 
-__all__ = ["Kind", "Labels", "Likelihood", "call", "outputs_of", "split", "tell"]
+__all__ = ["Kind", "Labels", "Likelihood", "call", "checked_class_dim", "outputs_of", "split", "tell"]
 
 Kind = Literal["categorical", "bernoulli", "gaussian"]
 Labels = Literal["sampled", "data", "argmax"]
@@ -115,6 +115,26 @@ class Likelihood:
                 counted = mask.bool() if isinstance(mask, Tensor) and mask.shape == outputs.shape[:2] else None
         return outputs, target, counted
 
+    def check(self, outputs: Tensor, labels: Tensor, counted: Tensor | None) -> None:
+        """Refuse labels that are none of the outputs' classes.
+
+        Args:
+            outputs: Shape (B, ...).
+            labels: The data's, position by position.
+            counted: Which positions count; all of them if None.
+
+        Raises:
+            RWalkError: A label that counts is below 0, or at least the number of classes.
+        """
+        if self.kind != "categorical" or self.soft:
+            return
+        there, classes = labels if counted is None else labels[counted], outputs.shape[self.class_dim]
+        if there.numel() and not 0 <= int(there.min()) <= int(there.max()) < classes:
+            raise RWalkError(
+                f"labels go from {int(there.min())} to {int(there.max())}, but the outputs have {classes} classes: "
+                f"expected 0 to {classes - 1}, or {IGNORED} where none counts"
+            )
+
 
 def split(batch: Any) -> tuple[Any, Tensor | None]:
     """What the model is called with, and the data's labels if the batch has any.
@@ -173,9 +193,11 @@ def tell(
 
     Raises:
         RWalkError: It cannot be told.
+        ValueError: ``class_dim`` is none of the outputs' dimensions, or that of the samples.
     """
     if outputs.dim() == 1:
         outputs = outputs.unsqueeze(1)
+    class_dim = checked_class_dim(class_dim, outputs)
     if kind in ("bernoulli", "gaussian"):
         return Likelihood(kind)
     if target is None:
@@ -185,7 +207,7 @@ def tell(
         return _of_numbers(outputs, target.to(outputs), kind, class_dim)
     dims = [dim for dim in range(1, outputs.dim()) if _without(outputs.shape, dim) == tuple(target.shape)]
     if class_dim is not None:
-        dims = [class_dim % outputs.dim()]
+        dims = [class_dim]
     if len(dims) != 1:
         shapes = f"outputs of shape {tuple(outputs.shape)} and labels of shape {tuple(target.shape)}"
         raise RWalkError(f"{shapes}: which dimension goes over classes cannot be told; {WAYS_OUT}")
@@ -193,11 +215,32 @@ def tell(
     return found if loss is None else _as_the_model_does(found, outputs, target, loss)
 
 
+def checked_class_dim(class_dim: int | None, outputs: Tensor) -> int | None:
+    """The dimension that goes over classes, counted from the front; None if nothing is said of it.
+
+    Raises:
+        ValueError: The outputs have no such dimension, or it is that of the samples.
+
+    Example:
+        >>> checked_class_dim(-1, torch.zeros(8, 5, 4))
+        2
+    """
+    if class_dim is None:
+        return None
+    known = isinstance(class_dim, int) and not isinstance(class_dim, bool)
+    if not known or not -outputs.dim() <= class_dim < outputs.dim() or class_dim % outputs.dim() == 0:
+        raise ValueError(
+            f"class_dim={class_dim!r}: expected a dimension of the outputs, shape {tuple(outputs.shape)}, after the "
+            "first, which goes over samples"
+        )
+    return class_dim % outputs.dim()
+
+
 def _without_labels(outputs: Tensor, kind: Kind | None, class_dim: int | None) -> Likelihood:
     if outputs.dim() == 2 and outputs.shape[1] > 1:
         return Likelihood("categorical", 1)
     if class_dim is not None:
-        return Likelihood("categorical", class_dim % outputs.dim())
+        return Likelihood("categorical", class_dim)
     if outputs.dim() == 3 and kind == "categorical":
         return Likelihood("categorical", 2)
     raise RWalkError(f"outputs of shape {tuple(outputs.shape)} without labels could be anything: {WAYS_OUT}")

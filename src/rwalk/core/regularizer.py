@@ -227,14 +227,15 @@ class RWalk(Readings):
         warning is logged and nothing changes.
 
         Args:
-            batches: The task's data, batches ``(x, ...)``; needed with ``fisher_source="loader"`` or ``"samples"`` and
-                refused without.
+            batches: The task's data, batches ``(x, ...)`` or x; needed with ``fisher_source="loader"`` or
+                ``"samples"`` and refused without.
             forward: Maps a batch to scores of classes; the model on the batch's first entry if None.
 
         Raises:
             RWalkError: Called between ``before_step`` and ``after_step``, ``batches`` missing or not wanted, the model
                 has other parameters than the optimizer moves, or Fisher or score not finite (then the penalty stays as
                 it was).
+            TypeError: ``batches`` is a single batch.
         """
         steps, tracker, config = self._steps, self._tracker, self._tracker.config
         self._refuse_within_step("consolidate")

@@ -86,7 +86,13 @@ class Report:
         return self.lambda_at(1.0)
 
     def lambda_at(self, ratio: float) -> float | None:
-        """The strength at which the penalty's gradient would be so many times as long as the loss's."""
+        """The strength at which the penalty's gradient would be so many times as long as the loss's; None if not known.
+
+        Raises:
+            ValueError: ``ratio`` is not a finite number > 0.
+        """
+        if isinstance(ratio, bool) or not (isinstance(ratio, (int, float)) and 0.0 < ratio < math.inf):
+            raise ValueError(f"ratio={ratio!r}: expected a finite number > 0, the ratio of the two gradients")
         unit = self.total.unit_ratio
         return ratio / (unit * self.penalty_factor) if unit else None
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.utils import _pytree as pytree
 
-from rwalk.batches import LABELS, loss_of, to_device
+from rwalk.batches import LABELS, loss_of, refuse_single, to_device
 from rwalk.core.closed_form import squares_of_samples, unknown_layers
 from rwalk.core.likelihood import WAYS_OUT, Kind, Labels, Likelihood, call, outputs_of, split, tell
 from rwalk.core.sharding import is_sharded, over_replicas, replicated
@@ -42,15 +42,12 @@ def protection_of(
     Raises:
         RWalkError: As there; parameters are sharded, or a gradient is not finite.
         TypeError: ``batches`` is a single batch.
-        ValueError: An option is out of range.
+        ValueError: An option is out of range, or none of the outputs' dimensions is ``class_dim``.
     """
     for name, value, choices in (("labels", options["labels"], Labels), ("likelihood", options["likelihood"], Kind)):
         if value not in get_args(choices) and not (name == "likelihood" and value is None):
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(choices)))}")
-    if isinstance(batches, (Tensor, Mapping, str)):
-        raise TypeError(
-            f"batches is one {type(batches).__name__}: expected an iterable of batches; one batch is [batch]"
-        )
+    refuse_single("batches", batches)
     limit = options["max_samples"]
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise ValueError(f"max_samples={limit!r}: expected a whole number of samples ≥ 1, or None")
@@ -217,6 +214,8 @@ class _Teller:
         if likelihood.kind != "categorical" and target is not None:
             target = target.view_as(outputs)
         scores, own, counted = likelihood.positions(outputs, batch, target)
+        if self._labels == "data" and own is not None:
+            likelihood.check(scores, own, counted)
         fixed = own if self._labels == "data" else likelihood.draw(scores, self._labels, self._rng)
         shift = likelihood.shift and own is not None
 

@@ -14,7 +14,7 @@ from rwalk.experiments.summary import Row
 from rwalk.experiments.tune import BETTER, candidates
 from rwalk.experiments.yaml_files import plain_yaml
 
-__all__ = ["AT_ONCE", "Range", "Suggestions", "spaces"]
+__all__ = ["AT_ONCE", "Range", "Suggestions", "refuse_repeated", "spaces"]
 
 Range = tuple[float, float]
 #: Where λ is looked for if nothing is said of it.
@@ -27,12 +27,13 @@ def spaces(entries: Sequence[str], method: str) -> dict[str, Range | list[Any]]:
     """Where to look: ``KEY=LOW:HIGH`` entries as ranges, ``KEY=A,B,C`` as choices; the method's λ if there are none.
 
     Raises:
-        ValueError: An entry has another form.
+        ValueError: An entry has another form, or two have the same key.
 
     Example:
         >>> spaces(["rwalk.ewc_lambda=0.1:1e3", "heads=single,masked"], "rwalk")
         {'rwalk.ewc_lambda': (0.1, 1000.0), 'heads': ['single', 'masked']}
     """
+    refuse_repeated(entries)
     found: dict[str, Range | list[Any]] = {}
     for entry in entries:
         key, equals, text = entry.partition("=")
@@ -51,6 +52,22 @@ def spaces(entries: Sequence[str], method: str) -> dict[str, Range | list[Any]]:
             raise ValueError(f"method={method!r}: it has no strength to choose; give --grid")
         found[strength] = STRENGTHS
     return found
+
+
+def refuse_repeated(entries: Sequence[str]) -> None:
+    """Refuse ``KEY=VALUES`` entries of which one would replace another.
+
+    Raises:
+        ValueError: Two have the same key.
+    """
+    first: dict[str, str] = {}
+    for entry in entries:
+        key = entry.partition("=")[0]
+        if key in first:
+            raise ValueError(
+                f"--grid {first[key]!r} and --grid {entry!r} are for one key: give it once, with all its values"
+            )
+        first[key] = entry
 
 
 class Suggestions:

@@ -90,7 +90,7 @@ class Sweep(BaseModel):
         """A spec for each combination, labelled by what varies.
 
         Raises:
-            ValueError: One is not valid; the message names its label.
+            ValueError: One is not valid, or two have one label; the message names it.
         """
         found: dict[str, RunSpec] = {}
         base = shared_by([METHODS[name] for name in self.methods], self.base)
@@ -100,10 +100,17 @@ class Sweep(BaseModel):
                 values, key = grid.pop(STRENGTH), METHODS[name].strength
                 if key is None and STRENGTH in own:
                     raise ValueError(f"methods.{name}: lambda={short(values)}: this method has no strength")
+                if key is not None and key in grid:
+                    raise ValueError(
+                        f"methods.{name}: lambda={short(values)} and {key}={short(grid[key])} are one setting: give "
+                        "one of them"
+                    )
                 grid |= {} if key is None else {key: values}
             for combination in product(*grid.values()):
                 settings = dict(zip(grid, combination, strict=True))
                 label = ", ".join([name, *(_said(key, settings[key]) for key in grid if len(grid[key]) > 1)])
+                if label in found:
+                    raise ValueError(f"two runs are called {short(label)!r}: give values that differ in six digits")
                 try:
                     found[label] = build_spec(merged(merged(base[name], {"method": name}), nested(settings)))
                 except ValueError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rwalk.errors import closest
 from rwalk.experiments.comparison import MOST_RUNS
-from rwalk.experiments.loading import build_spec, merged, nested
+from rwalk.experiments.loading import build_spec, merged, nested, short
 from rwalk.experiments.pool import Outcome
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.summary import Row
@@ -36,8 +36,8 @@ def candidates(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> di
         grid: Values by key; ``rwalk.ewc_lambda`` reaches into ``rwalk``.
 
     Raises:
-        ValueError: A key without values or that is no setting of the method, settings that make no spec, or one that
-            holds no data out.
+        ValueError: A key without values, with one of them twice or that is no setting of the method, settings that make
+            no spec, or one that holds no data out.
 
     Example:
         >>> list(candidates({"benchmark": "split-digits", "method": "rwalk"}, {"rwalk.ewc_lambda": [1.0, 3.0]}))
@@ -46,6 +46,8 @@ def candidates(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> di
     for key, values in grid.items():
         if not values:
             raise ValueError(f"{key}: no values to choose from")
+        if len({repr(value) for value in values}) < len(values):
+            raise ValueError(f"{key}={short(list(values))}: expected different values")
         if key in ("seed", "validation"):
             raise ValueError(f"{key}={values[0]!r}: {key} is no setting to choose; it is the same for all runs")
     if "seed" in base:

@@ -18,7 +18,8 @@ def plain_yaml(text: str) -> Any:
     """The values of a YAML text, with ``1e-3`` as the number that it is.
 
     Raises:
-        ValueError: It is no YAML, or larger, deeper or more often repeated than a file of settings can be.
+        ValueError: It is no YAML, has a key twice, or is larger, deeper or more often repeated than a file of settings
+            can be.
 
     Example:
         >>> plain_yaml("lr: 1e-3")
@@ -72,6 +73,8 @@ def _check(root: yaml.Node) -> None:
             return sizes[id(node)]
         sizes[id(node)] = 0, 0
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            _refuse_repeated([key for key, _ in inner if isinstance(key, yaml.ScalarNode)])
         parts = [part for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,))]
         found = [measure(part) for part in parts]
         size, depth = 1 + sum(size for size, _ in found), 1 + max((depth for _, depth in found), default=0)
@@ -81,3 +84,13 @@ def _check(root: yaml.Node) -> None:
         return size, depth
 
     measure(root)
+
+
+def _refuse_repeated(keys: list[yaml.ScalarNode]) -> None:
+    """Refuse a key that stands twice in a mapping, where YAML's own loader takes the last."""
+    lines: dict[tuple[str, str], int] = {}
+    for key in keys:
+        line, name = key.start_mark.line + 1, (key.tag, key.value)
+        if name in lines and key.tag != "tag:yaml.org,2002:merge":
+            raise ValueError(f"the key {key.value[:100]!r} stands in line {lines[name]} and again in line {line}")
+        lines[name] = line

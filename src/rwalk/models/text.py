@@ -32,7 +32,8 @@ def text_mlp(
         padding: The id that fills up short texts; it is left out of the mean.
 
     Raises:
-        ValueError: ``input_shape`` has more than one dimension; or in a forward pass, an id outside the vocabulary.
+        ValueError: ``input_shape`` has more than one dimension; or in a forward pass, inputs that are no token ids, or
+            an id outside the vocabulary.
 
     Example:
         >>> network = text_mlp((6,), 4, vocabulary=100)
@@ -47,9 +48,13 @@ def text_mlp(
 
 
 class _TokenBag(nn.EmbeddingBag):
-    """Names an id that has no embedding, where torch's own error does not say which input it was."""
+    """Names what has no embedding, where torch's own error does not say which input it was."""
 
     def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]  # the bag is a row
+        if tokens.is_floating_point():
+            raise ValueError(
+                f"inputs of {tokens.dtype}: text-mlp takes token ids, whole numbers; 'mlp' takes any numbers"
+            )
         try:
             return super().forward(tokens)
         except (IndexError, RuntimeError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -65,7 +65,7 @@ class ExemplarMemory:
         if (per_class is None) == (total is None):
             raise ValueError(f"per_class={per_class!r}, total={total!r}: expected exactly one of the two budgets")
         name, budget = ("per_class", per_class) if per_class is not None else ("total", total)
-        if not isinstance(budget, int) or budget < 1:
+        if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
             raise ValueError(f"{name}={budget!r}: expected at least 1 exemplar")
         self.per_class, self.total, self.sampler = per_class, total, as_sampler(sampler)
         if per_class is not None and not self.sampler.by_class:
@@ -80,7 +80,7 @@ class ExemplarMemory:
     def update(
         self,
         dataset: Dataset[Any],
-        labels: Tensor | None,
+        labels: Tensor | Sequence[int] | None,
         task_label: int = 0,
         *,
         model: nn.Module | Probe | None = None,
@@ -93,28 +93,31 @@ class ExemplarMemory:
 
         Args:
             dataset: Samples ``(x, y)`` or ``(x, y, task label)``, or mappings; x and y may be nested.
-            labels: Their class labels, shape (N,); None if they have none, or the sampler does not choose by class.
+            labels: Their class labels, whole numbers, shape (N,): a tensor, an array or a list. None if they have
+                none, or the sampler does not choose by class; then they are not read.
             task_label: For samples that carry none.
             model: For samplers that look at one; a ``Probe`` says how. It is left as it was.
 
         Raises:
             ValueError: The sampler needs class labels or a model that are not given, the model does not fit it (see
-                ``Probe``), or its features are not finite. The memory is then as it was.
-            TypeError: A layer gives something else than a tensor.
+                ``Probe``), its features are not finite, or there is not one label for each sample. The memory is then
+                as it was.
+            TypeError: The labels are no whole numbers, or a layer gives something else than a tensor.
         """
         if self.sampler.needs_model and model is None:
             raise ValueError(f"sampler {self.sampler.name!r} looks at the model: give update(..., model=model)")
         if labels is None:
             self.sampler.refuse_without_classes()
+        classes = None if labels is None or not self.sampler.by_class else _classes(labels, dataset)
         probe = Probe(model) if isinstance(model, nn.Module) else model
         with self._drawing():
-            self._rankings = self._updated(dataset, labels, task_label, probe)
+            self._rankings = self._updated(dataset, classes, task_label, probe)
         self._tell_of_small_classes()
 
     def _updated(
         self, dataset: Any, labels: Tensor | None, task_label: int, probe: Probe | None
     ) -> dict[int | None, Ranking]:
-        arrived = [None] if labels is None or not self.sampler.by_class else labels.unique().tolist()
+        arrived = [None] if labels is None else labels.unique().tolist()
         groups, nothing = list(dict.fromkeys([*self._rankings, *arrived])), Ranking()
         rankings: dict[int | None, Ranking] = {}
         for place, group in enumerate(groups):
@@ -250,6 +253,31 @@ class ExemplarMemory:
                 log.warning(
                     "class %d has only %d samples for per_class=%d: all of them are kept", label, count, self.per_class
                 )
+
+
+def _classes(labels: Any, dataset: Any) -> Tensor:
+    """Class labels as int64, shape (N,), one for each sample.
+
+    Raises:
+        TypeError: They are no whole numbers.
+        ValueError: They have another shape.
+    """
+    try:
+        found = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"labels are a {type(labels).__name__} that makes no tensor: expected whole numbers, one class label for "
+            "each sample"
+        ) from None
+    if found.numel() and (found.is_floating_point() or found.is_complex()):
+        raise TypeError(f"labels of {found.dtype}: expected whole numbers, one class label for each sample")
+    size = len(dataset) if hasattr(dataset, "__len__") else found.numel()
+    if found.shape != (size,):
+        raise ValueError(
+            f"labels of shape {tuple(found.shape)} for {size} samples: expected shape ({size},), one class label for "
+            "each sample"
+        )
+    return found.long()
 
 
 def _batches(memory: ExemplarMemory, size: int, rng: torch.Generator | None) -> Iterator[Any]:
