@@ -58,7 +58,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "CIFAR-100, 5 × 10 classes, a head a task, no exemplars": {
         "benchmark": "split-cifar100", "n_experiences": 10, "only_first": 5, "shuffle_classes": True, "epochs": 2,
         "batch_size": 16, "heads": "multi", "task_labels": True, "optimizer": "adam", "lr": 1e-3, "model": "paper-cnn",
-        "model_options": {"channels": [16, 16, 32, 32], "dropout": 0.0}, "precision": "bfloat16",
+        "model_options": {"channels": [16, 16, 32, 32], "dropout": 0.0}, "seeds": (200, 201, 202),
     },
 }  # fmt: skip
 #: By label: what the run is, the key of its strength, and the three values that are tried, a factor of ten apart.

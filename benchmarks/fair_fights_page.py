@@ -65,7 +65,7 @@ def page(stored: dict[str, Any], problems: Iterable[str]) -> str:
         "among three values a factor of ten apart, on a tenth of the training data that is held out; where the best is "
         f"at the end of those tried, the next is tried too, up to {BEYOND} times. What was chosen then learns other "
         "streams (other permutations, orders, weights) and is judged on test data. Learning rate, "
-        "epochs and network (MLP 256-256, on CIFAR-100 four convolutions in bfloat16) are the same for all. "
+        "epochs and network (MLP 256-256, on CIFAR-100 four convolutions) are the same for all. "
         "Avalanche's RWalk is the paper's with other windows; CapyMOA's has half the strength and a Fisher that begins "
         "anew with each task: neither has a row of its own. “Untuned” is `RWalkConfig.laplace()` with its own λ on "
         "every problem. A: average accuracy in %, F: forgetting, mean ± standard deviation; the last column is the "
