@@ -154,6 +154,7 @@ def reproduce(
             raise ValueError(f"no run of table {table} is finished in {folder}: without --finished they are run")
         done = {outcome.label for outcome in outcomes}
         chosen = load_table(table, quick=quick, seeds=seeds, rows=[label for label in chosen.runs if label in done])
+        chosen = chosen.model_copy(update={"seeds": tuple(sorted({outcome.seed for outcome in outcomes}))})
     else:
         outcomes, seconds = work_through(
             console, chosen.specs(), chosen.seeds, folder, jobs=jobs, every=checkpoint_every,

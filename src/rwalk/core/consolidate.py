@@ -138,8 +138,10 @@ def estimate_fisher(
     bare = model if wrapper is None else wrapper.module  # whose forward pass waits for no other process
     with torch.enable_grad(), with_buffers_put_back(model):
         for batch in batches:
-            inputs = batch if isinstance(batch, Tensor) else batch[0]
-            outputs = bare(inputs.to(device)) if forward is None else forward(batch)
+            if forward is None:
+                outputs = bare((batch if isinstance(batch, Tensor) else batch[0]).to(device))
+            else:
+                outputs = forward(batch)
             loss = nn.functional.cross_entropy(outputs, outputs.argmax(dim=1))
             gradients = torch.autograd.grad(loss, list(learning.values()), allow_unused=True)
             for name, gradient in zip(learning, gradients, strict=True):

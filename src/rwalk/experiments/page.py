@@ -45,10 +45,12 @@ def reproduction_page(folder: str | Path, page: str | Path = "page.md") -> str:
 
 
 def how_many_seeds(stored: Mapping[str, Any]) -> str:
-    """Seeds of a stored reproduction's rows: ``5 seeds``, or ``1 to 5 seeds`` where rows have different numbers."""
-    counts = sorted({len(row["seeds"]) + len(row["errors"]) for row in stored["rows"]} or {len(stored["seeds"])})
-    some = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    return f"{some} seed{'' if counts == [1] else 's'}"
+    """Seeds of a stored reproduction: ``5 seeds``, or ``1 to 5 seeds`` where rows were run with different numbers."""
+    counts = sorted({len(row["seeds"]) + len(row["errors"]) for row in stored["rows"]})
+    if len(counts) > 1:
+        return f"{counts[0]} to {counts[-1]} seeds"
+    asked = len(stored["seeds"])
+    return f"{asked} seed{'' if asked == 1 else 's'}"
 
 
 def _stored(path: Path) -> dict[str, Any]:
