@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -164,9 +164,7 @@ def _accuracy(model: nn.Module, batches: Iterable[Any], class_dim: int | None) -
     with in_eval_mode(model):
         for batch in batches:
             batch = to_device(dict(batch) if isinstance(batch, Mapping) else batch, device)  # noqa: PLW2901
-            inputs, labels = split(batch)
-            if labels is None:
-                raise RWalkError(NO_LABELS)
+            inputs, labels = cast("tuple[Any, Tensor]", split(batch))
             outputs = outputs_of(call(model, inputs))
             told = tell(outputs, labels, kind=None, class_dim=class_dim, loss=own_loss(model, batch))
             if told.kind != "categorical" or told.soft:

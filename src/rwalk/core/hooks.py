@@ -125,7 +125,7 @@ class OptimizerHooks:
             del _FOLLOWED[self._optimizer]
 
     def forget(self) -> None:
-        """The step that was read has been ended by another: the optimizer raised in it."""
+        """Whatever step was read, it has ended."""
         self._read = self._caller = self._closure = None
 
     def is_first(self) -> bool:

@@ -167,6 +167,9 @@ class Readings:
             rwalk.consolidate(batches)
             model.load_state_dict(rwalk.anchors(), strict=False)
 
+        Names are the bare model's. Of one that is wrapped, load them into what is inside (``model.module`` of DDP,
+        ``model._orig_mod`` of ``torch.compile``): with ``strict=False`` the wrapper would take none, and not say so.
+
         Returns:
             Copies, each in its parameter's shape, in the state's dtype; none before the first ``consolidate``. Weights
             that joined since have the value with which they joined. Parameters that never had a gradient, and buffers,

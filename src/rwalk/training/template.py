@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 
 from rwalk.batches import (
     LABELS,
-    TASK_LABELS,
     detached,
     inputs_of,
     loss_of,
@@ -22,7 +21,6 @@ from rwalk.batches import (
     to_device,
 )
 from rwalk.core.hooks import base_optimizer
-from rwalk.metrics.answers import is_class_target
 from rwalk.models import ModelCall
 from rwalk.models.following import follow_parameters, parameters_of
 from rwalk.models.wrappers import unwrapped
@@ -35,6 +33,7 @@ from rwalk.training.adaptation import adapt_model
 from rwalk.training.clock import Clock, PeriodicEval
 from rwalk.training.engine import AcceleratedEngine, PlainEngine
 from rwalk.training.events import BasePlugin, check_hooks
+from rwalk.training.labels import check_labels
 from rwalk.training.moments import Moment
 from rwalk.training.plugins.evaluation import EvaluationPlugin
 from rwalk.training.rollback import all_or_nothing
@@ -410,27 +409,10 @@ class SupervisedTemplate:
             return
         self._labels_checked = True
         labels = self.adapted_dataset.targets if isinstance(self.adapted_dataset, TensorData) else self.mb_y
-        if labels is None:
-            self._refuse_without_labels()
-        if not is_class_target(labels) or not isinstance(scores, Tensor) or scores.dim() < 2:
-            return
-        highest = int(labels.masked_fill(labels == self._criterion.ignore_index, 0).max())
-        outputs = scores.shape[1]
-        if highest >= outputs:
-            index = cast("Experience", self.experience).current_experience
-            raise ValueError(
-                f"experience {index} has label {highest}, but the model has {outputs} outputs (labels 0 to "
-                f"{outputs - 1}): relabel the data or widen the model"
-            )
-
-    def _refuse_without_labels(self) -> None:
-        index = cast("Experience", self.experience).current_experience
-        names = [repr(name) for name in self.mbatch if name != TASK_LABELS] if isinstance(self.mbatch, Mapping) else []
-        found = f"among the columns {', '.join(names)}" if names else "in its batches"
-        raise ValueError(
-            f"experience {index} has no labels {found}: cross-entropy needs a column 'labels' or 'label'; rename the "
-            "one that holds them, or give the strategy a criterion that needs none"
-        )
+        check_labels(
+            labels, scores, ignored=self._criterion.ignore_index, batch=self.mbatch,
+            experience=cast("Experience", self.experience).current_experience,
+        )  # fmt: skip
 
     # --- its plugins and its state ------------------------------------------------------------------------------------
 
