@@ -175,7 +175,7 @@ def test_labels_of_subsets_and_concatenations_are_not_read_sample_by_sample():
         (torch.tensor([0.0, 1.0]), "whole numbers"),
         (["cat", "dog"], "whole numbers"),
         ([None, None], "whole numbers"),
-        ([0, -1], "labels go down to -1"),
+        ([0, -1], "labels go down to -1: expected class numbers ≥ 0; leave samples without a class out"),
     ],
 )
 def test_labels_that_are_no_class_numbers_are_refused(labels, message):

@@ -44,13 +44,13 @@ def refuse_inputs(option: str, target: Path, inputs: Iterable[Path | None]) -> N
 
 
 def settings(entries: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` entries as settings; ``rwalk.delta_t=5`` reaches into ``rwalk``.
+    """``key=value`` entries as settings; ``rwalk.delta_t=5`` reaches into ``rwalk``. Of two for one key the last counts.
 
     Raises:
         ValueError: An entry has another form.
 
     Example:
-        >>> settings(["epochs=2", "rwalk.delta_t=5", "lr=1e-3"])
+        >>> settings(["epochs=9", "epochs=2", "rwalk.delta_t=5", "lr=1e-3"])
         {'epochs': 2, 'rwalk': {'delta_t': 5}, 'lr': 0.001}
     """
     found: dict[str, Any] = {}

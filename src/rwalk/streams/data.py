@@ -171,7 +171,9 @@ def _are_classes(targets: Tensor) -> bool:
 
 def _check_classes(labels: Tensor) -> None:
     if len(labels) and int(labels.min()) < 0:
-        raise ValueError(f"labels go down to {int(labels.min())}: expected class numbers ≥ 0")
+        raise ValueError(
+            f"labels go down to {int(labels.min())}: expected class numbers ≥ 0; leave samples without a class out"
+        )
 
 
 def _one_after_the_other(first: BatchTransform, second: BatchTransform, x: Tensor) -> Tensor:
