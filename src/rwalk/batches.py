@@ -14,6 +14,7 @@ __all__ = [
     "detached",
     "inputs_of",
     "loss_of",
+    "ordinary",
     "refuse_single",
     "scores_of",
     "targets_of",
@@ -36,6 +37,20 @@ def to_device(part: Any, device: torch.device) -> Any:
     if callable(getattr(part, "to", None)):  # packed sequences, tokenizers' batches
         return part.to(device)
     return _each(part, lambda inner: to_device(inner, device))
+
+
+def ordinary(part: Any) -> Any:
+    """A batch whose tensors gradients may go through: those that were made in inference mode are copied.
+
+    Example:
+        >>> with torch.inference_mode():
+        ...     x = torch.zeros(1)
+        >>> ordinary([x])[0].is_inference()
+        False
+    """
+    if isinstance(part, Tensor):
+        return part.clone() if part.is_inference() else part
+    return _each(part, ordinary)
 
 
 def refuse_single(name: str, batches: Any) -> None:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import nn
 
-__all__ = ["in_eval_mode", "weights_version", "with_buffers_put_back"]
+__all__ = ["in_eval_mode", "quietly", "weights_version", "with_buffers_put_back"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def quietly(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that records no gradients, and makes ordinary tensors though it may be called in inference mode.
+
+    Example:
+        >>> with torch.inference_mode():
+        ...     quietly(torch.zeros)(1).is_inference()
+        False
+    """
+    return torch.inference_mode(False)(torch.no_grad()(function))
 
 
 @contextmanager
@@ -38,7 +53,9 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def with_buffers_put_back(model: nn.Module) -> Iterator[None]:
-    """Afterwards buffers (running statistics of normalisation layers) hold what they held, also after an error.
+    """Afterwards buffers (running statistics of normalisation layers) are what they were, also after an error.
+
+    Those that were assigned anew meanwhile too: the module has its own tensor back.
 
     Example:
         >>> layer = nn.BatchNorm1d(2)
@@ -47,13 +64,19 @@ def with_buffers_put_back(model: nn.Module) -> Iterator[None]:
         >>> layer.running_mean.tolist()
         [0.0, 0.0]
     """
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    before = [
+        (module, name, buffer, None if buffer is None else buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+    ]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)
+            for module, name, buffer, value in before:
+                module._buffers[name] = buffer
+                if buffer is not None and value is not None:
+                    buffer.copy_(value)
 
 
 def weights_version(model: nn.Module) -> list[int]:

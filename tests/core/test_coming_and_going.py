@@ -104,6 +104,37 @@ def test_the_state_of_a_layer_that_left_is_saved_and_goes_on(backend, tmp_path):
     assert set(finals[0]["parameters"]) == {"0.weight", "0.bias", "2.weight", "2.bias"}
 
 
+@pytest.mark.parametrize("how", ["file", "dictionary"])
+@pytest.mark.parametrize(("before", "away"), [(3, 2), (7, 13)])
+@both
+def test_a_layer_that_returns_after_its_state_was_loaded_goes_on(backend, before, away, how, tmp_path):
+    scores = []
+    for resumes in (False, True):
+        model = tanh_net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        rwalk = RWalk(model, optimizer, RWalkConfig(ewc_lambda=0.0, damping=1e-3, backend=backend))
+        steps(model, optimizer, before)
+        rwalk.detach()
+        model[0].requires_grad_(False)
+        optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1)
+        rwalk.attach(optimizer)
+        steps(model, optimizer, away, task=1)
+        if resumes and how == "file":
+            rwalk.save(tmp_path / "state.safetensors")
+            rwalk.detach()
+            rwalk = RWalk.load(tmp_path / "state.safetensors", model, optimizer)
+        elif resumes:
+            rwalk.load_state_dict(rwalk.state_dict())
+        model[0].requires_grad_(True)
+        with torch.no_grad():
+            model[0].weight.add_(1.0)  # while it was away
+        optimizer.add_param_group({"params": list(model[0].parameters())})
+        steps(model, optimizer, 19, task=2)
+        rwalk.consolidate()
+        scores.append(rwalk.importances("score"))
+    assert_same(scores[1], scores[0])
+
+
 def test_a_layer_that_rests_for_a_task_keeps_its_score():
     model = tanh_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

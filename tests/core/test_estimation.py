@@ -127,6 +127,85 @@ def test_a_parameter_frozen_after_its_task_is_no_obstacle():
     assert rwalk.tasks == 2
 
 
+@pytest.mark.parametrize("source", ["loader", "samples"])
+def test_what_is_frozen_keeps_its_fisher(source):
+    model = nn.Sequential(tanh_net(), nn.Linear(2, 3).double())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer, RWalkConfig(fisher_source=source, ewc_alpha=0.25))
+    step(model, optimizer, 0)
+    rwalk.consolidate([x for x, _ in data()])
+    kept = rwalk.importances("fisher")
+    model[0][0].weight.requires_grad_(False)
+    step(model, optimizer, 1)
+    rwalk.consolidate([x + 1.0 for x, _ in data()])
+    found = rwalk.importances("fisher")
+    assert bool(kept["0.0.weight"].all())
+    assert torch.equal(found["0.0.weight"], kept["0.0.weight"])
+    assert not torch.equal(found["1.weight"], kept["1.weight"])
+
+
+class Answering(nn.Module):
+    """Takes its inputs by name, and answers with a mapping."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = tanh_net()
+
+    def forward(self, x):
+        return {"logits": self.inner(x)}
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = tanh_net()
+
+    def forward(self, parts):
+        return self.inner(parts[0] + parts[1])
+
+
+@pytest.mark.parametrize(
+    ("model", "batch"),
+    [
+        (Answering, lambda x, y: {"x": x, "labels": y}),
+        (Answering, lambda x, y: (x, ["a name"] * len(y))),
+        (Pair, lambda x, y: ((x, torch.zeros_like(x)), y)),
+    ],
+)
+def test_batches_and_outputs_of_any_form(model, batch):
+    asked = model()
+    found = estimate_fisher(asked, parameters(asked), [batch(x, y) for x, y in data()])
+    for name, value in by_hand(tanh_net(), data()).items():
+        torch.testing.assert_close(found[f"inner.{name}"], value, rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize("batch", [[], None, "text"])
+def test_what_is_no_batch_is_refused_by_name(batch):
+    model = tanh_net()
+    with pytest.raises(RWalkError, match=f"a batch is a {type(batch).__name__}: expected a tensor x, a pair"):
+        estimate_fisher(model, parameters(model), [batch])
+
+
+def test_buffers_that_are_assigned_anew_are_put_back():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = tanh_net()
+            self.register_buffer("calls", torch.zeros(()))
+            self.register_buffer("none", None)
+
+        def forward(self, x):
+            self.calls = self.calls + 1
+            self.none = torch.ones(2)
+            return self.inner(x)
+
+    model = Counting()
+    calls = model.calls
+    estimate_fisher(model, parameters(model), data())
+    assert model.calls is calls
+    assert (float(calls), model.none) == (0.0, None)
+
+
 def test_rows_that_joined_by_growth_take_the_estimate_whole():
     model = tanh_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -301,6 +301,30 @@ def test_a_copy_made_within_a_step_does_not_have_it(backend, copied):
         assert {name: values[name].item() for name in expected} == expected
 
 
+@both
+def test_a_copy_made_within_a_step_may_be_attached(backend):
+    run = Following(backend)
+    run.step(1.0)
+    run.begin(5.0)
+    found = copy.deepcopy(run.rwalk)
+    found.attach()
+    found.model["p"].grad = torch.ones_like(found.model["p"])
+    found.optimizer.step()
+    assert (found.steps, found.skipped) == (2, 1)
+
+
+@both
+def test_weights_are_not_held_within_a_step(backend):
+    run = Following(backend)
+    run.step(1.0)
+    run.begin(2.0)
+    with pytest.raises(RWalkError, match=r"hold_weights\(\) called between before_step\(\) and after_step\(\)"):
+        run.rwalk.hold_weights()
+    run.optimizer.step()
+    run.rwalk.after_step()
+    assert run.kept("loss_change") != 0.0
+
+
 @pytest.mark.parametrize("at", [1, 2, 3])
 @both
 def test_a_step_that_cannot_begin_leaves_no_trace(backend, at):

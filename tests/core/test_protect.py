@@ -62,6 +62,23 @@ class Scaled(nn.Module):
         return self.layer(self.layer(x).tanh() * self.scale)
 
 
+@pytest.mark.parametrize("before", [nn.Identity, lambda: nn.BatchNorm1d(3), lambda: nn.LayerNorm(3)])
+def test_a_layer_whose_output_is_written_over_has_the_gradients_it_had(before):
+    """As with ReLU(inplace=True), of which the first samples may not tell."""
+    found = []
+    for inplace in (False, True):
+        torch.manual_seed(4)
+        model = nn.Sequential(nn.Linear(4, 3), before(), nn.ReLU(inplace=inplace), nn.Linear(3, 3)).double().eval()
+        x, y = torch.randn(40, 4).double(), torch.randint(0, 3, (40,))
+        rwalk = rwalk_on(model, scaling="none")
+        done = rwalk.protect([(x, y)], labels="data")
+        assert done.method == "closed form"
+        found.append(rwalk.importances())
+        expected = naive(model, list(zip(x, y, strict=True)), classes)
+        for name, value in found[-1].items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-15)
+
+
 def classes(model, x, y):
     return -cross_entropy(model(x[None]), y[None], reduction="sum")
 
@@ -376,3 +393,24 @@ def test_labels_drawn_around_outputs_measure_how_much_weights_move_them():
     rwalk.protect([x.repeat(4000, 1)], likelihood="gaussian")
     expected = x.square().mean(0).expand(2, 3)  # of y = Wx, each output moves by x
     torch.testing.assert_close(rwalk.importances("fisher")["weight"], expected, rtol=0.06, atol=0.0)
+
+
+def test_what_is_frozen_keeps_its_fisher_and_what_holds_it():
+    torch.manual_seed(8)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+    rwalk = rwalk_on(model, combine="sum")
+    x, y = torch.randn(40, 4).double(), torch.randint(0, 3, (40,))
+    for _ in range(12):
+        rwalk.optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        rwalk.optimizer.step()
+    rwalk.consolidate()
+    fisher, held = rwalk.importances("fisher"), rwalk.importances()
+    model[0].requires_grad_(False)
+    rwalk.protect([x])
+    assert rwalk.tasks == 2
+    for name in ("0.weight", "0.bias"):
+        assert bool(fisher[name].any())
+        assert torch.equal(rwalk.importances("fisher")[name], fisher[name])
+        assert torch.equal(rwalk.importances()[name], held[name])
+    assert not torch.equal(rwalk.importances("fisher")["2.weight"], fisher["2.weight"])

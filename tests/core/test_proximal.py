@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rwalk import RWalk, RWalkConfig
+from rwalk import RWalk, RWalkConfig, RWalkError
 
 SETTINGS = RWalkConfig(penalty="proximal", proximal_rate="optimizer", scaling="sum", combine="sum", anchors="latest")
 OPTIMIZERS = {
@@ -162,3 +162,33 @@ def test_no_strength_makes_it_diverge(rate, name, ewc_lambda):
     )
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
     assert moved < 4.0 * would + 1e-6  # held, and never thrown
+
+
+class Sign(torch.optim.Optimizer):
+    """An optimizer that knows no learning rate."""
+
+    def __init__(self, parameters, **defaults):
+        super().__init__(parameters, {"size": 0.01, **defaults})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.sub_(parameter.grad.sign(), alpha=group["size"])
+
+
+@pytest.mark.parametrize("defaults", [{}, {"lr": None}])
+def test_optimizers_without_a_learning_rate_are_followed_where_none_is_needed(defaults):
+    model = network()
+    optimizer = Sign(model.parameters(), **defaults)
+    rwalk = RWalk(model, optimizer, RWalkConfig(ewc_lambda=1.0))
+    for task in range(2):
+        learn(model, optimizer, task, 12)
+        rwalk.consolidate()
+    assert rwalk.tasks == 2
+    with pytest.raises(RWalkError, match=r"penalty='proximal' goes as far as the learning rate, and Sign has a group"):
+        rwalk.config = rwalk.config.replace(penalty="proximal")
+    assert rwalk.config.penalty == "gradient"
+    rwalk.detach()
+    with pytest.raises(RWalkError, match=r"penalty='proximal' goes as far as the learning rate, and Sign has a group"):
+        RWalk(model, optimizer, SETTINGS)

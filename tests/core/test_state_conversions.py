@@ -6,7 +6,7 @@ from torch import nn
 
 from core.kernels import needs_compiler
 from reference.problems import assert_same_state, tanh_net, train, weights
-from rwalk import RWalk, RWalkConfig
+from rwalk import RWalk, RWalkConfig, StateError
 from rwalk.core.files import load_state, save_state
 
 BACKENDS = ["eager", pytest.param("fused", marks=needs_compiler)]
@@ -122,6 +122,59 @@ def test_an_open_window_is_dropped_where_every_step_is_one_and_stays_so():
     for each, its in ((other, optimizer), (fresh, its_optimizer)):
         train(each, its, 2, 5, torch.float32)
     assert_same_state(back.state_dict(), expected.state_dict())
+
+
+APART = CONFIG.replace(rectify="task")
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [(APART, CONFIG), (CONFIG, APART)])
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_score_goes_to_where_the_new_config_looks_for_it(saved, loaded, ended):
+    """A task's is kept apart from that of the tasks before, or not."""
+    model, optimizer, rwalk = start(saved)
+    train(model, optimizer, 0, 15, torch.float32)
+    if ended:
+        rwalk.consolidate()
+    state = rwalk.state_dict()
+    other, its_optimizer, again = resumed(loaded, model, state)
+    assert {n: v.tolist() for n, v in again.importances("score").items()} == {
+        n: v.tolist() for n, v in rwalk.importances("score").items()
+    }
+    if ended:
+        train(model, optimizer, 1, 10, torch.float32)
+        train(other, its_optimizer, 1, 10, torch.float32)
+    for each in (rwalk, again):
+        each.consolidate()
+    for name, value in rwalk.importances("score").items():  # where neither clamps, both have the same average
+        positive = (value > 0) & (again.importances("score")[name] > 0) if ended else value > 0
+        torch.testing.assert_close(again.importances("score")[name][positive].clamp(min=0.0), value[positive])
+
+
+def test_a_score_that_cannot_be_told_from_an_old_one_is_refused():
+    model, _, rwalk = learned(CONFIG)
+    with pytest.raises(
+        StateError, match=r"middle of a task.*rectify='task' with score_average='mean'.*consolidate\(\)"
+    ):
+        resumed(APART, model, rwalk.state_dict())
+    model, _, rwalk = learned(APART)
+    _, _, again = resumed(CONFIG, model, rwalk.state_dict())
+    assert again.tasks == 1
+
+
+def test_a_window_that_began_without_its_fisher_takes_the_one_that_is_there():
+    model, _, rwalk = learned(CONFIG)
+    state = rwalk.state_dict()
+    assert state["window_steps"] == 3
+    _, _, again = resumed(CONFIG.replace(fisher_in_score="window_start"), model, state)
+    for name, values in again.state_dict()["parameters"].items():
+        assert bool(values["window_fisher"].any())
+        assert torch.equal(values["window_fisher"], state["parameters"][name]["fisher"])
+
+
+def test_a_state_of_what_the_patterns_leave_out_is_refused_with_that_reason():
+    model, _, rwalk = learned(CONFIG)
+    with pytest.raises(StateError, match=r"2 parameter\(s\) that include and exclude leave out here, first '2.bias'"):
+        resumed(CONFIG.replace(exclude=("2.*",)), model, rwalk.state_dict())
 
 
 def test_a_state_of_a_version_that_had_other_settings_is_read(tmp_path):

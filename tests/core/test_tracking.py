@@ -134,6 +134,53 @@ def test_maximising_optimizers_are_refused():
         RWalk(model, torch.optim.SGD(model.parameters(), lr=0.1, maximize=True))
 
 
+@pytest.mark.parametrize("how", ["a group is set", "a state is loaded"])
+def test_optimizers_that_maximise_later_are_refused_before_they_move_anything(how):
+    model = tanh_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer)
+    step(model, optimizer, model(torch.ones(2, 3, dtype=torch.float64)).square().mean())
+    kept = model[0].weight.detach().clone()
+    if how == "a group is set":
+        optimizer.param_groups[0]["maximize"] = True
+    else:
+        optimizer.load_state_dict(torch.optim.SGD(model.parameters(), lr=0.1, maximize=True).state_dict())
+    with pytest.raises(RWalkError, match="maximize=True"):
+        step(model, optimizer, model(torch.ones(2, 3, dtype=torch.float64)).square().mean())
+    assert torch.equal(model[0].weight, kept)
+    optimizer.param_groups[0]["maximize"] = False
+    step(model, optimizer, model(torch.ones(2, 3, dtype=torch.float64)).square().mean())
+    assert rwalk.steps == 2
+
+
+def test_a_lazy_model_is_followed_from_its_first_forward_pass_on():
+    model = nn.Sequential(nn.LazyLinear(4), nn.Tanh(), nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer)
+    with pytest.raises(RWalkError, match=r"0\.(weight|bias) has no values yet: initialise the model"):
+        rwalk.protect([torch.ones(2, 3)])
+    for _ in range(3):
+        step(model, optimizer, model(torch.randn(5, 3)).square().mean())
+    rwalk.consolidate()
+    assert rwalk.importances()["0.weight"].shape == (4, 3)
+
+
+def test_complex_parameters_are_refused_by_protect_too():
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.turn, self.layer = nn.Parameter(torch.ones(3, dtype=torch.complex64)), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.layer((x * self.turn).real)
+
+    model = Turned()
+    rwalk = RWalk(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(RWalkError, match=r"turn is complex: RWalk needs real parameters; .*exclude=\('turn',\)"):
+        rwalk.protect([torch.ones(2, 3)])
+    assert rwalk.tasks == 0
+
+
 def test_sparse_gradients_are_refused_with_the_way_out():
     model = nn.Sequential(nn.Embedding(5, 2, sparse=True), nn.Linear(2, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 
 from rwalk.core.sharding import local
@@ -35,15 +36,24 @@ def average(cohorts: Iterable[Cohort]) -> None:
             if entry.averaged == 1:  # whatever was there before, finite or not
                 mean.copy_(weights)
             else:
-                mean.lerp_(weights.to(mean.dtype), (POWER + 1) / (entry.averaged + POWER))
+                present = weights.to(mean.dtype)
+                mean.lerp_(present, (POWER + 1) / (entry.averaged + POWER))
+                mean.copy_(torch.where(mean.isfinite(), mean, present))  # after weights that were not
 
 
 def ends(bucket: Bucket, *, averaged: bool) -> Sequence[Tensor]:
-    """Where the task ended for each parameter of a bucket: at the average, where there is one and it is asked for."""
+    """Where the task ended for each parameter of a bucket: at the average, where there is one and it is asked for.
+
+    Where weights were not finite when they were last averaged, it is where they are now.
+    """
     return [
-        bucket.view(entry, "average") if averaged and entry.averaged else local(entry.parameter)
+        _finite_or(bucket.view(entry, "average"), entry) if averaged and entry.averaged else local(entry.parameter)
         for entry in bucket.starts
     ]
+
+
+def _finite_or(mean: Tensor, entry: Tracked) -> Tensor:
+    return torch.where(mean.isfinite(), mean, local(entry.parameter).detach().to(mean.dtype))
 
 
 def restart(entries: Iterable[Tracked]) -> None:

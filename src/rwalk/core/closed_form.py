@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
 
 __all__ = ["squares_of_samples", "unknown_layers"]
@@ -68,10 +69,10 @@ def squares_of_samples(
     Returns:
         A tensor per name, in the parameter's shape; parameters that are not used are absent.
     """
-    calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+    calls: list[tuple[nn.Module, Tensor, GradientEdge]] = []
 
     def note(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        calls.append((layer, given[0].detach(), output))
+        calls.append((layer, given[0].detach(), get_gradient_edge(output)))  # as it is now: it may be written over
 
     wanted = {id(p): name for name, p in learning.items()}
     layers = [m for m in model.modules() if any(id(p) in wanted for p in m.parameters(recurse=False))]
@@ -82,7 +83,7 @@ def squares_of_samples(
     finally:
         for handle in handles:
             handle.remove()
-    returned = torch.autograd.grad(total, [output for *_, output in calls], allow_unused=True)
+    returned = torch.autograd.grad(total, [edge for *_, edge in calls], allow_unused=True)
     uses: dict[str, list[tuple[str, Use]]] = {}
     for (layer, taken, _), back in zip(calls, returned, strict=True):
         for role, parameter in layer.named_parameters(recurse=False):

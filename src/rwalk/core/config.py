@@ -59,7 +59,8 @@ class RWalkConfig:
         ewc_alpha: Weight :math:`\alpha \in [0, 1]` of the *new* squared gradient in the moving Fisher (Eq. 6).
         delta_t: Optimizer steps :math:`\Delta t \ge 1` in a window of the path score; None makes each task one window.
         alpha_warmup: Use :math:`\max(\alpha, 1/t)` at a parameter's t-th update, so that the Fisher starts as a plain
-            mean. Without it a small ``ewc_alpha`` remembers the first batch for :math:`1/\alpha` steps.
+            mean. Without it a small ``ewc_alpha`` remembers the first batch for :math:`1/\alpha` steps. Updates are
+            counted up to :math:`1/\alpha`, of which the mean knows: under a smaller one later it goes on from there.
         fisher_source: ``"step"``: the gradients of training. ``"loader"``: one pass over a data loader given to
             ``consolidate``, with the model's own predictions as labels. ``"samples"``: such a pass too, but with the
             squared gradients of single samples and labels drawn from the model, as ``protect`` takes it.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rwalk.batches import refuse_single
+from rwalk.batches import ordinary, refuse_single, to_device
 from rwalk.core import equations as F
 from rwalk.core.averaging import ends
 from rwalk.core.config import RWalkConfig
@@ -20,7 +20,7 @@ from rwalk.core.state import Bucket, Cohort, Tracked, arithmetic
 from rwalk.errors import RWalkError
 from rwalk.module_state import with_buffers_put_back
 
-__all__ = ["estimate_fisher", "fisher_of_task", "freeze", "merge_fisher", "take_fisher"]
+__all__ = ["check_finite", "estimate_fisher", "fisher_of_task", "freeze", "merge_fisher", "take_fisher"]
 
 log = logging.getLogger(__name__)
 
@@ -46,15 +46,16 @@ def freeze(
             and add nothing, and nobody is scaled by them.
 
     Raises:
-        RWalkError: Fisher or score is not finite; nothing has changed then.
+        RWalkError: Fisher, score or weights are not finite; nothing has changed then.
     """
     left_out = resting if config.combine in ("sum", "mean") else ()
     parameters = [entry.parameter for cohort in residents for entry in cohort.entries]
-    quantities = ("fisher", "score", "task_score") if config.keeps_task_score else ("fisher", "score")
-    _check_finite(residents, quantities, parameters)
+    check_finite(buckets, residents, config)
     _end_scores(residents, config, tasks_before)
     terms = [name for name in ("fisher", "score") if config.terms in ("both", name)]
-    extents = {name: _extent_of(name, _without(residents, left_out), config, parameters) for name in terms}
+    unseen = {e for cohort in residents for e in cohort.entries if e.last_task is None and not e.updates}
+    apart = _without(residents, unseen.union(left_out))
+    extents = {name: _extent_of(name, apart, config, parameters) for name in terms}
     for name, (_, high) in extents.items():
         if high <= 0:
             log.warning("consolidate(): the %s of every weight is zero and adds nothing to the penalty", name)
@@ -78,9 +79,11 @@ def freeze(
 
 
 def merge_fisher(cohorts: Iterable[Cohort], estimate: dict[str, Tensor], config: RWalkConfig) -> None:
-    """Merge a Fisher estimated in a pass of its own into the moving one."""
+    """Merge a Fisher estimated in a pass of its own into the moving one; that of what is frozen stays."""
     for cohort in cohorts:
         for entry, fisher in zip(cohort.entries, cohort.views("fisher"), strict=True):
+            if not entry.parameter.requires_grad:
+                continue
             first = entry.updates == 0 and config.fisher_start == "first"
             found = estimate[entry.name].to(fisher.dtype)
             F.fisher_merge(fisher, found, 1.0 if first else config.ewc_alpha, out=fisher)
@@ -91,10 +94,10 @@ def merge_fisher(cohorts: Iterable[Cohort], estimate: dict[str, Tensor], config:
 
 
 def take_fisher(cohorts: Iterable[Cohort], estimate: dict[str, Tensor]) -> None:
-    """Put a Fisher of single samples in place of the running one, which goes on from it."""
+    """Put a Fisher of single samples in place of the running one; that of what is frozen stays."""
     for cohort in cohorts:
         for entry, fisher in zip(cohort.entries, cohort.views("fisher"), strict=True):
-            if entry.name in estimate:
+            if entry.name in estimate and entry.parameter.requires_grad:
                 fisher.copy_(estimate[entry.name])
                 entry.updates, entry.fresh = max(entry.updates, 1), None
 
@@ -114,10 +117,10 @@ def estimate_fisher(
     by DistributedDataParallel, N counts all processes' batches, which may be a share each, or all in every one.
 
     Args:
-        model: Maps the first entry of a batch to scores of classes, shape (B, C).
+        model: Maps inputs to scores of classes, shape (B, C).
         parameters: Whose Fisher, by name.
-        batches: Batches ``(x, ...)``, or x.
-        forward: Maps a batch to those scores; ``model(x)`` if None.
+        batches: Tensors x, pairs (x, y) or dictionaries.
+        forward: Maps a batch to those scores; the model on the batch without its labels if None.
 
     Returns:
         A tensor per name, in the parameter's shape; zero where it is frozen or the output does not depend on it.
@@ -130,18 +133,24 @@ def estimate_fisher(
         FACIL's ``r_walk.py`` estimates the Fisher like this, after each task.
     """
     refuse_single("batches", batches)
-    total = {name: torch.zeros_like(p, dtype=arithmetic(p.dtype)) for name, p in parameters.items()}
+    from rwalk.core.likelihood import call, outputs_of, split  # which a walk does not need
+
     learning = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
-    device = next(iter(parameters.values())).device
+    total = {name: torch.zeros_like(p, dtype=arithmetic(p.dtype)) for name, p in parameters.items()}
+    if not learning:
+        raise RWalkError("every parameter is frozen (requires_grad=False): there is no Fisher to estimate")
+    device = next(iter(learning.values())).device
     samples = 0
     wrapper = replicated(model)
     bare = model if wrapper is None else wrapper.module  # whose forward pass waits for no other process
     with torch.enable_grad(), with_buffers_put_back(model):
         for batch in batches:
             if forward is None:
-                outputs = bare((batch if isinstance(batch, Tensor) else batch[0]).to(device))
+                here = ordinary(to_device(batch, device))
+                found = call(bare, here[0] if isinstance(here, (list, tuple)) and here else split(here)[0])
             else:
-                outputs = forward(batch)
+                found = forward(batch)
+            outputs = outputs_of(found)
             loss = nn.functional.cross_entropy(outputs, outputs.argmax(dim=1))
             gradients = torch.autograd.grad(loss, list(learning.values()), allow_unused=True)
             for name, gradient in zip(learning, gradients, strict=True):
@@ -193,7 +202,8 @@ def fisher_of_task(
         )  # fmt: skip
     except RWalkError as error:
         hint = (
-            ". Here forward does that: a function of a batch that gives scores of classes, shape (B, classes)"
+            ". Here forward does that: a function of a batch that gives scores of classes, shape (B, classes). Where "
+            "it is the labels that leave it open, give batches without them, [x for x, _ in batches]"
             if "log_prob(" in str(error)
             else ""
         )
@@ -260,7 +270,30 @@ def _stretches(bucket: Bucket) -> Iterator[slice]:
         yield slice(start, min(bucket.size, start + step))
 
 
-def _check_finite(residents: Iterable[Cohort], quantities: Iterable[str], parameters: Sequence[Tensor]) -> None:
+def check_finite(buckets: Iterable[Bucket], residents: Iterable[Cohort], config: RWalkConfig) -> None:
+    """Make sure that importances and anchors can be made of the state.
+
+    Args:
+        buckets: The state.
+        residents: All parameters.
+        config: The settings.
+
+    Raises:
+        RWalkError: Fisher, score or weights are not finite.
+    """
+    quantities = ("fisher", "score", "task_score") if config.keeps_task_score else ("fisher", "score")
+    parameters = [entry.parameter for cohort in residents for entry in cohort.entries]
+    lost = [
+        entry.name
+        for bucket in buckets
+        for entry, weight in zip(bucket.starts, ends(bucket, averaged=config.anchor_at == "average"), strict=True)
+        if not _is_finite(weight.detach())
+    ]
+    if over_processes(torch.tensor(float(bool(lost))), parameters, "max"):
+        raise RWalkError(
+            f"{lost[0] if lost else 'a parameter in another process'} holds weights that are not finite, to which "
+            "nothing can be held: put the last good ones back first; the importances of past tasks are unchanged"
+        )
     bad = [
         f"{quantity} of {entry.name!r}"
         for quantity in quantities

@@ -210,7 +210,7 @@ def _settle(tile: Tile, config: RWalkConfig, settling: Settling, weights: Sequen
     if settling.pends:
         gradient = tile.load("gradient")
         torch._foreach_sub_(tile.views("before"), tile.cut(weights))
-        decrease = tile.flat("before")  # θ(t) − θ(t+1), where the step really led
+        decrease = _led(tile.flat("before"))  # θ(t) − θ(t+1), where the step really led
         if settling.rates is not None:
             fisher = tile.load("fisher")
             for piece, rate in tile.by_rate(settling.rates):
@@ -240,7 +240,12 @@ def _moved(tile: Tile, config: RWalkConfig, weights: Sequence[Tensor]) -> Tensor
         return room(tile).copy_(tile.flat("displacement"))
     moved = room(tile).copy_(tile.flat("window_start"))
     torch._foreach_sub_(tile.cut_flat(moved), tile.cut(weights))
-    return moved
+    return _led(moved)
+
+
+def _led(moved: Tensor) -> Tensor:
+    """A weight that is not finite is nowhere, and no step has led there."""
+    return moved.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _distance(tile: Tile, config: RWalkConfig, moved: Tensor) -> Tensor:

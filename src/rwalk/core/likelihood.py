@@ -18,7 +18,18 @@ from torch.nn import functional
 from rwalk.batches import LABELS, scores_of
 from rwalk.errors import RWalkError
 
-__all__ = ["Kind", "Labels", "Likelihood", "call", "checked_class_dim", "outputs_of", "split", "tell"]
+__all__ = [
+    "Evidence",
+    "Kind",
+    "Labels",
+    "Likelihood",
+    "as_outputs",
+    "call",
+    "checked_class_dim",
+    "outputs_of",
+    "split",
+    "tell",
+]
 
 Kind = Literal["categorical", "bernoulli", "gaussian"]
 Labels = Literal["sampled", "data", "argmax"]
@@ -88,7 +99,7 @@ class Likelihood:
         """
         if self.kind == "categorical":
             scores = functional.log_softmax(outputs.movedim(self.class_dim, -1), -1)
-            if self.soft:
+            if self.soft and labels.is_floating_point():  # those that were drawn are classes
                 found = (scores * labels.movedim(self.class_dim, -1)).sum(-1)
             else:
                 found = scores.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
@@ -134,6 +145,53 @@ class Likelihood:
                 f"labels go from {int(there.min())} to {int(there.max())}, but the outputs have {classes} classes: "
                 f"expected 0 to {classes - 1}, or {IGNORED} where none counts"
             )
+
+
+class Evidence:
+    """What all batches together say of numbers as labels, of which the first one told the kind."""
+
+    def __init__(self) -> None:
+        self._may_be_chances = True  # of classes: they add up to 1 in every sample
+        self._shape: tuple[int, ...] | None = None
+
+    def add(self, target: Tensor, outputs: Tensor, told: Likelihood) -> None:
+        """Take a batch's labels into account.
+
+        Raises:
+            RWalkError: They are not of the kind that was told by those before.
+        """
+        if told.kind == "categorical":
+            return
+        values = target.to(outputs)
+        other = values[~((values == 0) | (values == 1))]
+        if told.kind == "bernoulli" and other.numel():
+            raise RWalkError(
+                f"labels were all 0 or 1, as marks of independent labels are, and now one is {float(other[0]):.6g}; "
+                f"{WAYS_OUT}"
+            )
+        self._may_be_chances = self._may_be_chances and _adds_up(values, outputs)
+        self._shape = tuple(target.shape)
+
+    def check(self) -> None:
+        """Refuse labels that are of two kinds after all.
+
+        Raises:
+            RWalkError: They are.
+        """
+        if self._shape is not None and self._may_be_chances:
+            raise RWalkError(_of_two_kinds(self._shape))
+
+
+def as_outputs(target: Tensor, outputs: Tensor) -> Tensor:
+    """Labels in the outputs' shape.
+
+    Raises:
+        RWalkError: There are not as many.
+    """
+    if target.numel() != outputs.numel():
+        shapes = f"outputs of shape {tuple(outputs.shape)} and labels of shape {tuple(target.shape)}"
+        raise RWalkError(f"{shapes} do not belong together: labels='data' needs one number for each output")
+    return target.view_as(outputs)
 
 
 def split(batch: Any) -> tuple[Any, Tensor | None]:
@@ -252,16 +310,25 @@ def _of_numbers(outputs: Tensor, target: Tensor, kind: Kind | None, class_dim: i
         raise RWalkError(f"{shapes} do not belong together; {WAYS_OUT}")
     if kind == "categorical":
         return Likelihood("categorical", 1 if class_dim is None else class_dim, soft=True)
+    if len(target) > 1 and _adds_up(target, outputs):  # of a single one ``Evidence`` waits for others
+        raise RWalkError(_of_two_kinds(tuple(target.shape)))
+    return Likelihood("bernoulli" if bool(((target == 0) | (target == 1)).all()) else "gaussian")
+
+
+def _adds_up(target: Tensor, outputs: Tensor) -> bool:
+    """Whether every sample's numbers may be probabilities of classes."""
+    if outputs.dim() < 2 or outputs.shape[1] < 2 or not target.numel() or target.numel() != outputs.numel():
+        return False
     low, high = target.aminmax()
-    binary = bool(((target == 0) | (target == 1)).all())
-    wide = outputs.dim() > 1 and outputs.shape[1] > 1
-    adds_up = wide and bool(low >= 0) and bool(high <= 1) and torch.allclose(target.sum(1), target.new_ones(()))
-    if adds_up and len(target) > 1:
-        raise RWalkError(
-            f"labels of shape {tuple(target.shape)} add up to 1 in every sample: they may be probabilities of classes "
-            f"or marks of independent labels; {WAYS_OUT}"
-        )
-    return Likelihood("bernoulli" if binary else "gaussian")
+    sums = target.reshape(outputs.shape).sum(1)
+    return bool(low >= 0) and bool(high <= 1) and torch.allclose(sums, sums.new_ones(()))
+
+
+def _of_two_kinds(shape: tuple[int, ...]) -> str:
+    return (
+        f"labels of shape {shape} add up to 1 in every sample: they may be probabilities of classes or marks of "
+        f"independent labels; {WAYS_OUT}"
+    )
 
 
 def _as_the_model_does(found: Likelihood, outputs: Tensor, target: Tensor, loss: float) -> Likelihood:

@@ -13,8 +13,9 @@ from rwalk.core import equations as F
 from rwalk.core.config import RWalkConfig
 from rwalk.core.sharding import local
 from rwalk.core.state import Cohort
+from rwalk.errors import RWalkError
 
-__all__ = ["pull", "step_length", "step_lengths"]
+__all__ = ["check_rates", "pull", "step_length", "step_lengths"]
 
 
 def step_length(lr: float | Tensor, second_moment: Tensor, correction: float | Tensor, eps: float) -> Tensor:
@@ -34,6 +35,19 @@ def step_length(lr: float | Tensor, second_moment: Tensor, correction: float | T
         tensor([0.0500])
     """
     return lr / (torch.sqrt(second_moment / correction) + eps)
+
+
+def check_rates(optimizer: Optimizer, config: RWalkConfig) -> None:
+    """Make sure that the proximal step has learning rates to go by.
+
+    Raises:
+        RWalkError: A group has none (some optimizers find their own), and the config needs one.
+    """
+    if config.penalty == "proximal" and any(group.get("lr") is None for group in optimizer.param_groups):
+        raise RWalkError(
+            f"penalty='proximal' goes as far as the learning rate, and {type(optimizer).__name__} has a group without "
+            "one ('lr'): give it one, or take penalty='gradient'"
+        )
 
 
 def step_lengths(

@@ -19,6 +19,7 @@ from rwalk.core.steps import Steps
 from rwalk.core.strength import strongest_stable
 from rwalk.core.tracking import Tracker
 from rwalk.errors import RWalkError
+from rwalk.module_state import quietly
 
 if TYPE_CHECKING:
     from rwalk.core.report import Report
@@ -131,6 +132,7 @@ class Readings:
         sharded = (found * found.new_tensor(weights_in_sums(shards))).sum()
         return whole + over_processes(sharded, shards, "sum").to(values[0])
 
+    @quietly
     def importances(self, kind: Kind = "penalty") -> dict[str, Tensor]:
         r"""What each weight is worth, by parameter name.
 
@@ -158,6 +160,7 @@ class Readings:
             values[entry.name] = join(value, entry.parameter)
         return values
 
+    @quietly
     def anchors(self) -> dict[str, Tensor]:
         r"""Where the past holds each weight, :math:`\theta^*` of Eq. 8, by parameter name.
 
@@ -297,7 +300,7 @@ class Readings:
 
         return draw_importances(self.importances(kind), kind, ax=ax, layers=layers)
 
-    @torch.no_grad()
+    @quietly
     def settle(self) -> None:
         """Bring the last step into the state, the weights being where they are.
 
@@ -307,6 +310,6 @@ class Readings:
         """
         self._steps.settle()
 
-    @torch.no_grad()
+    @quietly
     def _make_room(self) -> None:
         self._steps.make_room()

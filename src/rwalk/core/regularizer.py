@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from rwalk.core import files, proximal
 from rwalk.core.checking import COUNTERS
 from rwalk.core.config import Combine, RWalkConfig
-from rwalk.core.consolidate import estimate_fisher, fisher_of_task, freeze, merge_fisher, take_fisher
+from rwalk.core.consolidate import check_finite, estimate_fisher, fisher_of_task, freeze, merge_fisher, take_fisher
 from rwalk.core.exporting import checked, compacted, export, made
 from rwalk.core.hooks import OptimizerHooks, base_optimizer, release, watch_loading
 from rwalk.core.native import backend_of
@@ -26,6 +26,7 @@ from rwalk.core.steps import Pending, Steps
 from rwalk.core.strength import StrengthCheck
 from rwalk.core.tracking import Tracker
 from rwalk.errors import RWalkError
+from rwalk.module_state import quietly
 
 if TYPE_CHECKING:
     from rwalk.core.likelihood import Kind as Likelihood
@@ -197,13 +198,17 @@ class RWalk(Readings):
         elif steps.tasks and self._tracker.config.penalty == "proximal" and self._tracker.config.ewc_lambda:
             self._pull(steps.pending.entries, skipped)
 
-    @torch.no_grad()
+    @quietly
     def hold_weights(self) -> None:
         """Note that a step begins where the weights are now, though its gradient will be taken elsewhere.
 
         For optimizers that move the weights before their closure computes the gradient (sharpness-aware ones); an
         attached RWalk does it by itself. ``before_step(held=True)`` follows.
+
+        Raises:
+            RWalkError: Called between ``before_step`` and ``after_step``.
         """
+        self._refuse_within_step("hold_weights")
         self.settle()
         if self._tracker.has_changed():
             self._match()
@@ -218,7 +223,7 @@ class RWalk(Readings):
 
     # --- the end of a task --------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
+    @quietly
     def consolidate(self, batches: Iterable[Any] | None = None, forward: Callable[[Any], Tensor] | None = None) -> None:
         r"""End a task: average and scale the scores, freeze penalties and anchors.
 
@@ -267,7 +272,7 @@ class RWalk(Readings):
             )
         self._freeze(residents, config, self._resting(residents))
 
-    @torch.no_grad()
+    @quietly
     def protect(
         self,
         batches: Iterable[Any],
@@ -331,17 +336,20 @@ class RWalk(Readings):
         steps.make_room(tracker.moved)
         residents = tracker.resident()
         steps.flush_window(residents)
+        check_finite(tracker.buckets, residents, config)
         take_fisher(residents, estimate)
         fresh = steps.task_steps if config.combine in ("sum", "mean") else steps.steps  # else a score would join twice
         terms = "both" if fresh > 0 and config.terms != "fisher" else "fisher"
-        elsewhere = self._resting(residents).difference(tracker.moved)
-        self._freeze(residents, config.replace(terms=terms, anchor_at="last"), elsewhere)
-        for entry in tracker.moved:
+        asked = {entry for entry in tracker.moved if entry.parameter.requires_grad}
+        self._freeze(
+            residents, config.replace(terms=terms, anchor_at="last"), self._resting(residents).difference(asked)
+        )
+        for entry in asked:
             entry.last_task = steps.tasks - 1
         self._has_protected = True
         return done
 
-    @torch.no_grad()
+    @quietly
     def end_window(self) -> None:
         """Bring the last step into the state, and end the unfinished window here, scored or dropped as at a task's end.
 
@@ -353,7 +361,7 @@ class RWalk(Readings):
         self._steps.flush_window(self._tracker.resident())
         self._steps.drop_window()
 
-    @torch.no_grad()
+    @quietly
     def drop_window(self) -> None:
         """Forget what the unfinished window has gathered, and the last step if it is not settled.
 
@@ -372,6 +380,7 @@ class RWalk(Readings):
     def config(self, config: RWalkConfig) -> None:
         _check_config(config)
         self.config.check_successor(config)
+        proximal.check_rates(self.optimizer, config)
         if config != self.config:
             self.settle()
             self._tracker.config = config
@@ -398,6 +407,7 @@ class RWalk(Readings):
             raise RWalkError("this RWalk is attached already; detach() it first")
         if optimizer is not None or model is not None:
             self.follow(model, optimizer)
+        self._end_begun()  # a copy's, of whose end no hook will tell
         self._hooks = OptimizerHooks(self.optimizer, self)
 
     def follow(self, model: nn.Module | None = None, optimizer: Optimizer | None = None) -> None:
@@ -451,6 +461,7 @@ class RWalk(Readings):
 
     # --- its state ----------------------------------------------------------------------------------------------------
 
+    @quietly
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly where this stands: counters, config, and tensors by parameter name.
 
@@ -463,7 +474,7 @@ class RWalk(Readings):
         """
         return made(self._export())
 
-    @torch.no_grad()
+    @quietly
     def load_state_dict(self, state_dict: Mapping[str, Any], *, strict: bool = True) -> None:
         """Go on from a ``state_dict``. This object's own config stays in force.
 
@@ -484,7 +495,7 @@ class RWalk(Readings):
         self._held = self._has_protected = False
         self._strength, self._rates, self._held_share = StrengthCheck(), [], (-1, 0.0)
 
-    @torch.no_grad()
+    @quietly
     def save(self, path: str | Path, *, compact: bool = False) -> None:
         """Write the state to a file, atomically: it is complete and on the disk, or the old one is as it was.
 
@@ -561,7 +572,7 @@ class RWalk(Readings):
         vars(self).update(state)
         self._loading = watch_loading(self.model, self._weights_replaced)
 
-    @torch.no_grad()
+    @quietly
     def _export(self) -> dict[str, Any]:
         self._refuse_within_step("state_dict")
         self._tracker.check()
@@ -663,7 +674,7 @@ class RWalk(Readings):
 
     def _check_strength(self, *, anew: bool = False) -> None:
         """Look whether the penalty is too strong, where a learning rate, the settings or importances have changed."""
-        rates = [lr._version if isinstance(lr := g["lr"], Tensor) else lr for g in self.optimizer.param_groups]
+        rates = [lr._version if isinstance(lr := g.get("lr"), Tensor) else lr for g in self.optimizer.param_groups]
         if self._steps.tasks and (anew or rates != self._rates):
             self._rates = rates
             self._strength(self._tracker, self.optimizer, anew=anew)

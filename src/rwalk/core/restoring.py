@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rwalk.core import compact
 from rwalk.core.checking import ALWAYS, COUNTERS, check_state, fault
 from rwalk.core.config import RWalkConfig
 from rwalk.core.container import Deferred, in_threads, shown
+from rwalk.core.names import named_parameters
 from rwalk.core.sharding import local, own_share
 from rwalk.core.state import Bucket, Tracked
 from rwalk.core.tracking import Tracker
@@ -47,7 +48,7 @@ def restore(tracker: Tracker, state: Mapping[str, Any], *, strict: bool = True) 
     saved: Mapping[str, Mapping[str, Any]] = state["parameters"]
     aside = tracker.without_state(saved)
     entries = {entry.name: entry for entry in aside.entries}
-    fitting = _fitting(saved, entries, strict=strict)
+    fitting = _fitting(saved, entries, tracker.model, strict=strict)
     # In the saved order: sums over parameters then round alike.
     aside.make_room([entries[name] for name in saved if name in fitting])
     buckets = {entry: bucket for bucket in aside.buckets for entry in bucket.starts}
@@ -61,6 +62,7 @@ def restore(tracker: Tracker, state: Mapping[str, Any], *, strict: bool = True) 
         else:
             _read_over(name, values, state)
     in_threads(jobs)
+    _rejoin(aside, state, {quantity for values in saved.values() for quantity in values})
     counters = {name: int(state[name]) for name in COUNTERS}
     if tracker.config.window == "step":  # an open window is not gone on with
         counters["window_steps"] = 0
@@ -71,6 +73,37 @@ def restore(tracker: Tracker, state: Mapping[str, Any], *, strict: bool = True) 
         )
     tracker.replace_state(aside)
     return counters
+
+
+def _rejoin(aside: Tracker, state: Mapping[str, Any], kept: set[str]) -> None:
+    """Bring what another config kept apart, or did not, to where this one looks for it.
+
+    Args:
+        aside: Holds all that was read.
+        state: It comes from.
+        kept: The quantities that are in it.
+
+    Raises:
+        StateError: A task's score was not kept apart from that of the tasks before.
+    """
+    config = aside.config
+    if config.keeps_task_score and "task_score" not in kept and state["tasks"] and state["task_steps"]:
+        raise StateError(
+            "the state is of the middle of a task, whose score was not kept apart from that of the tasks before, as "
+            f"rectify={config.rectify!r} with score_average={config.score_average!r} needs it: load() it with the "
+            "config that it was saved with, consolidate(), and save() it then"
+        )
+    for bucket in aside.buckets:
+        if config.keeps_task_score and "task_score" not in kept and not state["tasks"]:
+            score, of_task = bucket.require("score", "task_score")
+            of_task.copy_(score)
+            score.zero_()
+        if not config.keeps_task_score and "task_score" in bucket.flat:
+            bucket.flat["score"] += bucket.flat.pop("task_score")
+        if config.fisher_in_score == "window_start" and "window_fisher" not in kept and "loss_change" in kept:
+            fisher, remembered = bucket.require("fisher", "window_fisher")
+            remembered.copy_(fisher)
+    aside.note_absent()
 
 
 @dataclass(frozen=True)
@@ -117,11 +150,19 @@ class _Target:
         view.copy_(share)
 
 
-def _fitting(saved: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Tracked], *, strict: bool) -> set[str]:
+def _fitting(
+    saved: Mapping[str, Mapping[str, Any]], entries: Mapping[str, Tracked], model: nn.Module, *, strict: bool
+) -> set[str]:
     """The saved parameters that the model has."""
     unknown = [name for name in saved if name not in entries]
     shapes = {name: (_shape(saved[name]), tuple(entries[name].parameter.shape)) for name in saved if name in entries}
     other = [name for name, (found, expected) in shapes.items() if found != expected]
+    left_out = named_parameters(model).keys() & unknown
+    if strict and left_out:
+        raise StateError(
+            f"the state holds {len(left_out)} parameter(s) that include and exclude leave out here, first "
+            f"{shown(sorted(left_out)[0])}: load it with patterns that take them in, or leave them with strict=False"
+        )
     if strict and unknown:
         raise StateError(
             f"the state holds {len(unknown)} parameter(s) that this model does not, first {shown(sorted(unknown)[0])}: "

@@ -12,11 +12,23 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.parameter import UninitializedParameter
 from torch.utils import _pytree as pytree
 
-from rwalk.batches import LABELS, loss_of, refuse_single, to_device
+from rwalk.batches import LABELS, loss_of, ordinary, refuse_single, to_device
 from rwalk.core.closed_form import squares_of_samples, unknown_layers
-from rwalk.core.likelihood import WAYS_OUT, Kind, Labels, Likelihood, call, outputs_of, split, tell
+from rwalk.core.likelihood import (
+    WAYS_OUT,
+    Evidence,
+    Kind,
+    Labels,
+    Likelihood,
+    as_outputs,
+    call,
+    outputs_of,
+    split,
+    tell,
+)
 from rwalk.core.sharding import is_sharded, over_replicas, replicated
 from rwalk.core.state import Tracked, arithmetic
 from rwalk.errors import MissingExtraError, RWalkError
@@ -57,11 +69,7 @@ def protection_of(
     names = {id(parameter): name for name, parameter in bare.named_parameters()}
     listed = list(entries)
     for entry in listed:
-        if is_sharded(entry.parameter):
-            raise RWalkError(
-                f"protect() needs whole parameters, and {entry.name} is sharded over processes: protect the model "
-                "before it is sharded, save() the state and load() it into the sharded one"
-            )
+        _refuse_unfit(entry.name, entry.parameter)
     chosen = {names[id(entry.parameter)]: entry.parameter for entry in listed}
     found, done = fisher_of_samples(bare, chosen, batches, **options)
     sums = [value.mul_(done.samples) for value in found.values()]
@@ -73,12 +81,24 @@ def protection_of(
     return renamed, done
 
 
+def _refuse_unfit(name: str, parameter: Tensor) -> None:
+    if is_sharded(parameter):
+        raise RWalkError(
+            f"protect() needs whole parameters, and {name} is sharded over processes: protect the model before it is "
+            "sharded, save() the state and load() it into the sharded one"
+        )
+    if isinstance(parameter, UninitializedParameter) or parameter.device.type == "meta":
+        raise RWalkError(f"{name} has no values yet: initialise the model (a lazy module by calling it once) first")
+    if parameter.is_complex():
+        raise RWalkError(f"{name} is complex: RWalk needs real parameters; leave it out with exclude=({name!r},)")
+
+
 @dataclass(frozen=True)
 class Protection:
     """What ``RWalk.protect`` did.
 
     Attributes:
-        samples: How many.
+        samples: How many; those of which no label counts (-100) are none.
         likelihood: As what the outputs were taken: a ``Kind``, or ``"log_prob"``.
         labels: Whose labels.
         method: How single samples' gradients were found: in ``"closed form"``, by ``"vmap"``, or ``"one at a time"``.
@@ -141,21 +161,28 @@ def fisher_of_samples(
         raise RWalkError("every parameter is frozen (requires_grad=False): there is nothing to protect")
     rng, device = torch.Generator().manual_seed(seed), next(iter(learning.values())).device
     teller = _Teller(model, labels, likelihood, class_dim, log_prob, rng, forward)
-    squares, count = _Squares(model, learning, total, rng), 0
+    squares, looked_at, count = _Squares(model, learning, total, rng), 0, 0
     with in_eval_mode(model), with_buffers_put_back(model), _bar(progress, max_samples) as bar:
         for given in batches:
             plain = dict(given) if isinstance(given, Mapping) else given  # a tokenizer's batch cannot be cut
-            batch = _first(to_device(plain, device), None if max_samples is None else max_samples - count)
+            here = ordinary(to_device(plain, device))
+            batch = _first(here, None if max_samples is None else max_samples - looked_at)
             size = _size(batch)
             if size:
-                squares.add(teller.question(batch), batch, size)
-                count += size
+                question = teller.question(batch)
+                squares.add(question, batch, size)
+                looked_at += size
+                count += _counted(question, size)
                 if bar is not None:
                     bar.update(size)
-            if max_samples is not None and count >= max_samples:
+            if max_samples is not None and looked_at >= max_samples:
                 break
     if not count:
-        raise RWalkError("there are no samples: the batches are empty, or there are none")
+        none_counts = f": none of {looked_at} has a label that counts (-100 does not)"
+        raise RWalkError(
+            f"there are no samples{none_counts if looked_at else ': the batches are empty, or there are none'}"
+        )
+    teller.check_all()
     found = {name: value.div_(count) for name, value in total.items()}
     return found, Protection(count, teller.name, labels if log_prob is None else "log_prob's", str(squares.method))
 
@@ -187,6 +214,7 @@ class _Teller:
         self._model, self._labels, self._kind, self._class_dim = model, labels, kind, class_dim
         self._log_prob, self._rng, self._forward = log_prob, rng, forward
         self._told: Likelihood | None = None
+        self._seen = Evidence()
 
     @property
     def name(self) -> str:
@@ -199,6 +227,8 @@ class _Teller:
             asked, rng = self._log_prob, self._rng
             return lambda model, some, _: asked(model, some, rng), ()
         target = split(batch)[1]
+        if target is not None and not target.is_floating_point():
+            target = target.long()  # of which none is rounded, and -100 is one
         with torch.no_grad():
             outputs = self._outputs(self._model, batch)
         if not bool(outputs.isfinite().all()):
@@ -211,8 +241,10 @@ class _Teller:
             self._told = tell(outputs, target, kind=self._kind, class_dim=self._class_dim, loss=loss)
             log.info("protect(): outputs of shape (B, %s) are %s", ", ".join(map(str, outputs.shape[1:])), self._told)
         likelihood = self._told
+        if target is not None and self._kind is None:
+            self._seen.add(target, outputs, likelihood)
         if likelihood.kind != "categorical" and target is not None:
-            target = target.view_as(outputs)
+            target = as_outputs(target, outputs) if self._labels == "data" else None
         scores, own, counted = likelihood.positions(outputs, batch, target)
         if self._labels == "data" and own is not None:
             likelihood.check(scores, own, counted)
@@ -224,6 +256,10 @@ class _Teller:
             return likelihood.log_prob(found[:, :-1] if shift else found, *given)
 
         return log_probs, (fixed, counted)
+
+    def check_all(self) -> None:
+        """Refuse what no batch alone could tell; raises ``RWalkError``."""
+        self._seen.check()
 
     def _outputs(self, model: nn.Module, batch: Any) -> Tensor:
         return outputs_of(call(model, split(batch)[0]) if self._forward is None else self._forward(batch))
@@ -286,6 +322,7 @@ class _Squares:
         def log_probs() -> Tensor:
             found = function(self._model, batch, fixed)
             _check(found, size)
+            _check_graph(found)
             return found
 
         return squares_of_samples(self._model, self._learning, log_probs)
@@ -298,6 +335,7 @@ class _Squares:
             with torch.enable_grad():
                 found = function(self._model, one, given)
                 _check(found, 1)
+                _check_graph(found)
                 gradients = torch.autograd.grad(found.sum(), list(self._learning.values()), allow_unused=True)
             for name, gradient in zip(self._learning, gradients, strict=True):
                 if gradient is not None:
@@ -366,6 +404,20 @@ def _check(found: Tensor, size: int) -> None:
     if not isinstance(found, Tensor) or found.shape != (size,):
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise RWalkError(f"log_prob returned {shape} for {size} sample(s): expected a tensor of shape ({size},)")
+
+
+def _check_graph(found: Tensor) -> None:
+    if not found.requires_grad:
+        raise RWalkError(
+            "the log-probabilities do not depend on the model's weights: they were computed under torch.no_grad(), "
+            "detached, or by another model"
+        )
+
+
+def _counted(question: Question, size: int) -> int:
+    """How many samples have a label that counts."""
+    counted = question[1][1] if question[1] else None
+    return size if counted is None else int(counted.reshape(size, -1).any(1).sum())
 
 
 def _precise(gradient: Tensor) -> Tensor:

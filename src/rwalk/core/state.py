@@ -176,7 +176,8 @@ class Bucket:
     def _memory(self, quantity: str, made: Callable[..., Tensor] = torch.empty) -> Tensor:
         kept = torch.bfloat16 if self.compact and quantity in TOLERANT else self.dtype
         skipped = STAGGER * ORDER.index(quantity) // kept.itemsize if self.device.type == "cpu" else 0
-        return made(skipped + self.size, dtype=kept, device=self.device)[skipped:]
+        with torch.inference_mode(False):  # what is made in that mode may not be written to outside of it
+            return made(skipped + self.size, dtype=kept, device=self.device)[skipped:]
 
 
 def arrange(buckets: Iterable[Bucket], needed: Mapping[Tracked, Placement], *, compact: bool) -> list[Bucket]:

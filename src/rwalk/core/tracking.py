@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from rwalk.core.config import RWalkConfig
 from rwalk.core.names import named_parameters, selected_parameters, selects
+from rwalk.core.proximal import check_rates
 from rwalk.core.sharding import ORDINARY, is_sharded, layout, local
 from rwalk.core.state import Bucket, Cohort, Placement, Tracked, arrange, joined
 from rwalk.errors import RWalkError
@@ -73,8 +74,11 @@ class Tracker:
         return {**vars(self), "_cohorts": ([], []), "_signature": []}
 
     def has_changed(self) -> bool:
-        """Whether the optimizer holds other parameters than when they were last matched."""
-        return [list(map(id, group["params"])) for group in self.optimizer.param_groups] != self._signature
+        """Whether the optimizer holds other parameters than when they were last matched, or maximises since."""
+        groups = self.optimizer.param_groups
+        if [list(map(id, group["params"])) for group in groups] != self._signature:
+            return True
+        return any(group.get("maximize") for group in groups)
 
     def match(self) -> None:
         """Match the optimizer's parameters with the model's names.
@@ -83,13 +87,14 @@ class Tracker:
         weights that it leaves with; when it returns, what has moved it since is no part of the walk.
 
         Raises:
-            RWalkError: The optimizer maximises.
+            RWalkError: The optimizer maximises, or has no learning rate where the config needs one.
         """
         groups = self.optimizer.param_groups
         if any(group.get("maximize") for group in groups):
             raise RWalkError(
                 "the optimizer has maximize=True: RWalk scores a loss that falls; minimise its negative instead"
             )
+        check_rates(self.optimizer, self.config)
         named = named_parameters(self.model)
         group_of = {id(p): index for index, group in enumerate(groups) for p in group["params"]}
         by_name = {entry.name: entry for entry in self.entries}
@@ -275,7 +280,8 @@ class Tracker:
         """The parameter leaves the optimizer, returns, or another takes its place: jumps are no part of the walk."""
         leaves, returns = entry.group is not None and group is None, entry.group is None and group is not None
         other = parameter is not entry.parameter
-        if entry.placement == Placement.of(parameter) and self.config.window == "start":
+        known = entry.placement is not None and entry.placement == Placement.of(parameter)
+        if known and self.config.window == "start":
             if leaves and not other:
                 moved = bool(self.view(entry, "loss_change").any())
                 entry.left_at = entry.weights.clone() if moved else None
@@ -299,6 +305,12 @@ class Tracker:
         present, known = selected_parameters(self.model, self.config), {entry.name for entry in aside.entries}
         aside.entries += [Tracked(name, present[name]) for name in names if name in present and name not in known]
         return aside
+
+    def note_absent(self) -> None:
+        """What the optimizer does not move, of what has just been read: its open window stays as it is."""
+        for entry in self.entries if self.config.window == "start" else ():
+            if entry.group is None and entry.placement is not None and bool(self.view(entry, "loss_change").any()):
+                entry.left_at = entry.weights.clone()
 
     def replace_state(self, other: Tracker) -> None:
         """Go on with what another tracker of the same model and optimizer holds."""
@@ -343,6 +355,8 @@ def _fitting(entry: Tracked, gradient: Tensor) -> Tensor:
 
 
 def _check_gradient(name: str, parameter: Tensor, gradient: Tensor) -> None:
+    if parameter.device.type == "meta":
+        raise RWalkError(f"{name} is on the meta device, where nothing is computed: move the model to a device first")
     if gradient.layout is not torch.strided:
         raise RWalkError(
             f"{name} has a {gradient.layout} gradient: RWalk needs dense ones; use sparse=False in its layer, or leave "

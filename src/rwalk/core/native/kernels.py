@@ -98,6 +98,13 @@ def divide(x, y):
 
 
 @triton.jit
+def way(start, end):
+    """A weight that is not finite is nowhere, and no step has led there."""
+    gone = start - end
+    return tl.where(gone - gone == 0, gone, 0.0)
+
+
+@triton.jit
 def place_of(layout, which, aligned: tl.constexpr):
     """An offset or a size; a multiple of 8 where accesses can be vectors."""
     value = tl.load(layout + which)
@@ -215,7 +222,7 @@ def step(
             t = load(theta + i, mask, S)
 
             g = load(gradient + at, mask & pends, S)
-            decrease = tl.where(pends, load(before + at, mask & pends, S) - t, 0.0)
+            decrease = tl.where(pends, way(load(before + at, mask & pends, S), t), 0.0)
             f = load(fisher + at, mask & asks, S)
             average = put(fisher + at, f * stays + alpha * g * g, mask & updates, at, seed, 0, compact)
             f = tl.where(updates, average, f)
@@ -233,7 +240,7 @@ def step(
                     rest = tl.where(opens, 0.0, moved)
                     tl.store(displacement + at, rest.to(displacement.dtype.element_ty), mask=mask & (pends | opens))
                 else:
-                    moved = load(window_start + at, mask & closes, S) - t
+                    moved = way(load(window_start + at, mask & closes, S), t)
                     tl.store(window_start + at, t, mask=mask & opens)
             measure = tl.full([block], 1.0, S)
             if not euclidean:

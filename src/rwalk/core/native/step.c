@@ -65,6 +65,12 @@ INLINE S fisher_ema(S fisher, S gradient, double alpha) {
 /* Eq. 7: ΔL ← ΔL + g·(θ(t) − θ(t+1)) */
 INLINE S loss_change(S change, S gradient, S decrease) { return change + gradient * decrease; }
 
+/* A weight that is not finite is nowhere, and no step has led there. */
+INLINE S way(S from, S to) {
+  const S gone = from - to;
+  return gone - gone == 0 ? gone : 0;
+}
+
 /* s = ΔL / (½F·Δθ² + ε) */
 INLINE S path_score(S change, S measure, S moved, S factor, S damping) {
   return change / (moved * moved * measure * factor + damping);
@@ -106,7 +112,7 @@ INLINE int settle_and_keep(const Call *call, int64_t p, int64_t first, int64_t n
     const S t = LOAD_P(theta[i]);
     S b = pends || !weighs ? before[i] : 0;
     if (pends) {
-      const S g = LOAD_Q(gradient[i]), decrease = b - t;
+      const S g = LOAD_Q(gradient[i]), decrease = way(b, t);
       S f = updates || window == STEP ? LOAD_Q(fisher[i]) : 0;
       if (updates) {
         const Q kept = STORE_A(fisher_ema(f, g, alpha), 0);
@@ -147,7 +153,7 @@ INLINE void close_window(const Call *call, int64_t p, int64_t first, int64_t n, 
   const int euclidean = (int)call->euclidean, rectified = (int)call->rectified, measures = (int)call->measures;
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
-    const S moved = displaced ? LOAD_Q(displacement[i]) : start[i] - LOAD_P(theta[i]);
+    const S moved = displaced ? LOAD_Q(displacement[i]) : way(start[i], LOAD_P(theta[i]));
     const S measure = euclidean ? 1 : measures ? LOAD_Q(measured[i]) : LOAD_Q(fisher[i]);
     S gained = path_score(LOAD_Q(change[i]), measure, moved, factor, damping);
     gained = rectified && gained < 0 ? 0 : gained;
