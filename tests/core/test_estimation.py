@@ -127,15 +127,22 @@ def test_a_parameter_frozen_after_its_task_is_no_obstacle():
     assert rwalk.tasks == 2
 
 
+@pytest.mark.parametrize("how", ["is frozen", "leaves"])
 @pytest.mark.parametrize("source", ["loader", "samples"])
-def test_what_is_frozen_keeps_its_fisher(source):
+def test_what_learns_nothing_keeps_its_fisher(source, how):
     model = nn.Sequential(tanh_net(), nn.Linear(2, 3).double())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     rwalk = RWalk(model, optimizer, RWalkConfig(fisher_source=source, ewc_alpha=0.25))
     step(model, optimizer, 0)
     rwalk.consolidate([x for x, _ in data()])
     kept = rwalk.importances("fisher")
-    model[0][0].weight.requires_grad_(False)
+    if how == "is frozen":
+        model[0][0].weight.requires_grad_(False)
+    else:
+        rwalk.detach()
+        optimizer = torch.optim.SGD([*model[0][2].parameters(), *model[1].parameters()], lr=0.1)
+        rwalk.attach(optimizer)
+        model[0][0].weight.grad = None
     step(model, optimizer, 1)
     rwalk.consolidate([x + 1.0 for x, _ in data()])
     found = rwalk.importances("fisher")

@@ -79,10 +79,10 @@ def freeze(
 
 
 def merge_fisher(cohorts: Iterable[Cohort], estimate: dict[str, Tensor], config: RWalkConfig) -> None:
-    """Merge a Fisher estimated in a pass of its own into the moving one; that of what is frozen stays."""
+    """Merge a Fisher estimated in a pass of its own into the moving one; that of what is frozen or left out stays."""
     for cohort in cohorts:
         for entry, fisher in zip(cohort.entries, cohort.views("fisher"), strict=True):
-            if not entry.parameter.requires_grad:
+            if entry.name not in estimate or not entry.parameter.requires_grad:
                 continue
             first = entry.updates == 0 and config.fisher_start == "first"
             found = estimate[entry.name].to(fisher.dtype)

@@ -256,12 +256,12 @@ class RWalk(Readings):
             return
         steps.make_room()
         residents = tracker.resident()
+        # Whose Fisher is asked for: what rests out of the optimizer keeps its own, as what is frozen does.
+        asked = [entry for entry in _entries(residents) if entry.group is not None or entry.last_task == steps.tasks]
         if batches is not None and config.fisher_source == "samples":
-            take_fisher(
-                residents, fisher_of_task(self.model, _entries(residents), batches, forward, config, steps.tasks)
-            )
+            take_fisher(residents, fisher_of_task(self.model, asked, batches, forward, config, steps.tasks))
         elif batches is not None:
-            parameters = {entry.name: entry.parameter for entry in _entries(residents)}
+            parameters = {entry.name: entry.parameter for entry in asked}
             merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), config)
         steps.flush_window(residents)
         if self._has_protected and config.combine == "replace":
