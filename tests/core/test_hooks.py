@@ -114,6 +114,54 @@ def test_an_optimizer_that_calls_its_closure_twice_is_refused_and_named():
     rwalk.state_dict()  # no step is left open
 
 
+def test_an_optimizer_that_does_not_call_its_closure_is_refused_and_named():
+    model, optimizer, rwalk = walk(lambda p: PlainSGD(p, closure_calls=0))
+    for _ in range(2):
+        train(model, optimizer, task=0, steps=3)
+        before = rwalk.state_dict()
+        with pytest.raises(RWalkError, match=r"PlainSGD did not call the closure .* call step\(\) without the closure"):
+            train_with_closure(model, optimizer, 0, 1)
+        assert_same_state(rwalk.state_dict(), before)  # no step is left open
+    train(model, optimizer, task=0, steps=1)
+    assert (rwalk.steps, rwalk.skipped) == (7, 0)
+
+
+class Ignoring(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step()
+
+
+def test_a_closure_that_is_kept_from_the_parents_step_is_not_missed():
+    ours = [walk(lambda p, kind=kind: kind(p, lr=0.1)) for kind in (torch.optim.SGD, Ignoring)]
+    for (model, optimizer, _), closure in zip(ours, ([], [lambda: None]), strict=True):
+        for x, y in batches(0, 6):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x), y).backward()
+            optimizer.step(*closure)
+    assert_same(weights(ours[0][0]), weights(ours[1][0]))
+    assert_same_state(ours[0][2].state_dict(), ours[1][2].state_dict())
+    assert ours[1][2].steps == 6
+
+
+class Lookahead(torch.optim.Optimizer):
+    def __init__(self, base):  # deliberately without super().__init__
+        self.base_optimizer, self.param_groups = base, base.param_groups
+
+    def step(self, closure=None):
+        return self.base_optimizer.step(closure)
+
+
+def test_an_optimizer_without_hooks_is_refused_with_the_one_inside_it():
+    model = tanh_net()
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    outer = Lookahead(base)
+    with pytest.raises(RWalkError, match=r"Lookahead was made without Optimizer.__init__.*optimizer.base_optimizer"):
+        RWalk(model, outer, CONFIG)
+    rwalk = RWalk(model, outer.base_optimizer, CONFIG)
+    train(model, base, task=0, steps=3)
+    assert rwalk.steps == 3
+
+
 def test_two_walks_on_one_optimizer_are_refused_until_one_detaches():
     model, optimizer, rwalk = walk(PlainSGD)
     with pytest.raises(RWalkError, match=r"another RWalk.*detach"):

@@ -3,10 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-from reference.problems import tanh_net, train
+from reference.problems import assert_same, tanh_net, train
 from rwalk import RWalk, RWalkConfig, RWalkError
-from rwalk.core.names import canonical_name, selected_parameters
+from rwalk.core.inspection import summarize_state
+from rwalk.core.names import canonical_name, canonical_names, selected_parameters
 
 
 class Wrapper(nn.Module):
@@ -38,6 +40,67 @@ class Wrapper(nn.Module):
 )
 def test_canonical_name(raw, canonical):
     assert canonical_name(raw) == canonical
+
+
+@pytest.mark.parametrize(
+    ("raw", "canonical"),
+    [
+        ([], []),
+        (["module.weight", "module.bias"], ["weight", "bias"]),
+        (["module.module.weight", "module.module.bias"], ["weight", "bias"]),
+        (["module.weight", "head.weight"], ["module.weight", "head.weight"]),
+        (["module.module.weight", "module.head.weight"], ["module.weight", "head.weight"]),
+        (["module._orig_mod.module.weight", "module._orig_mod.head.weight"], ["module.weight", "head.weight"]),
+        (["module._orig_mod.a.weight", "module._orig_mod.b.weight"], ["a.weight", "b.weight"]),
+        (["module.weight", "temperature"], ["module.weight", "temperature"]),
+        (["module"], ["module"]),
+    ],
+)
+def test_module_in_front_is_a_wrappers_where_it_stands_in_front_of_all(raw, canonical):
+    assert canonical_names(raw) == canonical
+
+
+class OwnModule(nn.Module):
+    """Its own child is called ``module``, and has another beside it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.module, self.head = nn.Linear(3, 4).double(), nn.Linear(4, 2).double()
+
+    def forward(self, x):
+        return self.head(self.module(x).tanh())
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_child_called_module_keeps_its_name_to_be_left_out_by_and_loaded_by(wrapped):
+    bare = OwnModule()
+    model = Wrapper("module", bare) if wrapped else bare
+    assert set(selected_parameters(model, RWalkConfig(exclude=("module.*",)))) == {"head.weight", "head.bias"}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer)
+    train(model, optimizer, task=0, steps=3)
+    rwalk.consolidate()
+    assert set(rwalk.anchors()) == set(bare.state_dict())
+    kept = {name: value.clone() for name, value in bare.state_dict().items()}
+    train(model, optimizer, task=1, steps=3)
+    bare.load_state_dict(rwalk.anchors(), strict=False)
+    assert_same(bare.state_dict(), kept)
+    other = OwnModule()
+    RWalk(other, torch.optim.SGD(other.parameters(), lr=0.1)).load_state_dict(rwalk.state_dict())
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: Wrapper("module", model), AveragedModel])
+@pytest.mark.parametrize("make", [OwnModule, tanh_net])
+def test_a_states_distances_are_found_by_the_names_of_wrapped_weights_too(make, wrap, tmp_path):
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer)
+    train(model, optimizer, task=0, steps=3)
+    rwalk.consolidate()
+    rwalk.save(tmp_path / "state")
+    found = summarize_state(tmp_path / "state", wrap(model).state_dict())["parameters"]
+    assert {name: values["distance"] for name, values in found.items()} == dict.fromkeys(model.state_dict(), 0.0)
 
 
 @pytest.mark.parametrize("attribute", ["module", "_orig_mod"])

@@ -1,6 +1,7 @@
 """``report``, ``repr``, the picture: figures equal a naive computation, nothing changes, each warning has its cause."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -137,8 +138,13 @@ def test_printed_it_fits_a_terminal_and_tells_the_loss_share():
     assert "of loss and penalty" in str(report)
     assert max(map(len, str(report).splitlines())) <= 80
     assert report.metrics()["rwalk/gradient_ratio"] == report.total.ratio
-    with pytest.raises(ValueError, match="loss=nan"):
-        rwalk.report(float("nan"))
+
+
+@pytest.mark.parametrize("loss", [float("nan"), -1.0, torch.ones(3), torch.tensor([]), "a", "3", 1j, object()])
+def test_a_loss_that_is_none_is_named(loss):
+    _, _, rwalk, _ = walked()
+    with pytest.raises(ValueError, match=rf"loss={re.escape(repr(loss))}: expected the loss .* a finite number ≥ 0"):
+        rwalk.report(loss)
 
 
 def test_many_layers_are_cut_short():
@@ -337,6 +343,25 @@ def test_no_strength_is_suggested_out_of_nothing():
     for target in (0.0, -1.0, float("nan"), float("inf"), "5"):
         with pytest.raises(ValueError, match="target="):
             rwalk.suggest_lambda(target)
+
+
+@pytest.mark.parametrize("look", [lambda rwalk: None, RWalk.settle, RWalk.state_dict])
+def test_no_strength_is_suggested_by_a_step_that_does_not_count(look):
+    model, optimizer, rwalk, _ = walked()
+    before = rwalk.suggest_lambda()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    kept = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer.step()
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), kept, strict=True):
+            parameter.copy_(value)
+    look(rwalk)
+    with pytest.raises(RWalkError, match=r"that step did not count: its gradient was not finite \(skipped: 1\)"):
+        rwalk.suggest_lambda()
+    optimizer.state.clear()
+    train(model, optimizer, 1)
+    assert 0.0 < rwalk.suggest_lambda() < 1e3 * before
 
 
 @pytest.mark.parametrize("ratio", [0.0, -1.0, float("nan"), float("inf"), "5", True])

@@ -127,6 +127,7 @@ def test_a_value_that_cannot_be_is_refused_with_its_key(key, value):
         ({"exemplars": 2, "sampler": "reservoir"}, "exemplars=2: sampler 'reservoir' chooses among all classes"),
         ({"sampler": "entropy", "sampler_layer": "fc"}, "sampler_layer='fc': sampler 'entropy' looks at no features"),
         ({"heads": "multi"}, "heads='multi': a head for each task needs task_labels=true"),
+        ({"heads": "current", "method": "lwf"}, "heads='current' has no scores of past classes, which 'lwf' holds"),
         ({"benchmark": "split:"}, "'split:' names no data"),
         ({"benchmark": "shuffled:mnist"}, "unknown scenario 'shuffled'"),
         ({"benchmark": "split:./no-such-folder"}, "no folder ./no-such-folder"),

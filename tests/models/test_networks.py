@@ -230,6 +230,10 @@ def test_what_else_is_refused():
         paper_cnn((3, 3, 8), 10)
     with pytest.raises(ValueError, match=r"input_shape=\(3, 32, 32\): text-mlp takes token ids"):
         text_mlp(IMAGE, 10)
+    with pytest.raises(
+        ValueError, match=r"input_shape=\(\): mlp takes inputs that are one array each, such as \(64,\)"
+    ):
+        mlp((), 10)
     with pytest.raises(ValueError, match="n_classes=-1: expected at least 1, or 0 for features"):
         mlp((4,), -1)
     with pytest.raises(ValueError, match=r"token ids go from 1 to 50, .* \(ids 0 to 49\): give text-mlp vocabulary=51"):

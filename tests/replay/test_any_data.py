@@ -64,6 +64,25 @@ def test_rows_are_kept_whole_with_their_label(sampler):
         assert (target, task) == (int(kept["ids"][0]) % 2, 3)
 
 
+class Scored(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.classify = nn.Linear(3, 2)
+
+    def forward(self, ids, labels=None):
+        return {"logits": self.classify(ids.float())}
+
+
+@pytest.mark.parametrize("name", [name for name, kind in SAMPLERS.items() if kind.needs_model])
+def test_samplers_that_look_at_the_model_see_rows_new_and_kept(name):
+    torch.manual_seed(0)
+    memory, labels = ExemplarMemory(per_class=2, sampler=name), torch.tensor([0, 1] * 3)
+    for _ in range(2):
+        memory.update(Made(row), labels, model=Scored())
+    assert memory.counts == {0: 2, 1: 2}
+    assert all(target == int(kept["ids"][0]) % 2 for kept, target, _ in memory.samples)
+
+
 def test_what_is_kept_shares_no_memory_with_the_dataset():
     x, y = torch.zeros(6, 2), torch.zeros(6, 3)
     memory = ExemplarMemory(total=6, sampler="reservoir")

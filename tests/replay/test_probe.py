@@ -144,3 +144,56 @@ def test_wrapped_and_compiled_models_are_read_like_plain_ones(wrap):
     for layer, features in zip(layers, expected, strict=True):
         torch.testing.assert_close(Probe(wrapped).features([data], layer, "classify"), features)
     torch.testing.assert_close(Probe(wrapped).logits([data]), logits)
+
+
+class Named(nn.Module):
+    """Takes columns by name, counts on no others, and gives what Hugging Face's models give."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, ids, mask=None, labels=None):
+        assert labels is None
+        scores = self.last(self.first(ids).tanh())
+        return {"logits": scores if mask is None else scores * mask, "hidden": (scores,)}
+
+
+class Whole(Named):
+    """Takes a mapping as it is."""
+
+    def forward(self, columns):
+        return super().forward(columns["ids"])["logits"]
+
+
+ROWS = {
+    "labels": lambda x, y: {"ids": x, "labels": y},
+    "label": lambda x, y: {"ids": x, "label": y, "task_labels": 0},
+    "list": lambda x, y: {"ids": x.tolist(), "labels": y},
+    "nested": lambda x, y: ({"ids": x}, y),
+}
+
+
+@pytest.mark.parametrize("model", [Named, Whole])
+@pytest.mark.parametrize("kind", ROWS)
+def test_rows_reach_the_model_by_name_without_their_labels_and_logits_are_taken_out(kind, model):
+    torch.manual_seed(0)
+    model, x = model(), points(6)[0].tensors[0]
+    rows = [ROWS[kind](inputs, index % 3) for index, inputs in enumerate(x)]
+    probe = Probe(model, batch_size=4)
+    hidden = model.first(x).tanh()
+    torch.testing.assert_close(probe.features([rows]), hidden.detach())
+    torch.testing.assert_close(probe.logits([rows]), model.last(hidden).detach())
+
+
+def test_inputs_without_labels_are_looked_at_one_by_one():
+    x = points(6)[0].tensors[0]
+    assert torch.equal(Probe(nn.Identity()).logits([x]), x)
+
+
+def test_columns_that_the_model_does_not_take_are_named_with_the_way_out():
+    rows = [{"x": row, "label": 0} for row in torch.zeros(2, 4)]
+    with pytest.raises(TypeError, match=r"Linear cannot be called with 'x' \(.*say how with Probe\(model, forward="):
+        Probe(nn.Linear(4, 3)).logits([rows])
+    found = Probe(nn.Linear(4, 3), forward=lambda batch: batch["x"]).logits([rows])
+    assert found.shape == (2, 4)

@@ -18,6 +18,7 @@ from rwalk.streams import benchmark, benchmarks, check_benchmark
 from rwalk.streams.in_memory import as_tensor_data
 from rwalk.streams.rotated import rotate
 from streams.hub_layout import LAYOUTS, small_copy
+from streams.toys import numbered
 
 
 def the_one_line(error):
@@ -67,6 +68,16 @@ def test_a_name_that_no_benchmark_has_is_refused_before_anything_is_loaded(name,
         with pytest.raises(ValueError) as error:
             refuse(name)
         assert message in the_one_line(error)
+
+
+@pytest.mark.parametrize("given", [None, 3, numbered({0: 1})])
+def test_what_is_no_name_is_told_what_is(given):
+    for refuse in (check_benchmark, benchmark):
+        with pytest.raises(
+            TypeError,
+            match=f"name is a {type(given).__name__}: expected the name of a benchmark, such as 'split-digits'",
+        ):
+            refuse(given)
 
 
 @pytest.mark.parametrize("name", ["split-mnist", "online:owner/name", "domains:mnist,kmnist", "split:owner/a?config=b"])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Subset
 
 from reference.problems import assert_same, weights
 from rwalk.streams import Stream, TensorData
@@ -116,3 +117,28 @@ def test_a_rare_label_is_found_before_any_update_wherever_it_stands_and_in_evalu
 def test_sizes_start_at_1(name):
     with pytest.raises(ValueError, match=f"{name}=0: expected at least 1"):
         naive(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            lambda data: data,
+            r"a TensorData: expected an experience, or several; make .*, as in Stream\('train', \[data",
+        ),
+        (lambda data: Subset(data, [0]), "a Subset: expected an experience"),
+        (lambda data: [data], "a list of TensorData: expected an experience"),
+        (lambda data: [(data.x[0], data.targets[0])], "a list of tuple: expected an experience"),
+        (DataLoader, "a DataLoader of list: expected an experience"),
+        (lambda data: toy(), "a Benchmark: expected an experience, or several; give its train_stream or test_stream"),
+    ],
+)
+def test_what_is_no_experience_is_named_with_what_to_do(made, message):
+    recorder, experience = Recorder(), toy().train_stream[0]
+    strategy, given = naive(plugins=[recorder]), made(experience.dataset)
+    calls = (strategy.train, strategy.eval, lambda given: strategy.train(experience, eval_streams=[given]))
+    for call in calls:
+        with pytest.raises(TypeError, match=message):
+            call(given)
+    assert recorder.names == []
+    assert not strategy.is_training

@@ -67,7 +67,7 @@ class OptimizerHooks:
 
     - A closure runs backward *inside* the step, when a pre-hook has long run: it is wrapped, so that gradients are
       read right after it; the step begins where the weights were before it. An optimizer that calls it more than once
-      a step has no one gradient, and is refused.
+      a step has no one gradient, and is refused; so is one that does not call it.
     - A fused optimizer under GradScaler receives scaled gradients, ``grad_scale`` and ``found_inf`` and may skip the
       step by itself.
     - A step that raises leaves no trace. Its ``.grad`` holds the penalty's gradient: clear it before trying again.
@@ -81,7 +81,8 @@ class OptimizerHooks:
         alone: Nobody else follows it. A follower that only adds to gradients may be one of several.
 
     Raises:
-        RWalkError: LBFGS, or an optimizer that another RWalk follows already, or shares parameters with one.
+        RWalkError: LBFGS, an optimizer that has no step hooks, one that another RWalk follows already, or one that
+            shares parameters with such.
     """
 
     def __init__(self, optimizer: Optimizer, rwalk: StepFollower, *, alone: bool = True) -> None:
@@ -89,6 +90,12 @@ class OptimizerHooks:
             raise RWalkError(
                 "LBFGS evaluates its closure several times a step, so there is no one gradient to score: "
                 "use a first-order optimizer"
+            )
+        if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+            held = next((name for name, value in vars(optimizer).items() if isinstance(value, Optimizer)), None)
+            way = "call super().__init__() in its own" if held is None else f"attach to optimizer.{held}"
+            raise RWalkError(
+                f"{type(optimizer).__name__} was made without Optimizer.__init__ and has no step hooks to follow: {way}"
             )
         if alone and _follower_of(optimizer) is not None:
             raise RWalkError(
@@ -138,7 +145,7 @@ class OptimizerHooks:
         return self._caller is not None and _is_running(self._caller)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        closure = kwargs.get("closure") or next((arg for arg in args[1:] if callable(arg)), None)
+        closure = _closure_in(args, kwargs)
         if self._is_nested(closure):
             self._nested += 1
             return None
@@ -195,13 +202,27 @@ class OptimizerHooks:
 
         return wrapped
 
-    def _after(self, optimizer: Optimizer, *_: Any) -> None:
+    def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._nested:
             self._nested -= 1
             return
+        if self._caller is None:  # it called super().step() without the closure, and that step has ended
+            return
+        unread = self._read is None and _closure_in(args, kwargs) is not None
         self.forget()
+        if unread:
+            raise RWalkError(
+                f"{type(optimizer).__name__} did not call the closure that its step() was given, so RWalk could not "
+                "read the gradient, and the weights may have moved unseen: call step() without the closure, after "
+                "backward(), or have step() call it"
+            )
         found_inf = getattr(optimizer, "found_inf", None)
         self.rwalk.after_step(skipped=False if found_inf is None else found_inf)
+
+
+def _closure_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any] | None:
+    """The closure among what a step is called with; the optimizer comes first."""
+    return kwargs.get("closure") or next((arg for arg in args[1:] if callable(arg)), None)
 
 
 def _runs_its_closure_first(optimizer: Optimizer) -> bool:

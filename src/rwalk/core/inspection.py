@@ -14,7 +14,7 @@ from rwalk.core import compact
 from rwalk.core.checking import COUNTERS
 from rwalk.core.container import Deferred
 from rwalk.core.files import opened
-from rwalk.core.names import canonical_name
+from rwalk.core.names import canonical_name, canonical_names
 from rwalk.core.plasticity import NOT_KNOWN, held_layers, shares, warnings_of
 
 __all__ = ["compare_states", "summarize_state"]
@@ -44,7 +44,7 @@ def summarize_state(path: str | Path, weights: Mapping[str, Tensor] | None = Non
         ValueError: ``weights`` lacks a parameter, or has one of another shape than the state or that is not finite.
     """
     path = Path(path)
-    given = None if weights is None else {canonical_name(name): value for name, value in weights.items()}
+    given = None if weights is None else _by_name(weights)
     with opened(path) as state:
         found = path.stat()
         written = state.get("written", int(found.st_mtime))
@@ -86,6 +86,13 @@ def summarize_state(path: str | Path, weights: Mapping[str, Tensor] | None = Non
         held = held_layers(parameters)
         told = {"held_layers": held, "warnings": warnings_of(found_out, held)}
         return {**found_out, **told, "with_weights": weights is not None}
+
+
+def _by_name(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights, and buffers beside them, by their names in a state: without ``module`` in front of all, or of any."""
+    inside = {name: value for name, value in weights.items() if name != "n_averaged"}  # AveragedModel's own
+    by_themselves = {canonical_name(name): value for name, value in inside.items()}
+    return by_themselves | dict(zip(canonical_names(inside), inside.values(), strict=True))
 
 
 def _own(name: str, shape: torch.Size, weights: Mapping[str, Tensor]) -> Tensor:

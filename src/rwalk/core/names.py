@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -10,25 +11,39 @@ from rwalk.core.config import RWalkConfig
 from rwalk.core.sharding import show_shards
 from rwalk.errors import RWalkError
 
-__all__ = ["canonical_name", "named_parameters", "selected_parameters", "selects"]
+__all__ = ["canonical_name", "canonical_names", "named_parameters", "selected_parameters", "selects"]
 
-WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # at any depth
+FRONT = "module."  # of DDP, DataParallel and AveragedModel
+
+
+def canonical_names(names: Iterable[str]) -> list[str]:
+    """Names of a model's parameters without what DataParallel, DDP, ``torch.compile`` and other wrappers put into them.
+
+    Args:
+        names: Of all parameters of one model. ``module`` is a wrapper's where it stands in front of each; a model may
+            own a submodule of that name beside others.
+
+    Example:
+        >>> canonical_names(["module._orig_mod.encoder.0.weight", "module._orig_mod.head.weight"])
+        ['encoder.0.weight', 'head.weight']
+        >>> canonical_names(["module.weight", "head.weight"])
+        ['module.weight', 'head.weight']
+    """
+    found = [".".join(part for part in name.split(".") if part not in WRAPPERS) for name in names]
+    while found and all(name.startswith(FRONT) for name in found):
+        found = [name.removeprefix(FRONT) for name in found]
+    return found
 
 
 def canonical_name(name: str) -> str:
-    """A parameter's name without what DataParallel, DDP, ``torch.compile`` and other wrappers put into it.
+    """One name by itself, without what wrappers put into it and without any ``module`` in front.
 
     Example:
         >>> canonical_name("module._orig_mod.encoder.0.weight")
         'encoder.0.weight'
-
-    Note:
-        ``module`` is stripped only in front, where DDP puts it; a model may own a submodule of that name.
     """
-    parts = name.split(".")
-    while len(parts) > 1 and parts[0] in WRAPPERS:
-        parts = parts[1:]
-    return ".".join(part for part in parts if part not in WRAPPERS[1:])
+    return canonical_names([name])[0]
 
 
 def selected_parameters(model: nn.Module, config: RWalkConfig) -> dict[str, nn.Parameter]:
@@ -46,8 +61,8 @@ def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """All of the model's parameters by canonical name; raises as ``selected_parameters`` does."""
     show_shards(model)
     named: dict[str, nn.Parameter] = {}
-    for raw_name, parameter in model.named_parameters():
-        name = canonical_name(raw_name)
+    found = dict(model.named_parameters())
+    for name, parameter in zip(canonical_names(found), found.values(), strict=True):
         if name in named:
             raise RWalkError(f"two parameters are both called {name!r} once wrappers are stripped: rename a submodule")
         named[name] = parameter

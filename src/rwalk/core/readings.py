@@ -215,6 +215,7 @@ class Readings:
         """
         from rwalk.core import report, warning_signs
 
+        told = report.loss_told(loss)
         self._tracker.check()
         self._make_room()
         pending = self._steps.pending
@@ -224,7 +225,7 @@ class Readings:
         signs = warning_signs.signs(self._tracker, self.optimizer, self.tasks, self.task_steps)
         return report.report_of(
             self.backend, (self.tasks, self.task_steps), self._tracker.config, layers, total,
-            loss=None if loss is None else float(torch.as_tensor(loss).detach()), warnings=[*signs, *hints],
+            loss=told, warnings=[*signs, *hints],
         )  # fmt: skip
 
     def report_every(self, steps: int, call: Callable[[Report], object]) -> RemovableHandle:
@@ -265,7 +266,8 @@ class Readings:
 
         Raises:
             ValueError: ``target`` is not a finite number > 0.
-            RWalkError: No task has ended, or no step of the next one has moved a weight that is held.
+            RWalkError: No task has ended, no step of the next one has moved a weight that is held, or the last step did
+                not count.
         """
         if not (isinstance(target, (int, float)) and 0.0 < target < math.inf):
             raise ValueError(f"target={target!r}: expected a finite number > 0, the ratio of the two gradients")
@@ -273,12 +275,26 @@ class Readings:
             raise RWalkError("suggest_lambda() before anything is protected: consolidate() or protect(batches) first")
         found = self.report().lambda_at(target) if self.task_steps else None
         if found is None or not math.isfinite(found):
+            if not self._last_gradient_is_finite():
+                raise RWalkError(
+                    "suggest_lambda() compares the gradients of the last step, and that step did not count: its "
+                    f"gradient was not finite (skipped: {self.skipped}). Ask again after one that counts"
+                )
             raise RWalkError(
                 "suggest_lambda() compares the penalty's gradient with the loss's, and no step of the new task has "
                 "moved a weight that is held: take some twenty steps first"
             )
         limit = strongest_stable(self._tracker, self.optimizer, self._tracker.peaks("importance"))
         return min(found, limit / 2.0)
+
+    def _last_gradient_is_finite(self) -> bool:
+        pending = self._steps.pending
+        return all(
+            bool(bucket.view(entry, "gradient").isfinite().all())
+            for bucket in self._tracker.buckets
+            for entry in bucket.starts
+            if "gradient" in bucket.flat and (pending is None or entry in pending.entries)
+        )
 
     def plot_importances(self, kind: Kind = "penalty", *, ax: Any = None, layers: int = 20) -> Any:
         """Draw each layer's share of the importance, and the share of its weights that carries half of it.

@@ -14,7 +14,7 @@ from rwalk.core.config import RWalkConfig
 from rwalk.core.sharding import local, over_processes, weights_in_sums
 from rwalk.core.state import Cohort, Tracked
 
-__all__ = ["Layer", "Report", "layer_of", "layers_of", "report_of", "share_held"]
+__all__ = ["Layer", "Report", "layer_of", "layers_of", "loss_told", "report_of", "share_held"]
 
 #: A weight counts as held from this part of the largest importance on.
 HELD = 0.1
@@ -22,6 +22,7 @@ HELD = 0.1
 NO_EFFECT, CHOKING = 1e-3, 10.0
 #: Steps of a task after which the ratio says something: at the first ones nothing has moved yet.
 ENOUGH_STEPS = 10
+NO_LOSS = "loss={!r}: expected the loss of the last step, a finite number ≥ 0, or None"
 #: Rows of a printed table.
 ROWS = 12
 
@@ -138,6 +139,20 @@ class Report:
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
+def loss_told(loss: Tensor | float | None) -> float | None:
+    """A loss as a number; whether it is finite and ≥ 0, ``report_of`` sees.
+
+    Raises:
+        ValueError: It is no single number.
+    """
+    if loss is None:
+        return None
+    try:
+        return float(torch.as_tensor(loss).detach())
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(NO_LOSS.format(loss)) from None
+
+
 def report_of(
     backend: str, counted: tuple[int, int], config: RWalkConfig, layers: Sequence[Layer], total: Layer, *,
     loss: float | None, warnings: Iterable[str],
@@ -148,7 +163,7 @@ def report_of(
         ValueError: ``loss`` is not a finite number ≥ 0.
     """
     if loss is not None and not (math.isfinite(loss) and loss >= 0.0):
-        raise ValueError(f"loss={loss!r}: expected the loss of the last step, a finite number ≥ 0, or None")
+        raise ValueError(NO_LOSS.format(loss))
     tasks, task_steps = counted
     whole = None if loss is None else loss + total.penalty
     share = total.penalty / whole if whole else None

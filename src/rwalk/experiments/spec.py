@@ -74,8 +74,8 @@ class RunSpec(BaseModel):
         model_options: Its keyword arguments.
         hidden: Widths of the hidden layers of ``model="mlp"``.
         heads: ``"single"`` output layer; ``"masked"``, single and of the classes seen only; ``"current"``, single and
-            trained among an experience's own classes only, without exemplars; ``"multi"``, one for each
-            task label; ``"growing"`` with the classes.
+            trained among an experience's own classes only, without exemplars or ``lwf``; ``"multi"``,
+            one for each task label; ``"growing"`` with the classes.
         exemplars: Exemplars kept of each class and replayed; 0 for none.
         exemplars_total: Exemplars kept altogether, instead.
         sampler: How they are chosen: a name of ``rwalk.replay.SAMPLERS``.
@@ -199,6 +199,10 @@ class RunSpec(BaseModel):
             raise ValueError("heads='multi': a head for each task needs task_labels=true; 'masked' needs none")
         if self.heads == "current" and (self.exemplars or self.exemplars_total):
             raise ValueError("heads='current' learns nothing from exemplars of other classes: take 'masked' with them")
+        if self.heads == "current" and self.method == "lwf":
+            raise ValueError(
+                "heads='current' has no scores of past classes, which 'lwf' holds: take 'masked' or 'growing'"
+            )
         return self
 
     @model_validator(mode="after")

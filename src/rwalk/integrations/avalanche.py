@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from rwalk.core import RWalkConfig
 from rwalk.core.checking import SCHEMA
-from rwalk.core.names import canonical_name
+from rwalk.core.names import canonical_names
 from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.streams import Benchmark, Experience, Stream, TensorData, labels_of
 
@@ -49,11 +49,12 @@ def state_from_avalanche(plugin: Any, *, tasks: int, steps: int) -> dict[str, An
         "anchor": plugin.exp_params,
     }
     parameters = {}
-    for name in plugin.exp_penalties:
+    names = list(plugin.exp_penalties)
+    for name, ours in zip(names, canonical_names(names), strict=True):
         tensors = {quantity: found[name].data.detach().clone() for quantity, found in kept.items()}
         if config.keeps_task_score:
             tensors["task_score"] = torch.zeros_like(tensors["score"])
-        parameters[canonical_name(name)] = {"updates": 2, "last_task": tasks - 1, **tensors}
+        parameters[ours] = {"updates": 2, "last_task": tasks - 1, **tensors}
     counters = {"tasks": tasks, "steps": steps, "task_steps": 0, "window_steps": 0}
     return {"schema": SCHEMA, "config": config.to_dict(), **counters, "parameters": parameters}
 

@@ -19,7 +19,7 @@ class CurrentClassifier(MaskedClassifier):
     In training, scores of all other classes are the dtype's lowest number, so that new data cannot push the outputs of
     old classes down: those rows get a gradient of zero. In evaluation every class seen so far can win. Without old data
     this is what a single head can learn from an experience. Replayed samples of other classes cannot be learned by it:
-    take ``MaskedClassifier`` for those.
+    take ``MaskedClassifier`` for those, and for ``LwFPlugin``, which holds the scores that this masks.
 
     Args:
         in_features: Width of the features.

@@ -21,10 +21,18 @@ def mlp(input_shape: Sequence[int], n_classes: int, hidden: Sequence[int] = (256
         n_classes: Number of classes; 0 for features only.
         hidden: Widths of the hidden layers.
 
+    Raises:
+        ValueError: ``input_shape`` is empty.
+
     Example:
         >>> sum(parameter.numel() for parameter in mlp((1, 28, 28), 10).parameters())
         269322
     """
+    if not len(input_shape):
+        raise ValueError(
+            "input_shape=(): mlp takes inputs that are one array each, such as (64,); a benchmark whose samples hold "
+            "several, or none, needs a model of your own"
+        )
     widths = [prod(input_shape), *hidden]
     return with_classifier([nn.Flatten(), *dense_layers(widths)], widths[-1], n_classes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from rwalk.replay.calling import called, scores_in, stacked
 from rwalk.replay.layers import class_weight, classifier_of, find_layer
 from rwalk.replay.undisturbed import undisturbed
 
@@ -23,12 +25,15 @@ class Probe:
 
     Args:
         model: In any mode, on any device.
-        forward: Maps a batch ``[x, y, ...]`` to the model's output; by default ``model(x)`` on the model's device.
-        loader: Makes batches in order out of a dataset and a batch size; by default torch's ``DataLoader``.
+        forward: Maps a batch, ``[x, y, ...]`` or a mapping of columns, to the model's output. By default ``model(x)``
+            on the model's device; of columns, all but the labels, by name where the model takes these names.
+        loader: Makes batches in order out of a dataset and a batch size; by default torch's ``DataLoader``,
+            in which rows may have lists of numbers, as those of a Hugging Face dataset do.
         batch_size: Samples that are looked at together.
 
     Raises:
         ValueError: ``batch_size`` is below 1.
+        TypeError: In use, the model cannot be called like that with the data's columns.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -48,14 +53,14 @@ class Probe:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r}: expected at least 1")
         self.model, self.batch_size = model, batch_size
-        self.forward = self._forward if forward is None else forward
-        self.loader: Loader = DataLoader if loader is None else loader
+        self.forward = partial(called, model) if forward is None else forward
+        self.loader: Loader = partial(DataLoader, collate_fn=stacked) if loader is None else loader
 
     def features(self, data: Sequence[Any], layer: str | None = None, classifier: str | None = None) -> Tensor:
         """Features of samples.
 
         Args:
-            data: Datasets of ``(x, y)`` or ``(x, y, task label)``, one after the other.
+            data: Datasets of ``(x, y)`` or ``(x, y, task label)``, or of rows that are mappings, one after the other.
             layer: Whose output to take, flattened; the input of the classification layer if None. Of a layer that is
                 called several times in a forward pass, the last call counts.
             classifier: The classification layer; the last ``nn.Linear`` if None.
@@ -97,8 +102,11 @@ class Probe:
         return rows.reshape(len(rows), -1)
 
     def logits(self, data: Sequence[Any]) -> Tensor:
-        """The model's output for samples, shape (N, C), on the CPU; arguments and errors are those of ``features``."""
-        return self._rows(data, lambda batch: _copied(self.forward(batch)), "the model")
+        """The model's scores of samples, shape (N, C), on the CPU: its output, or the ``logits`` in it.
+
+        Arguments and errors are those of ``features``.
+        """
+        return self._rows(data, lambda batch: _copied(scores_in(self.forward(batch))), "the model")
 
     def class_weight(self, label: int, classifier: str | None = None) -> Tensor:
         """The row of the classification layer for a class, shape (D,), on the CPU."""
@@ -114,16 +122,12 @@ class Probe:
             )
         return torch.cat(rows)
 
-    def _forward(self, batch: Any) -> Any:
-        anchor = next(chain(self.model.parameters(), self.model.buffers()), batch[0])
-        return self.model(batch[0].to(anchor.device))
-
 
 def _samples(batch: Any) -> int:
     """Samples in a batch: task labels, which come last, are one each; so are targets, if they are no structure."""
     if isinstance(batch, Mapping):
         return len(next(value for value in batch.values() if isinstance(value, Tensor)))
-    return len(batch[-1])
+    return len(batch if isinstance(batch, Tensor) else batch[-1])
 
 
 def _copied(output: Any) -> Any:

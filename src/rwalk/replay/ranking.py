@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from rwalk.replay.calling import LABEL_COLUMNS
 from rwalk.replay.probe import Probe
 from rwalk.replay.sampler import Candidates, Sampler
 
 __all__ = ["Ranking", "Sample", "class_of"]
 
 Sample = tuple[Any, Any, Any]
-LABEL_COLUMNS = ("labels", "label")  # where the target of a row that is a mapping stands
 
 
 def class_of(sample: Sample) -> int | None:

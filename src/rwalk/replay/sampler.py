@@ -21,7 +21,7 @@ class Candidates:
 
     Attributes:
         count: How many, N.
-        data: Datasets of ``(x, y)`` or ``(x, y, task label)`` that hold them, one after the other.
+        data: Datasets of ``(x, y)`` or ``(x, y, task label)``, or of rows, that hold them, one after the other.
         label: Their class; None if they are of any class.
         keys: For samplers that are ``keyed``: a random number in [0, 1) for each, drawn when it arrived, float64.
         probe: Reads the model, if there is one.

@@ -14,6 +14,7 @@ from rwalk.streams.class_incremental import class_groups, class_stream
 from rwalk.streams.data import labels_of
 from rwalk.streams.experience import Benchmark, Stream
 from rwalk.streams.in_memory import as_tensor_data, select
+from rwalk.streams.inputs import input_shape_of
 from rwalk.streams.splits import class_numbers
 
 __all__ = ["blurry", "deal"]
@@ -40,7 +41,7 @@ def blurry(
 
     Args:
         name: Name of the benchmark.
-        train: All training data: a ``TensorData``, or any labelled dataset.
+        train: All training data: a ``TensorData``, or any labelled dataset; see ``class_incremental``.
         test: All test data, of the same classes.
         n_experiences: Into how many experiences; see ``class_incremental``.
         blur: Share of each class that arrives elsewhere, 0 ≤ blur < 1.
@@ -86,7 +87,7 @@ def blurry(
     source = train if data is None else data
     parts = [select(source, (arrivals == index).nonzero().flatten()) for index in range(len(groups))]
     test_stream = class_stream("test", test, groups, tested, task_labels=False)
-    return Benchmark(name, Stream("train", parts), test_stream, len(classes), tuple(train[0][0].shape))
+    return Benchmark(name, Stream("train", parts), test_stream, len(classes), input_shape_of(train))
 
 
 def deal(

@@ -72,6 +72,7 @@ def benchmark(
 
     Raises:
         ValueError: Unknown name (the nearest are listed), or options that do not fit the benchmark or its data.
+        TypeError: ``name`` is no text.
         DataUnavailableError: The data is neither on this machine nor to be had.
         MissingExtraError: The library that reads the data is not installed.
 
@@ -99,6 +100,7 @@ def check_benchmark(name: str) -> None:
 
     Raises:
         ValueError: An unknown benchmark, scenario, dataset or option; the nearest names are listed.
+        TypeError: ``name`` is no text, such as a ``Benchmark``.
     """
     for source, _ in _parsed(name)[1]:
         check_source(source)
@@ -106,6 +108,11 @@ def check_benchmark(name: str) -> None:
 
 def _parsed(name: str) -> tuple[Arrangement, list[tuple[str, dict[str, Any]]]]:
     """The scenario and the sources that a name stands for."""
+    if not isinstance(name, str):
+        raise TypeError(
+            f"name is a {type(name).__name__}: expected the name of a benchmark, such as 'split-digits'; a Benchmark "
+            "is used as it is, and data of your own become one by class_incremental(name, train, test, n_experiences)"
+        )
     scenario, colon, rest = name.partition(":")
     if colon:
         if scenario not in ARRANGEMENTS:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from rwalk.streams.data import TensorData, labels_of
 from rwalk.streams.experience import Benchmark, Stream
 from rwalk.streams.in_memory import as_tensor_data, select
+from rwalk.streams.inputs import input_shape_of
 from rwalk.streams.splits import class_numbers
 
 __all__ = ["class_groups", "class_incremental", "class_stream"]
@@ -33,7 +34,8 @@ def class_incremental(
 
     Args:
         name: Name of the benchmark.
-        train: All training data: a ``TensorData``, or any labelled dataset (which is then read sample by sample).
+        train: All training data: a ``TensorData``, or any labelled dataset (which is then read sample by sample), of
+            pairs, of nested inputs, or of rows that are mappings (see ``labels_of``).
         test: All test data, of the same classes.
         n_experiences: Into how many experiences; the classes are dealt out in order, as evenly as they divide.
         sizes: Number of classes in each experience instead, for uneven groups such as ``[4, 2, 4]``.
@@ -59,7 +61,7 @@ def class_incremental(
     groups = class_groups(name, classes, n_experiences, sizes=sizes, class_order=class_order, seed=seed)
     train_stream = class_stream("train", train, groups, labels["train"], task_labels=task_labels)
     test_stream = class_stream("test", test, groups, labels["test"], task_labels=task_labels)
-    return Benchmark(name, train_stream, test_stream, len(classes), tuple(train[0][0].shape))
+    return Benchmark(name, train_stream, test_stream, len(classes), input_shape_of(train))
 
 
 def class_stream(

@@ -170,7 +170,7 @@ class Benchmark:
         test_stream: Held-out data; experience j tests what training experience j teaches. Streams without tasks test
             by groups of classes: see ``blurry`` and ``online``.
         n_classes: Distinct class labels over the whole stream; 0 where there are none.
-        input_shape: Shape of one input.
+        input_shape: Shape of one input; () where inputs are not one array (dictionaries and tuples of several, text).
         valid_stream: Data held out of the training stream, arranged as the test stream is; see ``with_validation``.
 
     Raises:

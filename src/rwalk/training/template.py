@@ -25,7 +25,7 @@ from rwalk.models import ModelCall
 from rwalk.models.following import follow_parameters, parameters_of
 from rwalk.models.wrappers import unwrapped
 from rwalk.module_state import in_eval_mode
-from rwalk.streams import Experience, TensorData, task_label_of
+from rwalk.streams import Benchmark, Experience, TensorData, task_label_of
 from rwalk.streams.identity import by_stream
 from rwalk.streams.loader import Batches
 from rwalk.streams.passes import Pass
@@ -187,6 +187,7 @@ class SupervisedTemplate:
 
         Raises:
             ValueError: Two evaluation streams have the same name.
+            TypeError: Something else than experiences, such as a dataset. Nothing has changed then.
         """
         chosen = _as_list(experiences)
         given = [chosen] if eval_streams is None else [_as_list(stream) for stream in eval_streams]
@@ -217,11 +218,15 @@ class SupervisedTemplate:
 
         Returns:
             The last value of every metric.
+
+        Raises:
+            TypeError: Something else than experiences, such as a dataset.
         """
+        chosen = _as_list(experiences)
         before = {name: getattr(self, name) for name in OF_THE_MOMENT}
         self.is_training = False
         self.model.to(self.device)
-        self.current_eval_stream = _as_list(experiences)
+        self.current_eval_stream = chosen
         try:
             with in_eval_mode(self.model):
                 self._fire("before_eval", **kwargs)
@@ -487,7 +492,18 @@ class Naive(SupervisedTemplate):
 
 
 def _as_list(experiences: Experiences) -> list[Experience]:
-    return list(experiences) if isinstance(experiences, Iterable) else [experiences]
+    chosen = []
+    for experience in experiences if isinstance(experiences, Iterable) else [experiences]:
+        if not (hasattr(experience, "dataset") and hasattr(experience, "origin_stream")):
+            held = "" if experience is experiences else f" of {type(experience).__name__}"
+            way = (
+                "give its train_stream or test_stream"
+                if isinstance(experiences, Benchmark)
+                else "make a stream of datasets, as in Stream('train', [dataset]), and give it, or an experience of it"
+            )
+            raise TypeError(f"a {type(experiences).__name__}{held}: expected an experience, or several; {way}")
+        chosen.append(experience)
+    return chosen
 
 
 def _view(dataset: Dataset[Any], phase: Literal["train", "eval"]) -> Dataset[Any]:

@@ -124,6 +124,16 @@ def test_only_classes_of_the_past_are_held_each_by_its_own_head(heads):
     assert expected > 0.01
 
 
+def test_an_output_layer_that_masks_past_classes_in_training_is_refused_before_any():
+    model = build_model("mlp", (5,), 6, heads="current", hidden=(4,)).double()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    strategy = Naive(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), plugins=[LwFPlugin()])
+    with pytest.raises(ValueError, match=r"classifier is a CurrentClassifier, which masks them .*heads='masked'"):
+        strategy.train(six_classes())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not strategy.is_training
+
+
 def test_the_teacher_is_no_part_of_training():
     model = nn.Sequential(nn.Linear(5, 6, dtype=torch.float64), nn.Dropout(0.5))
     plugin = LwFPlugin()

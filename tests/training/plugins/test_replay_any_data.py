@@ -152,6 +152,25 @@ def test_rows_with_class_labels_are_chosen_and_balanced_by_class():
             assert [sum(n < 100 and n % 2 == odd for n in numbers) for odd in (0, 1)] == [4, 4]
 
 
+class Scored(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.classify = nn.Linear(3, 4)
+
+    def forward(self, ids, labels=None):
+        return {"logits": self.classify(ids)}
+
+
+@pytest.mark.parametrize("sampler", ["entropy", "plane-distance", "mean-of-features"])
+def test_rows_are_chosen_by_what_a_model_like_hugging_faces_makes_of_them(sampler):
+    torch.manual_seed(0)
+    model, replay = Scored(), ReplayPlugin(per_class=2, sampler=sampler)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.01)
+    strategy = Naive(model=model, optimizer=sgd, train_mb_size=4, plugins=[replay])
+    strategy.train(Stream("train", [Made(row), Made(row, 100)]))
+    assert replay.memory.counts == {0: 2, 1: 2, 2: 2, 3: 2}
+
+
 def test_regression_in_memory_is_replayed():
     torch.manual_seed(0)
     x = torch.arange(8.0).unsqueeze(1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rwalk.batches import scores_of
-from rwalk.models import ModelCall, MultiTaskModule
+from rwalk.models import CurrentClassifier, ModelCall, MultiTaskModule
 from rwalk.models.multi_head import classes_by_task
 from rwalk.models.wrappers import unwrapped
 from rwalk.training.events import BasePlugin
@@ -54,8 +54,9 @@ class LwFPlugin(BasePlugin):
         temperature: Above 1, small scores count more.
 
     Raises:
-        ValueError: ``strength`` is negative, or ``temperature`` is not above 0. In training: an experience without
-            class labels, of whose scores there is nothing to hold.
+        ValueError: ``strength`` is negative, or ``temperature`` is not above 0. Before training: the model has a
+            ``CurrentClassifier``, which masks scores of past classes. In training: an experience without class labels,
+            of whose scores there is nothing to hold.
 
     Attributes:
         teacher: The copy, in eval mode; None during the first experience.
@@ -93,7 +94,8 @@ class LwFPlugin(BasePlugin):
         self._classes = {int(task): set(classes) for task, classes in state_dict["classes"].items()}
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Make the teacher of a state that was loaded."""
+        """Refuse a model without scores to hold; make the teacher of a state that was loaded."""
+        _check_scores(strategy.model)
         if self._weights:
             moment = getattr(strategy, "_moment", None)  # in the midst of an experience the model may have grown
             like = None if moment is None else moment.as_built
@@ -135,6 +137,16 @@ class LwFPlugin(BasePlugin):
         for task, classes in (classes_by_task(experience) if _has_tasks(model) else arrived).items():
             self._classes.setdefault(task, set()).update(classes)
         self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def _check_scores(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, CurrentClassifier):
+            raise ValueError(
+                f"LwFPlugin holds scores of past classes, and {name or 'the model'} is a {type(module).__name__}, "
+                "which masks them in training: take heads='masked' (MaskedClassifier) or 'growing' "
+                "(IncrementalClassifier)"
+            )
 
 
 def _has_tasks(model: nn.Module) -> bool:
