@@ -90,6 +90,20 @@ def test_a_child_called_module_keeps_its_name_to_be_left_out_by_and_loaded_by(wr
     RWalk(other, torch.optim.SGD(other.parameters(), lr=0.1)).load_state_dict(rwalk.state_dict())
 
 
+def test_a_state_from_before_with_module_left_out_of_its_names_still_loads():
+    model, other = OwnModule(), OwnModule()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer)
+    train(model, optimizer, task=0, steps=12)
+    rwalk.consolidate()
+    state = rwalk.state_dict()
+    before = {canonical_name(name): values for name, values in state["parameters"].items()}
+    assert "weight" in before
+    fresh = RWalk(other, torch.optim.SGD(other.parameters(), lr=0.1))
+    fresh.load_state_dict({**state, "parameters": before})
+    assert_same(fresh.importances(), rwalk.importances())
+
+
 @pytest.mark.parametrize("wrap", [lambda model: model, lambda model: Wrapper("module", model), AveragedModel])
 @pytest.mark.parametrize("make", [OwnModule, tanh_net])
 def test_a_states_distances_are_found_by_the_names_of_wrapped_weights_too(make, wrap, tmp_path):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 from torch import nn
 
@@ -11,9 +12,17 @@ from rwalk.core.config import RWalkConfig
 from rwalk.core.sharding import show_shards
 from rwalk.errors import RWalkError
 
-__all__ = ["canonical_name", "canonical_names", "named_parameters", "selected_parameters", "selects"]
+__all__ = [
+    "canonical_name",
+    "canonical_names",
+    "named_parameters",
+    "selected_parameters",
+    "selects",
+    "under_present_names",
+]
 
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # at any depth
+Saved = TypeVar("Saved")
 FRONT = "module."  # of DDP, DataParallel and AveragedModel
 
 
@@ -67,6 +76,17 @@ def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
             raise RWalkError(f"two parameters are both called {name!r} once wrappers are stripped: rename a submodule")
         named[name] = parameter
     return named
+
+
+def under_present_names(saved: Mapping[str, Saved], model: nn.Module) -> dict[str, Saved]:
+    """What was saved by name, under the names that the model's parameters have now.
+
+    In earlier versions' states ``module.`` is left out in front of any name, and a model whose only child was called
+    ``module`` may have another beside it by now.
+    """
+    present = named_parameters(model)
+    earlier = {canonical_name(name): name for name in present if name not in saved}
+    return {name if name in present else earlier.get(name, name): values for name, values in saved.items()}
 
 
 def selects(config: RWalkConfig, name: str) -> bool:

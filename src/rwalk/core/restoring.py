@@ -18,7 +18,7 @@ from rwalk.core import compact
 from rwalk.core.checking import ALWAYS, COUNTERS, check_state, fault
 from rwalk.core.config import RWalkConfig
 from rwalk.core.container import Deferred, in_threads, shown
-from rwalk.core.names import named_parameters
+from rwalk.core.names import named_parameters, under_present_names
 from rwalk.core.sharding import local, own_share
 from rwalk.core.state import Bucket, Tracked
 from rwalk.core.tracking import Tracker
@@ -45,7 +45,7 @@ def restore(tracker: Tracker, state: Mapping[str, Any], *, strict: bool = True) 
         StateError: It is damaged, or does not fit.
     """
     check_state(state)
-    saved: Mapping[str, Mapping[str, Any]] = state["parameters"]
+    saved: Mapping[str, Mapping[str, Any]] = under_present_names(state["parameters"], tracker.model)
     aside = tracker.without_state(saved)
     entries = {entry.name: entry for entry in aside.entries}
     fitting = _fitting(saved, entries, tracker.model, strict=strict)
