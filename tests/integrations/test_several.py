@@ -59,6 +59,19 @@ def test_a_group_that_follows_nothing_yet_has_no_state():
     assert RWalkGroup().state_dict() == {}
 
 
+def test_a_state_that_is_loaded_in_mid_training_is_gone_on_from_at_once():
+    model, optimizers, group = learned()
+    before = copy.deepcopy(group.state_dict())
+    train(model, optimizers, task=1, steps=3)
+    group.load_state_dict(before)
+    assert not group.waits
+    assert [rwalk.steps for rwalk in group.rwalks.values()] == [14, 14]
+    with pytest.raises(RWalkError, match=r"parameters of optimizer 2, and those followed now are \[0, 1\]"):
+        group.load_state_dict({"optimizers": {1: {}, 2: {}}})
+    for index in (0, 1):
+        assert_same_state(group.rwalks[index].state_dict(), before["optimizers"][index])
+
+
 def test_new_optimizers_are_noticed_and_followed_in_place_of_the_old_ones():
     model, optimizers, group = learned()
     successors = [torch.optim.SGD(model[0].parameters(), lr=0.1), optimizers[1]]

@@ -83,7 +83,7 @@ class RWalkCallback(Callback):
         self._protect = FirstProtection(protect, protect_options)
         self._group = RWalkGroup(self._protect.keeps(config) if start_from is None else config)
         self._evaluating = False
-        self._weights: list[int] = []
+        self._weights: list[int] | None = None  # as the steps have left them, until the next one begins
         self._walked: list[torch.Tensor] = []
         if start_from is not None:
             self._group.load_state_dict({"optimizers": {0: load_state(start_from)}})
@@ -115,7 +115,7 @@ class RWalkCallback(Callback):
         """Note whether a checkpoint may be loaded only to be evaluated; refuse what cannot work."""
         self._evaluating = stage != "fit"
         if stage == "fit":  # a new list, because Lightning is going through the old one
-            present = _callbacks(trainer)
+            present = self._without_ends(trainer)
             savers = [callback for callback in present if isinstance(callback, Checkpoint)]
             others = [callback for callback in present if callback not in savers]
             _set_callbacks(trainer, [_EndOfWalk(self), *others, _EndOfTask(self), *savers])
@@ -126,7 +126,10 @@ class RWalkCallback(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Follow this fit's optimizers. Checkpoints are restored and nothing is trained yet."""
+        """Follow this fit's optimizers. Checkpoints are restored and nothing is trained yet.
+
+        Of an epoch that a resumed fit goes on with, Lightning does not tell that it starts.
+        """
         is_new = not self.rwalks and not self._group.waits
         self._group.attach(pl_module, trainer.optimizers)
         if isinstance(self.consolidate_on, int) and any(r.config.fisher_source != "step" for r in self.rwalks.values()):
@@ -136,12 +139,13 @@ class RWalkCallback(Callback):
             )
         if is_new:
             self._protect(self.rwalks.values(), batch_size=DEFAULT_BATCH, prepare=partial(_prepared, trainer))
+        self._weights = weights_version(pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Follow an optimizer put in place since. Weights put in place as an epoch began are no walk."""
-        if batch_idx == 0 and self._weights != weights_version(pl_module):
-            for rwalk in self.rwalks.values():
-                rwalk.drop_window()
+        if batch_idx == 0:
+            self._drop_what_is_no_walk(pl_module)
+        self._weights = None
         if not self._group.follows(trainer.optimizers):
             self._group.attach(pl_module, trainer.optimizers)
 
@@ -151,7 +155,7 @@ class RWalkCallback(Callback):
             if isinstance(self.consolidate_on, int) and rwalk.task_steps >= self.consolidate_on:
                 rwalk.consolidate()
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # a part of Trainer sets it
-        if self.logs and trainer.global_step % every == 0:
+        if self.logs and every and trainer.global_step % every == 0:
             for place, rwalk in enumerate(self.rwalks.values()):
                 part = f"rwalk/optimizer_{place}/" if place else "rwalk/"
                 figures = {name.replace("rwalk/", part): value for name, value in rwalk.report().metrics().items()}
@@ -165,24 +169,48 @@ class RWalkCallback(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let go of the optimizers, and of a step that was begun. The task goes on in the next fit."""
-        self._evaluating = False
-        self._group.detach()
+        self._let_go(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the optimizers."""
-        self._evaluating = False
-        self._group.detach()
-        ours = (_EndOfWalk, _EndOfTask)
-        _set_callbacks(trainer, [callback for callback in _callbacks(trainer) if not isinstance(callback, ours)])
+        self._let_go(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """What Lightning puts into its checkpoints."""
+        if self._weights is not None:
+            self._drop_what_is_no_walk(self._model())  # who goes on from here cannot tell it any more
         return self._group.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint when training starts; one loaded only to be evaluated is left alone."""
-        if not self._evaluating:
-            self._group.load_state_dict(state_dict)
+        """Go on from a checkpoint when training starts; one loaded only to be evaluated is left alone.
+
+        In the middle of a fit (Lightning's tuners put everything back) it goes on from there at once.
+        """
+        if self._evaluating:
+            return
+        self._group.load_state_dict(state_dict)
+        if self._weights is not None:
+            self._weights = weights_version(self._model())
+
+    def _model(self) -> torch.nn.Module:
+        return next(iter(self.rwalks.values())).model
+
+    def _drop_what_is_no_walk(self, module: torch.nn.Module) -> None:
+        if self._weights is not None and self._weights != weights_version(module):
+            for rwalk in self.rwalks.values():
+                rwalk.drop_window()
+            self._weights = weights_version(module)
+
+    def _without_ends(self, trainer: Trainer) -> list[Callback]:
+        def is_ours(callback: Callback) -> bool:
+            return isinstance(callback, (_EndOfWalk, _EndOfTask)) and callback._walk is self
+
+        return [callback for callback in _callbacks(trainer) if not is_ours(callback)]
+
+    def _let_go(self, trainer: Trainer) -> None:
+        self._evaluating, self._weights = False, None
+        self._group.detach()
+        _set_callbacks(trainer, self._without_ends(trainer))
 
     def _end_task(self, trainer: Trainer) -> None:
         if self.consolidate_on == "train_end":

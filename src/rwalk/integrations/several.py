@@ -94,8 +94,23 @@ class RWalkGroup:
         return {"optimizers": states} if states else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a ``state_dict``, when ``attach`` is called next."""
-        self._saved = dict(state_dict["optimizers"])
+        """Go on from a ``state_dict``: at once if optimizers are followed, else when ``attach`` is called next.
+
+        Raises:
+            RWalkError: It has the state of an optimizer that is not among those followed. Nothing has changed then.
+        """
+        saved = dict(state_dict["optimizers"])
+        if not any(rwalk.attached for rwalk in self.rwalks.values()):
+            self._saved = saved
+            return
+        lost = saved.keys() - self.rwalks.keys()
+        if lost:
+            raise RWalkError(
+                f"the state holds importances for the parameters of optimizer {min(lost)}, and those followed now are "
+                f"{sorted(self.rwalks)}: load it before training starts, with the optimizers as they were"
+            )
+        for index, state in saved.items():
+            self.rwalks[index].load_state_dict(state)
 
 
 def _protected(model: nn.Module, optimizers: Sequence[Optimizer], config: RWalkConfig) -> dict[int, Optimizer]:
