@@ -232,6 +232,30 @@ def test_an_optimizer_without_protected_parameters_is_left_alone():
     assert set(bare(walk.rwalk.importances())) == {"second.weight", "second.bias"}
 
 
+def test_a_state_file_goes_to_the_optimizer_that_holds_its_parameters(tmp_path):
+    module, walk = Two(), RWalkCallback(CONFIG.replace(include=("second.*",)))
+    fit(module, 0, [walk])
+    walk.rwalk.save(tmp_path / "second.safetensors")
+    later = RWalkCallback(start_from=tmp_path / "second.safetensors")
+    fit(module, 1, [later])
+    assert {index: rwalk.tasks for index, rwalk in later.rwalks.items()} == {1: 2}
+
+
+def test_several_optimizers_start_from_a_file_each(tmp_path):
+    module, walk = Two(), RWalkCallback(CONFIG)
+    fit(module, 0, [walk])
+    twin = Two()
+    twin.load_state_dict(module.state_dict())
+    files = [tmp_path / "second.safetensors", tmp_path / "first.safetensors"]
+    walk.rwalks[1].save(files[0])
+    walk.rwalks[0].save(files[1])
+    later = RWalkCallback(start_from=files)
+    fit(module, 1, [walk])
+    fit(twin, 1, [later])
+    for index in (0, 1):
+        assert_same_state(later.rwalks[index].state_dict(), walk.rwalks[index].state_dict())
+
+
 def test_a_parameter_in_two_optimizers_is_refused_unless_it_is_left_out():
     with pytest.raises(RWalkError, match=r"first\.0\.weight is in optimizers \[0, 1\]"):
         fit(Two(shared=True), 0, [RWalkCallback(CONFIG)])

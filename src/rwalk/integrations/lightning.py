@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +43,9 @@ class RWalkCallback(Callback):
         consolidate_on: When a task ends: ``"train_end"``, when ``fit`` has trained to its end (not when it is
             interrupted); every so many optimizer steps, at the end of the batch that completes them; or None, when you
             call ``consolidate``.
-        start_from: A file that ``callback.rwalk.save`` wrote, to go on from in a first ``fit``.
+        start_from: A file that ``callback.rwalk.save`` wrote, to go on from in a first ``fit``; of several optimizers
+            a file for each, in any order: a state goes to the optimizer that holds its parameters. One without a file
+            starts anew.
         log: Log ``rwalk.report().metrics()`` every ``log_every_n_steps`` steps; of several optimizers each one's, the
             second's under ``rwalk/optimizer_1/``, and so on.
         protect: What the model knows already: a ``DataLoader``, batches or a dataset. When the first ``fit`` begins,
@@ -55,7 +57,8 @@ class RWalkCallback(Callback):
         ValueError: ``consolidate_on`` is none of these, or an option that ``RWalk.protect`` does not have.
         TypeError: ``protect`` is a single batch.
         RWalkError: In ``fit``: DeepSpeed, LBFGS, a parameter in two optimizers, no optimizer with protected parameters,
-            a second RWalk on an optimizer, a parameter or optimizer gone whose importances are kept.
+            a second RWalk on an optimizer, a parameter or optimizer gone whose importances are kept, a state that fits
+            no optimizer or several.
 
     Attributes:
         rwalks: The cores, by the optimizer's place in ``trainer.optimizers``; empty until training starts.
@@ -71,7 +74,7 @@ class RWalkCallback(Callback):
         config: RWalkConfig | None = None,
         *,
         consolidate_on: Literal["train_end"] | int | None = "train_end",
-        start_from: str | Path | None = None,
+        start_from: str | Path | Sequence[str | Path] | None = None,
         log: bool = False,
         protect: Any = None,
         protect_options: Mapping[str, Any] | None = None,
@@ -86,7 +89,8 @@ class RWalkCallback(Callback):
         self._weights: list[int] | None = None  # as the steps have left them, until the next one begins
         self._walked: list[torch.Tensor] = []
         if start_from is not None:
-            self._group.load_state_dict({"optimizers": {0: load_state(start_from)}})
+            files = [start_from] if isinstance(start_from, (str, Path)) else start_from
+            self._group.start_from([load_state(file) for file in files])
 
     @property
     def rwalks(self) -> dict[int, RWalk]:
