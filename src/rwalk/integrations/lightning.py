@@ -14,6 +14,7 @@ from rwalk.core.files import load_state
 from rwalk.core.first_protection import FirstProtection
 from rwalk.core.sharding import local, over_processes
 from rwalk.errors import MissingExtraError, RWalkError
+from rwalk.integrations.lightning_data import data_of_task, prepared, refuse_unreadable_data
 from rwalk.integrations.several import RWalkGroup
 from rwalk.module_state import weights_version
 
@@ -58,7 +59,8 @@ class RWalkCallback(Callback):
         TypeError: ``protect`` is a single batch.
         RWalkError: In ``fit``: DeepSpeed, LBFGS, a parameter in two optimizers, no optimizer with protected parameters,
             a second RWalk on an optimizer, a parameter or optimizer gone whose importances are kept, a state that fits
-            no optimizer or several.
+            no optimizer or several, a Fisher that is estimated at the task's end from several loaders or through a
+            module without ``forward``.
 
     Attributes:
         rwalks: The cores, by the optimizer's place in ``trainer.optimizers``; empty until training starts.
@@ -141,8 +143,9 @@ class RWalkCallback(Callback):
                 f"consolidate_on={self.consolidate_on}: fisher_source needs a task's data at its end, and of a number "
                 "of steps it is not known: take 'train_end', or None and callback.rwalk.consolidate(batches)"
             )
+        self._refuse_unreadable_data(trainer, pl_module)
         if is_new:
-            self._protect(self.rwalks.values(), batch_size=DEFAULT_BATCH, prepare=partial(_prepared, trainer))
+            self._protect(self.rwalks.values(), batch_size=DEFAULT_BATCH, prepare=partial(prepared, trainer))
         self._weights = weights_version(pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -169,6 +172,7 @@ class RWalkCallback(Callback):
         """End the task of a fit resumed after its last step: Lightning neither starts nor ends its training."""
         if self._group.waits:
             self._group.attach(pl_module, trainer.optimizers)
+            self._refuse_unreadable_data(trainer, pl_module)
             self._end_task(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -216,11 +220,14 @@ class RWalkCallback(Callback):
         self._group.detach()
         _set_callbacks(trainer, self._without_ends(trainer))
 
+    def _refuse_unreadable_data(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.consolidate_on == "train_end":
+            refuse_unreadable_data(trainer, module, self.rwalks.values())
+
     def _end_task(self, trainer: Trainer) -> None:
         if self.consolidate_on == "train_end":
             for rwalk in self.rwalks.values():
-                data = trainer.train_dataloader if rwalk.config.fisher_source != "step" else None
-                rwalk.consolidate(None if data is None else map(partial(_prepared, trainer), data))
+                rwalk.consolidate(data_of_task(trainer) if rwalk.config.fisher_source != "step" else None)
 
 
 class _EndOfWalk(Callback):
@@ -263,11 +270,6 @@ class _EndOfTask(Callback):
             _put(left, parameters)
         self._walk._walked = []
         self._walk._end_task(trainer)
-
-
-def _prepared(trainer: Trainer, batch: Any) -> Any:
-    """On the device and in the precision of the module, as for a training step."""
-    return trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
 
 
 def _put(weights: list[torch.Tensor], parameters: list[torch.nn.Parameter]) -> None:
