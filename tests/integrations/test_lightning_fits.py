@@ -152,7 +152,7 @@ def test_what_a_tuner_tries_in_mid_fit_is_no_part_of_the_task(tmp_path, finder):
             seen.append(walk.rwalk.steps)
 
     module, walk = Tuned(PROBLEM), RWalkCallback(CONFIG)
-    trainer = Trainer(max_epochs=2, callbacks=[walk, finder(), Counts()], default_root_dir=tmp_path, **QUIET)
+    trainer = Trainer(max_epochs=3, callbacks=[walk, finder(), Counts()], default_root_dir=tmp_path, **QUIET)
     with quiet():
         trainer.fit(module)
     assert seen == list(range(1, trainer.global_step + 1))
@@ -163,10 +163,10 @@ def test_what_a_tuner_tries_in_mid_fit_is_no_part_of_the_task(tmp_path, finder):
 @pytest.mark.parametrize("others", [lambda walk: [], lambda walk: [Halves(walk)]], ids=["alone", "beside another"])
 def test_a_learning_rate_that_is_looked_for_in_mid_fit_changes_nothing(tmp_path, others):
     whole, walk = Tuned(PROBLEM), RWalkCallback(CONFIG.replace(delta_t=7))
-    fit(whole, 0, [walk, *others(walk)], max_epochs=2)
+    fit(whole, 0, [walk, *others(walk)], max_epochs=3)
     tuned, other = Tuned(PROBLEM), RWalkCallback(CONFIG.replace(delta_t=7))
     finder = FindsTheRate(num_training_steps=5, update_attr=False)
-    fit(tuned, 0, [other, *others(other), finder], max_epochs=2, default_root_dir=tmp_path)
+    fit(tuned, 0, [other, *others(other), finder], max_epochs=3, default_root_dir=tmp_path)
     assert_same(weights(tuned), weights(whole))
     assert_same_state(other.rwalk.state_dict(), walk.rwalk.state_dict())
 

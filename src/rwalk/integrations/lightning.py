@@ -121,7 +121,8 @@ class RWalkCallback(Callback):
         """Note whether a checkpoint may be loaded only to be evaluated; refuse what cannot work."""
         self._evaluating = stage != "fit"
         if stage == "fit":  # a new list, because Lightning is going through the old one
-            present = self._without_ends(trainer)
+            self._let_go(trainer)  # of a fit that failed within a tuner, where callbacks are not called
+            present = _callbacks(trainer)
             savers = [callback for callback in present if isinstance(callback, Checkpoint)]
             others = [callback for callback in present if callback not in savers]
             _set_callbacks(trainer, [_EndOfWalk(self), *others, _EndOfTask(self), *savers])
