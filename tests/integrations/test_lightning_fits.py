@@ -3,7 +3,13 @@
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, callbacks
-from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    ModelCheckpoint,
+    OnExceptionCheckpoint,
+    StochasticWeightAveraging,
+)
 
 from contracts.doors_lightning import QUIET, Module, loader, quiet
 from integrations.lightning_toys import PROBLEM, Plain, assert_alike, fit
@@ -66,6 +72,105 @@ def test_a_fit_resumed_in_mid_task_ends_as_if_it_had_not_stopped(tmp_path):
     assert_same_state(second.rwalk.state_dict(), walk.rwalk.state_dict())
 
 
+@pytest.mark.parametrize("step", [10, 20])
+def test_a_fit_resumed_where_an_epoch_ended_keeps_its_open_window(tmp_path, step):
+    """Lightning goes on with the epoch that has ended, and does not tell that the next one starts."""
+
+    def trained(**options):
+        module, walk = Module(PROBLEM), RWalkCallback(CONFIG.replace(delta_t=7))
+        saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=10, save_top_k=-1)
+        fit(module, 0, [walk, saver], max_epochs=3, enable_checkpointing=True, **options)
+        return module, walk
+
+    whole, walk = trained()
+    resumed, other = trained(ckpt_path=tmp_path / f"step={step}.ckpt")
+    assert_same(weights(resumed), weights(whole))
+    assert_same_state(other.rwalk.state_dict(), walk.rwalk.state_dict())
+
+
+class Halves(Callback):
+    """Puts other weights in place as the second epoch begins, and notes how long windows are."""
+
+    def __init__(self, walk) -> None:
+        self.walk, self.windows = walk, []
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            with torch.no_grad():
+                for parameter in pl_module.parameters():
+                    parameter.mul_(0.5)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.windows.append(self.walk.rwalk.window_steps)
+
+
+class FindsTheRate(LearningRateFinder):
+    """As Lightning's documentation fine-tunes one: in the middle of a fit, after which everything is put back."""
+
+    def on_fit_start(self, trainer, pl_module):
+        return
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            self.lr_find(trainer, pl_module)
+
+
+class FindsTheSize(BatchSizeFinder):
+    """The same for the size of batches."""
+
+    def on_fit_start(self, trainer, pl_module):
+        return
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            self.scale_batch_size(trainer, pl_module)
+
+
+class Tuned(Module):
+    """Has what Lightning's tuners look for."""
+
+    lr, batch_size = 0.05, 4
+
+    def train_dataloader(self):
+        return loader(PROBLEM, 0, 1)
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.parametrize(
+    "finder",
+    [
+        lambda: FindsTheRate(num_training_steps=5, update_attr=False),
+        lambda: FindsTheSize(mode="binsearch", max_trials=1, steps_per_trial=2, init_val=4),
+    ],
+    ids=["learning rate", "batch size"],
+)
+def test_what_a_tuner_tries_in_mid_fit_is_no_part_of_the_task(tmp_path, finder):
+    seen = []
+
+    class Counts(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            seen.append(walk.rwalk.steps)
+
+    module, walk = Tuned(PROBLEM), RWalkCallback(CONFIG)
+    trainer = Trainer(max_epochs=3, callbacks=[walk, finder(), Counts()], default_root_dir=tmp_path, **QUIET)
+    with quiet():
+        trainer.fit(module)
+    assert seen == list(range(1, trainer.global_step + 1))
+    assert (walk.rwalk.tasks, walk.rwalk.steps, walk._group.waits) == (1, trainer.global_step, False)
+    assert trainer.global_step > 10
+
+
+@pytest.mark.parametrize("others", [lambda walk: [], lambda walk: [Halves(walk)]], ids=["alone", "beside another"])
+def test_a_learning_rate_that_is_looked_for_in_mid_fit_changes_nothing(tmp_path, others):
+    whole, walk = Tuned(PROBLEM), RWalkCallback(CONFIG.replace(delta_t=7))
+    fit(whole, 0, [walk, *others(walk)], max_epochs=3)
+    tuned, other = Tuned(PROBLEM), RWalkCallback(CONFIG.replace(delta_t=7))
+    finder = FindsTheRate(num_training_steps=5, update_attr=False)
+    fit(tuned, 0, [other, *others(other), finder], max_epochs=3, default_root_dir=tmp_path)
+    assert_same(weights(tuned), weights(whole))
+    assert_same_state(other.rwalk.state_dict(), walk.rwalk.state_dict())
+
+
 def test_checkpoints_are_read_without_running_code(tmp_path):
     module, walk = Module(PROBLEM), RWalkCallback(CONFIG)
     fit(module, 0, [walk]).save_checkpoint(tmp_path / "end.ckpt")
@@ -92,6 +197,20 @@ def test_an_interrupted_task_is_not_consolidated_and_goes_on_in_the_next_fit():
     assert (walk.rwalk.tasks, walk.rwalk.steps, walk.rwalk.attached) == (0, 5, False)
     fit(module, 0, [walk])
     assert (walk.rwalk.tasks, walk.rwalk.steps) == (1, 15)
+
+
+def test_an_interrupted_trainer_that_fits_again_ends_the_task_once(caplog):
+    module, walk, stop = Module(PROBLEM), RWalkCallback(CONFIG), Stop(5)
+    trainer = Trainer(max_epochs=1, callbacks=[walk, stop], **QUIET)
+    with quiet(), pytest.raises(ZeroDivisionError):
+        trainer.fit(module, loader(PROBLEM, 0, 1))
+    assert trainer.callbacks == [walk, stop]
+    stop.left = -1
+    with quiet(), caplog.at_level("WARNING", logger="rwalk"):
+        trainer.fit(module, loader(PROBLEM, 0, 1))
+    assert walk.rwalk.tasks == 1
+    assert trainer.callbacks == [walk, stop]
+    assert not [record for record in caplog.records if record.name.startswith("rwalk")]
 
 
 def test_a_checkpoint_of_a_failed_step_can_be_written(tmp_path):
@@ -210,6 +329,17 @@ def test_figures_are_logged():
     assert seen[5][1] == seen[4][1] != seen[5][2]  # and not in the sixth
 
 
+@pytest.mark.parametrize("options", [{"log_every_n_steps": 0}, {"barebones": True}])
+def test_a_trainer_that_never_logs_trains_all_the_same(options):
+    walk = RWalkCallback(CONFIG, log=True)
+    quietly = {} if "barebones" in options else QUIET
+    trainer = Trainer(max_epochs=1, callbacks=[walk], **{"accelerator": "cpu", **quietly, **options})
+    with quiet():
+        trainer.fit(Module(PROBLEM), loader(PROBLEM, 0, 1))
+    assert (walk.rwalk.tasks, walk.rwalk.steps) == (1, 10)
+    assert trainer.callback_metrics == {}
+
+
 @pytest.mark.parametrize("value", ["fit", 0, -1, True, 2.5])
 def test_other_ends_of_tasks_are_refused(value):
     with pytest.raises(ValueError, match=r"consolidate_on=.*'train_end'"):
@@ -245,19 +375,10 @@ def test_the_anchor_is_what_the_fit_leaves_and_the_scores_are_the_walks_whatever
 
 
 def test_weights_put_in_place_between_epochs_are_no_walk():
-    class Halves(Callback):
-        def on_train_epoch_start(self, trainer, pl_module):
-            if trainer.current_epoch == 1:
-                with torch.no_grad():
-                    for parameter in pl_module.parameters():
-                        parameter.mul_(0.5)
-
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            windows.append(walk.rwalk.window_steps)
-
-    module, walk, windows = Module(PROBLEM), RWalkCallback(CONFIG.replace(delta_t=7)), []
-    fit(module, 0, [walk, Halves()], max_epochs=2)
-    assert windows == [1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3]
+    module, walk = Module(PROBLEM), RWalkCallback(CONFIG.replace(delta_t=7))
+    halves = Halves(walk)
+    fit(module, 0, [walk, halves], max_epochs=2)
+    assert halves.windows == [1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("averaging", ["ema", "swa"])

@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+from itertools import cycle
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import BaseFinetuning
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BaseFinetuning, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from contracts.doors_lightning import ManualModule, Module, loader
+from contracts.doors_lightning import QUIET, ManualModule, Module, loader, quiet
 from integrations.lightning_toys import PROBLEM, Plain, assert_alike, bare, fit
 from reference.problems import assert_same, assert_same_state, weights
 from rwalk import RWalk, RWalkConfig, RWalkError
@@ -232,6 +234,30 @@ def test_an_optimizer_without_protected_parameters_is_left_alone():
     assert set(bare(walk.rwalk.importances())) == {"second.weight", "second.bias"}
 
 
+def test_a_state_file_goes_to_the_optimizer_that_holds_its_parameters(tmp_path):
+    module, walk = Two(), RWalkCallback(CONFIG.replace(include=("second.*",)))
+    fit(module, 0, [walk])
+    walk.rwalk.save(tmp_path / "second.safetensors")
+    later = RWalkCallback(start_from=tmp_path / "second.safetensors")
+    fit(module, 1, [later])
+    assert {index: rwalk.tasks for index, rwalk in later.rwalks.items()} == {1: 2}
+
+
+def test_several_optimizers_start_from_a_file_each(tmp_path):
+    module, walk = Two(), RWalkCallback(CONFIG)
+    fit(module, 0, [walk])
+    twin = Two()
+    twin.load_state_dict(module.state_dict())
+    files = [tmp_path / "second.safetensors", tmp_path / "first.safetensors"]
+    walk.rwalks[1].save(files[0])
+    walk.rwalks[0].save(files[1])
+    later = RWalkCallback(start_from=files)
+    fit(module, 1, [walk])
+    fit(twin, 1, [later])
+    for index in (0, 1):
+        assert_same_state(later.rwalks[index].state_dict(), walk.rwalks[index].state_dict())
+
+
 def test_a_parameter_in_two_optimizers_is_refused_unless_it_is_left_out():
     with pytest.raises(RWalkError, match=r"first\.0\.weight is in optimizers \[0, 1\]"):
         fit(Two(shared=True), 0, [RWalkCallback(CONFIG)])
@@ -270,6 +296,64 @@ def test_the_fisher_of_a_pass_takes_the_fits_own_data():
     rwalk.consolidate(PROBLEM.batches(0, 1))
     fit(module, 0, [walk])
     assert_same(bare(walk.rwalk.importances()), rwalk.importances())
+
+
+class Endless(IterableDataset):
+    """The task's samples, over and over."""
+
+    def __iter__(self):
+        for number, sample in enumerate(cycle(zip(*PROBLEM.samples(0), strict=True))):
+            if number == 500:
+                raise RuntimeError("read far more than was trained")
+            yield sample
+
+
+@pytest.mark.parametrize("limit", [{"max_steps": 4}, {"limit_train_batches": 4}])
+@pytest.mark.parametrize("config", [RWalkConfig.facil(), RWalkConfig.laplace(fisher_samples=1000)])
+def test_a_task_without_an_end_is_as_long_as_it_was_trained(tmp_path, config, limit):
+    size, found = PROBLEM.batch_size, []
+    few = TensorDataset(*(tensor[: 4 * size] for tensor in PROBLEM.samples(0)))
+    for data, options in ((few, {}), (Endless(), limit)):
+        module, walk = Module(PROBLEM), RWalkCallback(config)
+        module.forward = module.net.forward
+        saver = ModelCheckpoint(tmp_path, save_last=True, enable_version_counter=False)
+        for last in (None, tmp_path / "last.ckpt"):  # which is written before the task ends
+            trainer = Trainer(
+                **{"max_epochs": 1, **QUIET, "enable_checkpointing": True}, callbacks=[walk, saver], **options
+            )
+            with quiet():
+                trainer.fit(module, DataLoader(data, size), ckpt_path=last)
+            assert (walk.rwalk.tasks, walk.rwalk.steps) == (1, 4)
+            found.append(walk.rwalk.importances())
+    for other in found[1:]:
+        assert_same(other, found[0])
+
+
+@pytest.mark.parametrize(
+    ("loaders", "message"),
+    [
+        (lambda own: {"a": own, "b": own}, r"a collection of loaders \('a', 'b'\).*consolidate_on=None"),
+        (lambda own: [own, own], r"a collection of loaders \(a list\).*consolidate_on=None"),
+        (lambda own: own, r"Module has no forward: define it, or take consolidate_on=None"),
+    ],
+)
+def test_data_that_could_not_be_read_at_the_tasks_end_is_refused_before_it_begins(loaders, message):
+    module, walk = Module(PROBLEM), RWalkCallback(RWalkConfig.facil())
+    trainer = Trainer(max_epochs=1, callbacks=[walk], **QUIET)
+    with quiet(), pytest.raises(RWalkError, match=message):
+        trainer.fit(module, loaders(loader(PROBLEM, 0, 1)))
+    assert trainer.global_step == 0
+    assert not walk.rwalk.attached
+
+
+def test_several_loaders_are_read_where_the_user_says_how():
+    module, walk = Module(PROBLEM), RWalkCallback(RWalkConfig.facil(), consolidate_on=None)
+    module.training_step = lambda batch, batch_idx: Module.training_step(module, batch["a"], batch_idx)
+    trainer = Trainer(max_epochs=1, callbacks=[walk], **QUIET)
+    with quiet():
+        trainer.fit(module, {"a": loader(PROBLEM, 0, 1), "b": loader(PROBLEM, 1, 1)})
+    walk.rwalk.consolidate(loader(PROBLEM, 0, 1), lambda batch: module.net(batch[0]))
+    assert walk.rwalk.tasks == 1
 
 
 def refused(configure, message, **options):

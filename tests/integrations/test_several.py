@@ -55,8 +55,98 @@ def test_a_group_goes_on_from_its_state_with_the_saved_settings():
         assert_same_state(resumed.rwalks[index].state_dict(), group.rwalks[index].state_dict())
 
 
+def test_states_of_single_cores_go_to_the_optimizers_that_hold_their_parameters():
+    model, optimizers, group = learned()
+    states = group.state_dict()["optimizers"]
+    fresh = RWalkGroup()
+    fresh.start_from([states[1], states[0]])
+    again = RWalkGroup()
+    again.load_state_dict(fresh.state_dict())  # as Lightning's checkpoints carry it before training has started
+    group.detach()
+    again.attach(model, optimizers)
+    assert again.config == CONFIG
+    for index in (0, 1):
+        assert_same_state(again.rwalks[index].state_dict(), states[index])
+
+
+def test_an_optimizer_without_a_state_starts_anew():
+    model, optimizers, group = learned()
+    group.detach()
+    fresh = RWalkGroup()
+    fresh.start_from([group.rwalks[1].state_dict()])
+    fresh.attach(model, optimizers)
+    assert [rwalk.tasks for rwalk in fresh.rwalks.values()] == [0, 1]
+
+
+def of_all():
+    model, _ = model_and_optimizers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    group = RWalkGroup(CONFIG)
+    group.attach(model, [optimizer])
+    train(model, [optimizer], task=0, steps=3)
+    return group.rwalks[0].state_dict()
+
+
+def of_another_model():
+    model = nn.ModuleDict({"elsewhere": nn.Linear(2, 1)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    group = RWalkGroup(CONFIG)
+    group.attach(model, [optimizer])
+    model["elsewhere"](torch.ones(3, 2)).sum().backward()
+    optimizer.step()
+    return group.rwalks[0].state_dict()
+
+
+@pytest.mark.parametrize(
+    ("states", "message"),
+    [
+        (lambda own: [of_all()], r"state 0 .* of several optimizers' .*0\.weight in optimizer 0 and .* in optimizer 1"),
+        (
+            lambda own: [own[0], of_another_model()],
+            r"state 1 .*elsewhere\.bias.* no parameter that the optimizers \[0, 1\]",
+        ),
+        (lambda own: [own[1], own[0], own[1]], r"state 2 .* parameters of optimizer 1, and so is state 0"),
+    ],
+)
+def test_a_state_that_fits_no_optimizer_or_several_is_refused(states, message):
+    model, optimizers, group = learned()
+    group.detach()
+    fresh = RWalkGroup()
+    fresh.start_from(states(group.state_dict()["optimizers"]))
+    with pytest.raises(RWalkError, match=message):
+        fresh.attach(model, optimizers)
+    assert fresh.rwalks == {}
+    assert fresh.waits
+
+
+def test_states_of_different_settings_need_a_config_to_go_on_by():
+    model, optimizers, group = learned()
+    group.detach()
+    first, second = (group.rwalks[index].state_dict() for index in (0, 1))
+    second["config"] = CONFIG.replace(ewc_lambda=2.0).to_dict()
+    with pytest.raises(RWalkError, match="saved with different settings: give the config"):
+        RWalkGroup().start_from([first, second])
+    fresh = RWalkGroup(CONFIG)
+    fresh.start_from([first, second])
+    fresh.attach(model, optimizers)
+    assert [rwalk.config for rwalk in fresh.rwalks.values()] == [CONFIG, CONFIG]
+
+
 def test_a_group_that_follows_nothing_yet_has_no_state():
     assert RWalkGroup().state_dict() == {}
+
+
+def test_a_state_that_is_loaded_in_mid_training_is_gone_on_from_at_once():
+    model, optimizers, group = learned()
+    before = copy.deepcopy(group.state_dict())
+    train(model, optimizers, task=1, steps=3)
+    group.load_state_dict(before)
+    assert not group.waits
+    assert [rwalk.steps for rwalk in group.rwalks.values()] == [14, 14]
+    with pytest.raises(RWalkError, match=r"parameters of optimizer 2, and those followed now are \[0, 1\]"):
+        group.load_state_dict({"optimizers": {1: {}, 2: {}}})
+    for index in (0, 1):
+        assert_same_state(group.rwalks[index].state_dict(), before["optimizers"][index])
 
 
 def test_new_optimizers_are_noticed_and_followed_in_place_of_the_old_ones():

@@ -117,6 +117,25 @@ def test_a_finished_training_that_is_resumed_ends_its_task(tmp_path):
     assert_same_state(again.rwalk.state_dict(), callback.rwalk.state_dict())
 
 
+@pytest.mark.parametrize("stop", [4, 6, 8, 12])
+def test_a_training_resumed_where_an_epoch_ended_ends_its_task(tmp_path, stop):
+    """Checkpoints by steps are written before Trainer tells of the epoch's end."""
+    options = {**EVERY_FOUR, "num_train_epochs": 3}
+    callbacks = [RWalkTrainerCallback(CONFIG, consolidate_on="epoch_end") for _ in range(3)]
+    data = sentences(0, samples=16)
+    trainer(language_model(), tmp_path / "whole", data, callbacks[0], **options).train()
+    killed = trainer(language_model(), tmp_path / "killed", data, callbacks[1], StopAfter(stop), **options)
+    if stop < 12:
+        with pytest.raises(KeyboardInterrupt):
+            killed.train()
+    else:
+        killed.train()
+    resumed = trainer(language_model(), tmp_path / "killed", data, callbacks[2], **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert callbacks[2].rwalk.tasks == 3
+    assert_same_state(callbacks[2].rwalk.state_dict(), callbacks[0].rwalk.state_dict())
+
+
 @pytest.mark.parametrize(
     ("moment", "strategy", "tasks"),
     [("train_end", "steps", [0, 0]), ("epoch_end", "epoch", [1, 2]), (4, "steps", [1, 2]), (5, "steps", [0, 1])],
@@ -176,3 +195,35 @@ def test_the_anchor_is_the_best_model_and_the_state_is_of_its_step(tmp_path):
     assert_same(
         {name: values["anchor"] for name, values in callback.rwalk.state_dict()["parameters"].items()}, weights(best)
     )
+
+
+def test_the_anchor_is_the_best_model_where_an_epoch_is_a_task_too(tmp_path):
+    """The best model is of the middle of an epoch, whose task ends with it."""
+    options = {**EVERY_FOUR, "eval_strategy": "steps", "eval_steps": 4, "num_train_epochs": 2}
+    model, callback, data = classifier(), RWalkTrainerCallback(CONFIG, consolidate_on="epoch_end"), labelled(0)
+    long = trainer(
+        model, tmp_path, data, callback, WorseAfter(12), eval_dataset=data[:4], load_best_model_at_end=True, **options
+    )
+    long.train()
+    state = callback.rwalk.state_dict()
+    assert Path(long.state.best_model_checkpoint).name == "checkpoint-12"
+    assert (state["tasks"], state["steps"], state["task_steps"]) == (2, 12, 0)
+    assert_same({name: values["anchor"] for name, values in state["parameters"].items()}, weights(model))
+
+
+def test_a_best_model_of_an_epochs_end_has_no_task_to_end(tmp_path, caplog):
+    options = {"save_strategy": "epoch", "eval_strategy": "epoch", "num_train_epochs": 2}
+    callback, data = RWalkTrainerCallback(CONFIG, consolidate_on="epoch_end"), labelled(0)
+    with caplog.at_level("WARNING", logger="rwalk"):
+        trainer(
+            classifier(),
+            tmp_path,
+            data,
+            callback,
+            WorseAfter(8),
+            eval_dataset=data[:4],
+            load_best_model_at_end=True,
+            **options,
+        ).train()
+    assert (callback.rwalk.tasks, callback.rwalk.steps) == (1, 8)
+    assert "nothing changes" not in caplog.text

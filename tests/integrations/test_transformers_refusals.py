@@ -93,19 +93,31 @@ def test_an_optimizer_replaced_in_mid_training(tmp_path):
     assert callback.rwalk.steps == 3
 
 
-def test_an_optimizer_that_takes_its_steps_in_secret(tmp_path):
+@pytest.mark.parametrize("hooked", [True, False])
+def test_an_optimizer_that_takes_its_steps_in_secret(tmp_path, hooked):
     class InBackward(torch.optim.SGD):
-        """As LOMO: what Trainer calls a step is none, and runs no hooks."""
+        """As LOMO: what Trainer calls a step is none."""
+
+        def __init__(self, parameters, lr):
+            super().__init__(parameters, lr)
+            for parameter in self.param_groups[0]["params"]:
+                parameter.register_post_accumulate_grad_hook(self.move)
+
+        @torch.no_grad()
+        def move(self, parameter):
+            parameter.data.add_(parameter.grad, alpha=-self.param_groups[0]["lr"])
+            parameter.grad = None
 
         def step(self, closure=None):
             return None
 
-        step.hooked = True
-
+    if not hooked:
+        InBackward.step.hooked = True  # as torch marks what runs its hooks already
     model, callback = classifier(), RWalkTrainerCallback(CONFIG)
     optimizer = InBackward(model.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    framework = trainer(model, tmp_path, labelled(0), callback, optimizers=(optimizer, schedule))
+    options = {"optimizers": (optimizer, schedule), "max_grad_norm": 0.0}
+    framework = trainer(model, tmp_path, labelled(0), callback, **options)
     with pytest.raises(RWalkError, match=r"did not see optimizer step 1: .*changes weights during backward \(LOMO\)"):
         framework.train()
 

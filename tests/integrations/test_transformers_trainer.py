@@ -1,10 +1,12 @@
 """RWalk in real Trainer runs: the same training as a plain loop, in which moments, on which gradient."""
 
 import logging
+from itertools import cycle
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback
 from transformers.optimization import get_linear_schedule_with_warmup
 
@@ -145,6 +147,102 @@ def test_a_step_that_the_scaler_skips_leaves_no_trace(tmp_path, optim):
     assert all(value.isfinite().all() for value in callback.rwalk.importances("score").values())
 
 
+class LeavesOut(TrainerCallback):
+    """The usual guard: a batch whose gradient is not finite is left out."""
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        gradients = [p.grad for p in kwargs["model"].parameters()]
+        if not all(gradient.isfinite().all() for gradient in gradients):
+            kwargs["model"].zero_grad()
+
+
+class Careful(torch.optim.SGD):
+    """Moves no weight by a gradient that is not finite."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            parameter.sub_(parameter.grad.nan_to_num(0.0, 0.0, 0.0), alpha=self.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("bad", [1, 3])
+@pytest.mark.parametrize("guard", [[LeavesOut()], []], ids=["left out", "not counted"])
+def test_a_step_whose_gradient_does_not_count_does_not_stop_training(tmp_path, guard, bad):
+    model, callback, backwards = classifier(), RWalkTrainerCallback(CONFIG), []
+
+    def overflow_once(gradient):
+        backwards.append(gradient)
+        return gradient * float("inf") if len(backwards) == bad else gradient
+
+    model.classifier.bias.register_hook(overflow_once)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01) if guard else Careful(model.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    options = {"optimizers": (optimizer, schedule), "max_grad_norm": 0.0}
+    framework = trainer(model, tmp_path, labelled(0), *guard, callback, **options)
+    framework.train()
+    assert framework.state.global_step == 8
+    assert (callback.rwalk.tasks, callback.rwalk.steps) == (1, 7)
+
+
+def test_batches_that_go_through_another_head_are_no_steps_of_what_is_protected(tmp_path):
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.turn = classifier(), 0
+            self.first, self.second = nn.Linear(8, 2), nn.Linear(8, 2)
+
+        def forward(self, input_ids, labels=None):
+            self.turn += 1
+            head = self.second if self.turn % 2 else self.first
+            logits = head(self.body.bert(input_ids).pooler_output)
+            return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+    callback = RWalkTrainerCallback(CONFIG.replace(include=("first.*",)))
+    trainer(TwoHeads(), tmp_path, labelled(0), callback).train()
+    assert (callback.rwalk.tasks, callback.rwalk.steps) == (1, 4)
+
+
+SCHEDULE_FREE = {"optim": "schedule_free_sgd", "lr_scheduler_type": "constant"}
+
+
+@pytest.mark.parametrize("unfinished", ["flush", "drop"])
+@pytest.mark.parametrize("moment", ["train_end", "epoch_end", 4])
+def test_evaluating_and_saving_under_a_schedule_free_optimizer_change_no_score(tmp_path, moment, unfinished):
+    """Its averaged weights are in place from an evaluation until the next step."""
+    pytest.importorskip("schedulefree")
+    by_steps = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 4}
+    logged = {"logging_strategy": "steps", "logging_steps": 1}
+    scores, anchors = [], []
+    config = CONFIG.replace(ewc_lambda=0.0, delta_t=5, unfinished=unfinished)
+    for options in ({}, by_steps, {**by_steps, **logged}):
+        model = classifier().double()
+        callback = RWalkTrainerCallback(config, consolidate_on=moment, log=bool(logged.keys() & options.keys()))
+        data, own = labelled(0), {"eval_dataset": labelled(0)[:4]}
+        trainer(model, tmp_path, data, callback, num_train_epochs=2, **SCHEDULE_FREE, **own, **options).train()
+        state = callback.rwalk.state_dict()["parameters"]
+        scores.append({name: values["score"] for name, values in state.items()})
+        anchors.append({name: values["anchor"] for name, values in state.items()})
+        if moment == "train_end":  # what is left, averaged or not
+            assert_same(anchors[-1], weights(model))
+    for found, expected in [(scores[1], scores[0]), (scores[2], scores[0])]:
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=0.0, atol=1e-6 * float(value.max()) + 1e-30)
+    if moment != "train_end":  # where the steps have led
+        for name, value in anchors[0].items():
+            torch.testing.assert_close(anchors[1][name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_saving_under_a_schedule_free_optimizer_leaves_the_weights_as_they_were(tmp_path):
+    pytest.importorskip("schedulefree")
+    by_steps = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+    trained = []
+    for callbacks in ([], [RWalkTrainerCallback(CONFIG.replace(ewc_lambda=0.0), log=True)]):
+        model, own = classifier(), {"eval_dataset": labelled(0)[:4]}
+        trainer(model, tmp_path, labelled(0), *callbacks, **SCHEDULE_FREE, **own, **by_steps).train()
+        trained.append(weights(model))
+    assert_same(*trained)
+
+
 def test_bf16_autocast_leaves_the_state_in_float32(tmp_path):
     seen = []
     model, callback = classifier(), RWalkTrainerCallback(CONFIG)
@@ -192,6 +290,47 @@ def test_the_fisher_can_come_from_a_pass_over_the_tasks_data(tmp_path):
         trainer(model, tmp_path, data, callback).train()
         assert callback.rwalk.tasks == 1
         assert all(value.any() for value in callback.rwalk.importances("fisher").values())
+
+
+class Endless(IterableDataset):
+    """The task's samples, over and over."""
+
+    def __iter__(self):
+        for number, sample in enumerate(cycle(labelled(0))):
+            if number == 500:
+                raise RuntimeError("read far more than was trained")
+            yield sample
+
+
+@pytest.mark.parametrize("moment", ["train_end", "epoch_end"])
+@pytest.mark.parametrize("config", [RWalkConfig.facil(), RWalkConfig.laplace(fisher_samples=1000)])
+def test_a_task_without_an_end_is_as_long_as_it_was_trained(tmp_path, config, moment):
+    found = []
+    for data in (Endless(), labelled(0)[:12]):
+        model, callback = classifier(), RWalkTrainerCallback(config, consolidate_on=moment)
+        trainer(model, tmp_path, data, callback, max_steps=3).train()
+        assert (callback.rwalk.tasks, callback.rwalk.steps) == (1, 3)
+        found.append(callback.rwalk.importances())
+    assert_same(*found)
+
+
+@pytest.mark.parametrize("returned", [lambda loss, logits: {"loss": loss, "logits": logits}, lambda *both: both])
+def test_the_fisher_of_a_pass_takes_what_trainer_takes_from_a_model(tmp_path, returned):
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = classifier()
+
+        def forward(self, input_ids, labels):
+            found = self.inner(input_ids, labels=labels)
+            return returned(found.loss, found.logits)
+
+    found = []
+    for model in (classifier(), Plain()):
+        callback = RWalkTrainerCallback(RWalkConfig.facil())
+        trainer(model, tmp_path, labelled(0), callback).train()
+        found.append({name.removeprefix("inner."): v for name, v in callback.rwalk.importances().items()})
+    assert_same(*found)
 
 
 def test_figures_go_into_the_log_if_asked_for(tmp_path):

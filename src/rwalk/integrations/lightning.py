@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from rwalk.core.files import load_state
 from rwalk.core.first_protection import FirstProtection
 from rwalk.core.sharding import local, over_processes
 from rwalk.errors import MissingExtraError, RWalkError
+from rwalk.integrations.lightning_data import data_of_task, prepared, refuse_unreadable_data
 from rwalk.integrations.several import RWalkGroup
 from rwalk.module_state import weights_version
 
@@ -43,7 +44,9 @@ class RWalkCallback(Callback):
         consolidate_on: When a task ends: ``"train_end"``, when ``fit`` has trained to its end (not when it is
             interrupted); every so many optimizer steps, at the end of the batch that completes them; or None, when you
             call ``consolidate``.
-        start_from: A file that ``callback.rwalk.save`` wrote, to go on from in a first ``fit``.
+        start_from: A file that ``callback.rwalk.save`` wrote, to go on from in a first ``fit``; of several optimizers
+            a file for each, in any order: a state goes to the optimizer that holds its parameters. One without a file
+            starts anew.
         log: Log ``rwalk.report().metrics()`` every ``log_every_n_steps`` steps; of several optimizers each one's, the
             second's under ``rwalk/optimizer_1/``, and so on.
         protect: What the model knows already: a ``DataLoader``, batches or a dataset. When the first ``fit`` begins,
@@ -55,7 +58,9 @@ class RWalkCallback(Callback):
         ValueError: ``consolidate_on`` is none of these, or an option that ``RWalk.protect`` does not have.
         TypeError: ``protect`` is a single batch.
         RWalkError: In ``fit``: DeepSpeed, LBFGS, a parameter in two optimizers, no optimizer with protected parameters,
-            a second RWalk on an optimizer, a parameter or optimizer gone whose importances are kept.
+            a second RWalk on an optimizer, a parameter or optimizer gone whose importances are kept, a state that fits
+            no optimizer or several, a Fisher that is estimated at the task's end from several loaders or through a
+            module without ``forward``.
 
     Attributes:
         rwalks: The cores, by the optimizer's place in ``trainer.optimizers``; empty until training starts.
@@ -71,7 +76,7 @@ class RWalkCallback(Callback):
         config: RWalkConfig | None = None,
         *,
         consolidate_on: Literal["train_end"] | int | None = "train_end",
-        start_from: str | Path | None = None,
+        start_from: str | Path | Sequence[str | Path] | None = None,
         log: bool = False,
         protect: Any = None,
         protect_options: Mapping[str, Any] | None = None,
@@ -83,10 +88,11 @@ class RWalkCallback(Callback):
         self._protect = FirstProtection(protect, protect_options)
         self._group = RWalkGroup(self._protect.keeps(config) if start_from is None else config)
         self._evaluating = False
-        self._weights: list[int] = []
+        self._weights: list[int] | None = None  # as the steps have left them, until the next one begins
         self._walked: list[torch.Tensor] = []
         if start_from is not None:
-            self._group.load_state_dict({"optimizers": {0: load_state(start_from)}})
+            files = [start_from] if isinstance(start_from, (str, Path)) else start_from
+            self._group.start_from([load_state(file) for file in files])
 
     @property
     def rwalks(self) -> dict[int, RWalk]:
@@ -115,6 +121,7 @@ class RWalkCallback(Callback):
         """Note whether a checkpoint may be loaded only to be evaluated; refuse what cannot work."""
         self._evaluating = stage != "fit"
         if stage == "fit":  # a new list, because Lightning is going through the old one
+            self._let_go(trainer)  # of a fit that failed within a tuner, where callbacks are not called
             present = _callbacks(trainer)
             savers = [callback for callback in present if isinstance(callback, Checkpoint)]
             others = [callback for callback in present if callback not in savers]
@@ -126,7 +133,10 @@ class RWalkCallback(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Follow this fit's optimizers. Checkpoints are restored and nothing is trained yet."""
+        """Follow this fit's optimizers. Checkpoints are restored and nothing is trained yet.
+
+        Of an epoch that a resumed fit goes on with, Lightning does not tell that it starts.
+        """
         is_new = not self.rwalks and not self._group.waits
         self._group.attach(pl_module, trainer.optimizers)
         if isinstance(self.consolidate_on, int) and any(r.config.fisher_source != "step" for r in self.rwalks.values()):
@@ -134,14 +144,16 @@ class RWalkCallback(Callback):
                 f"consolidate_on={self.consolidate_on}: fisher_source needs a task's data at its end, and of a number "
                 "of steps it is not known: take 'train_end', or None and callback.rwalk.consolidate(batches)"
             )
+        self._refuse_unreadable_data(trainer, pl_module)
         if is_new:
-            self._protect(self.rwalks.values(), batch_size=DEFAULT_BATCH, prepare=partial(_prepared, trainer))
+            self._protect(self.rwalks.values(), batch_size=DEFAULT_BATCH, prepare=partial(prepared, trainer))
+        self._weights = weights_version(pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Follow an optimizer put in place since. Weights put in place as an epoch began are no walk."""
-        if batch_idx == 0 and self._weights != weights_version(pl_module):
-            for rwalk in self.rwalks.values():
-                rwalk.drop_window()
+        if batch_idx == 0:
+            self._drop_what_is_no_walk(pl_module)
+        self._weights = None
         if not self._group.follows(trainer.optimizers):
             self._group.attach(pl_module, trainer.optimizers)
 
@@ -151,7 +163,7 @@ class RWalkCallback(Callback):
             if isinstance(self.consolidate_on, int) and rwalk.task_steps >= self.consolidate_on:
                 rwalk.consolidate()
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # a part of Trainer sets it
-        if self.logs and trainer.global_step % every == 0:
+        if self.logs and every and trainer.global_step % every == 0:
             for place, rwalk in enumerate(self.rwalks.values()):
                 part = f"rwalk/optimizer_{place}/" if place else "rwalk/"
                 figures = {name.replace("rwalk/", part): value for name, value in rwalk.report().metrics().items()}
@@ -161,34 +173,62 @@ class RWalkCallback(Callback):
         """End the task of a fit resumed after its last step: Lightning neither starts nor ends its training."""
         if self._group.waits:
             self._group.attach(pl_module, trainer.optimizers)
+            self._refuse_unreadable_data(trainer, pl_module)
             self._end_task(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let go of the optimizers, and of a step that was begun. The task goes on in the next fit."""
-        self._evaluating = False
-        self._group.detach()
+        self._let_go(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the optimizers."""
-        self._evaluating = False
-        self._group.detach()
-        ours = (_EndOfWalk, _EndOfTask)
-        _set_callbacks(trainer, [callback for callback in _callbacks(trainer) if not isinstance(callback, ours)])
+        self._let_go(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """What Lightning puts into its checkpoints."""
+        if self._weights is not None:
+            self._drop_what_is_no_walk(self._model())  # who goes on from here cannot tell it any more
         return self._group.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint when training starts; one loaded only to be evaluated is left alone."""
-        if not self._evaluating:
-            self._group.load_state_dict(state_dict)
+        """Go on from a checkpoint when training starts; one loaded only to be evaluated is left alone.
+
+        In the middle of a fit (Lightning's tuners put everything back) it goes on from there at once.
+        """
+        if self._evaluating:
+            return
+        self._group.load_state_dict(state_dict)
+        if self._weights is not None:
+            self._weights = weights_version(self._model())
+
+    def _model(self) -> torch.nn.Module:
+        return next(iter(self.rwalks.values())).model
+
+    def _drop_what_is_no_walk(self, module: torch.nn.Module) -> None:
+        if self._weights is not None and self._weights != weights_version(module):
+            for rwalk in self.rwalks.values():
+                rwalk.drop_window()
+            self._weights = weights_version(module)
+
+    def _without_ends(self, trainer: Trainer) -> list[Callback]:
+        def is_ours(callback: Callback) -> bool:
+            return isinstance(callback, (_EndOfWalk, _EndOfTask)) and callback._walk is self
+
+        return [callback for callback in _callbacks(trainer) if not is_ours(callback)]
+
+    def _let_go(self, trainer: Trainer) -> None:
+        self._evaluating, self._weights = False, None
+        self._group.detach()
+        _set_callbacks(trainer, self._without_ends(trainer))
+
+    def _refuse_unreadable_data(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.consolidate_on == "train_end":
+            refuse_unreadable_data(trainer, module, self.rwalks.values())
 
     def _end_task(self, trainer: Trainer) -> None:
         if self.consolidate_on == "train_end":
             for rwalk in self.rwalks.values():
-                data = trainer.train_dataloader if rwalk.config.fisher_source != "step" else None
-                rwalk.consolidate(None if data is None else map(partial(_prepared, trainer), data))
+                rwalk.consolidate(data_of_task(trainer) if rwalk.config.fisher_source != "step" else None)
 
 
 class _EndOfWalk(Callback):
@@ -231,11 +271,6 @@ class _EndOfTask(Callback):
             _put(left, parameters)
         self._walk._walked = []
         self._walk._end_task(trainer)
-
-
-def _prepared(trainer: Trainer, batch: Any) -> Any:
-    """On the device and in the precision of the module, as for a training step."""
-    return trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
 
 
 def _put(weights: list[torch.Tensor], parameters: list[torch.nn.Parameter]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -39,6 +39,7 @@ class RWalkGroup:
         self.config = config
         self.rwalks: dict[int, RWalk] = {}
         self._saved: dict[int, dict[str, Any]] = {}
+        self._is_placed = True  # whether the numbers in it are optimizers' places
 
     @property
     def waits(self) -> bool:
@@ -61,6 +62,8 @@ class RWalkGroup:
             saved = next(iter(self._saved.values()), None)
             self.config = RWalkConfig() if saved is None else RWalkConfig.from_dict(saved["config"])
         chosen = _protected(model, optimizers, self.config)
+        if not self._is_placed:
+            self._saved, self._is_placed = _placed(self._saved, model, chosen, self.config), True
         lost = {*self.rwalks, *self._saved} - set(chosen)
         if lost:
             raise RWalkError(
@@ -91,11 +94,79 @@ class RWalkGroup:
     def state_dict(self) -> dict[str, Any]:
         """The cores' states, by the optimizer's place; empty before there are any."""
         states = {index: rwalk.state_dict() for index, rwalk in self.rwalks.items()} | self._saved
-        return {"optimizers": states} if states else {}
+        return {"optimizers": states, **({} if self._is_placed else {"is_placed": False})} if states else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a ``state_dict``, when ``attach`` is called next."""
-        self._saved = dict(state_dict["optimizers"])
+        """Go on from a ``state_dict``: at once if optimizers are followed, else when ``attach`` is called next.
+
+        Raises:
+            RWalkError: It has the state of an optimizer that is not among those followed. Nothing has changed then.
+        """
+        saved = dict(state_dict["optimizers"])
+        if not any(rwalk.attached for rwalk in self.rwalks.values()):
+            self._saved, self._is_placed = saved, state_dict.get("is_placed", True)
+            return
+        lost = saved.keys() - self.rwalks.keys()
+        if lost:
+            raise RWalkError(
+                f"the state holds importances for the parameters of optimizer {min(lost)}, and those followed now are "
+                f"{sorted(self.rwalks)}: load it before training starts, with the optimizers as they were"
+            )
+        for index, state in saved.items():
+            self.rwalks[index].load_state_dict(state)
+
+    def start_from(self, states: Sequence[dict[str, Any]]) -> None:
+        """Go on from the states of single cores, each with the optimizer that holds its parameters.
+
+        Raises:
+            RWalkError: They were saved with different settings, and this group has none of its own.
+        """
+        if self.config is None and any(state["config"] != states[0]["config"] for state in states):
+            raise RWalkError("the states to start from were saved with different settings: give the config to go on by")
+        self._saved, self._is_placed = dict(enumerate(states)), False
+
+
+def _placed(
+    states: dict[int, dict[str, Any]], model: nn.Module, chosen: dict[int, Optimizer], config: RWalkConfig
+) -> dict[int, dict[str, Any]]:
+    """The states by the place of the optimizer that holds their parameters.
+
+    Raises:
+        RWalkError: One fits no optimizer, or several, or two the same.
+    """
+    held = {
+        place: {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for place, optimizer in chosen.items()
+    }
+    names = {
+        place: {name for name, p in selected_parameters(model, config).items() if id(p) in parameters}
+        for place, parameters in held.items()
+    }
+    found: dict[int, dict[str, Any]] = {}
+    of: dict[int, int] = {}
+    for index, state in states.items():
+        places = [place for place in names if names[place] & state["parameters"].keys()]
+        if not places and len(chosen) == 1:  # RWalk says what does not fit
+            places = list(chosen)
+        what = f"state {index} to start from (of {_listed(state['parameters'])})"
+        if not places:
+            raise RWalkError(f"{what} has no parameter that the optimizers {sorted(chosen)} hold: leave it out")
+        if len(places) > 1:
+            theirs = " and ".join(f"{_listed(names[p] & state['parameters'].keys())} in optimizer {p}" for p in places)
+            raise RWalkError(
+                f"{what} is of several optimizers' parameters ({theirs}), and each optimizer has a state of its own: "
+                "give one that was saved of each (callback.rwalks[i].save), or the optimizer that it was saved with"
+            )
+        (place,) = places
+        if place in found:
+            raise RWalkError(f"{what} is of the parameters of optimizer {place}, and so is state {of[place]}: give one")
+        found[place], of[place] = state, index
+    return found
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:2]) + (f" and {len(listed) - 2} more" if len(listed) > 2 else "")
 
 
 def _protected(model: nn.Module, optimizers: Sequence[Optimizer], config: RWalkConfig) -> dict[int, Optimizer]:

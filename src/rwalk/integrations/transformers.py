@@ -5,25 +5,29 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rwalk.core import RWalk, RWalkConfig
 from rwalk.core.files import load_state
 from rwalk.core.first_protection import FirstProtection
+from rwalk.core.likelihood import outputs_of
 from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.integrations.lora_checks import is_peft
 from rwalk.integrations.trainer_base import HeldBase
 from rwalk.integrations.trainer_checkpoints import checkpoint_of, resumed_from, state_file
+from rwalk.integrations.trainer_steps import StepWatch, shows_averages, where_steps_led
 
 try:
     from accelerate import PartialState
     from accelerate.utils.deepspeed import DeepSpeedOptimizerWrapper
     from transformers import TrainerCallback
     from transformers.trainer_callback import CallbackHandler
+    from transformers.trainer_utils import has_length
 except ImportError as error:
     raise MissingExtraError("RWalkTrainerCallback", "transformers", error) from error
 
@@ -39,8 +43,8 @@ class RWalkTrainerCallback(TrainerCallback):
     Args:
         config: Settings; ``RWalkConfig()``, or with ``start_from`` the saved ones, if None.
         consolidate_on: When a task ends: ``"train_end"``, when ``train()`` does (once the best model is loaded back);
-            ``"epoch_end"``; every so many optimizer steps of a ``train()`` call; or None, when you say
-            ``callback.rwalk.consolidate()``.
+            ``"epoch_end"``, or at a best model of mid-epoch that is loaded back; every so many optimizer steps of a
+            ``train()`` call; or None, when you say ``callback.rwalk.consolidate()``.
         start_from: An rwalk state file, or a checkpoint folder that holds one, to go on from in a first ``train()``.
         log: Add ``rwalk.report().metrics()`` to what Trainer logs, for all its reporters (``report_to``); each time,
             this waits for the device.
@@ -88,14 +92,13 @@ class RWalkTrainerCallback(TrainerCallback):
         self.consolidate_on, self.start_from = consolidate_on, start_from
         self.log, self.base = log, HeldBase(base_lambda)
         self.rwalk: RWalk | None = None
-        self._steps = 0
+        self._watch: StepWatch | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Follow this training's model and optimizer; if it is resumed, from its checkpoint's state."""
         _refuse_what_cannot_work(state, kwargs["optimizer"])
         if self.rwalk is not None and self.rwalk.attached:  # an earlier training was interrupted
-            self.base.detach()
-            self.rwalk.detach()
+            self._let_go(self.rwalk)
         source = None
         if state.global_step:
             source = resumed_from(args, state, [args.resume_from_checkpoint, self.start_from])
@@ -121,32 +124,33 @@ class RWalkTrainerCallback(TrainerCallback):
                 self.base.protect(model, optimizer, self._protect, **how)
             else:
                 self._protect([rwalk], **how)
+        if source is not None and self.consolidate_on == "epoch_end" and _has_ended(state.epoch) and rwalk.task_steps:
+            self._end_task(args, state, kwargs)  # saved before Trainer told of the epoch's end, and it will not again
         rwalk.attach()
         self.base.attach()
+        self._watch = StepWatch(rwalk)
         if self.log:
             _put_before_reporters(self, sys._getframe(1).f_locals.get("self"))
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Remember how many steps were seen, so that an unseen one is noticed."""
-        self._steps = self._core.steps
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Be ready to notice a step that RWalk cannot see."""
+        if self._watch is not None:
+            self._watch.begin()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Notice a step that RWalk did not see. Under a GradScaler it may have been skipped."""
-        if self._core.steps == self._steps and getattr(kwargs["optimizer"], "scaler", None) is None:
-            raise RWalkError(
-                f"RWalk did not see optimizer step {state.global_step + 1}: the optimizer runs no step hooks, or "
-                "changes weights during backward (LOMO); give Trainer another one, before train()"
-            )
+        if self._watch is not None and getattr(kwargs["optimizer"], "scaler", None) is None:
+            self._watch.check(state.global_step + 1)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End a task, if a task is a number of steps. This step's checkpoint is saved afterwards."""
         if isinstance(self.consolidate_on, int) and state.global_step % self.consolidate_on == 0:
-            self._core.consolidate()
+            self._end_task(args, state, kwargs)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """End a task, if a task is an epoch. This epoch's checkpoint is saved afterwards."""
+        """End a task, if a task is an epoch. This epoch's checkpoint is saved afterwards, if epochs are saved."""
         if self.consolidate_on == "epoch_end":
-            _consolidate(self._core, kwargs["model"], kwargs["train_dataloader"])
+            self._end_task(args, state, kwargs)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put the state into the checkpoint that was just written."""
@@ -155,31 +159,49 @@ class RWalkTrainerCallback(TrainerCallback):
             file.parent.mkdir(exist_ok=True)
         if args.should_save:
             self.base.save(file)
-        self._core.save(file)  # in every process: shards are put together, and the first one writes
+        with where_steps_led(self._core.optimizer):
+            self._core.save(file)  # in every process: shards are put together, and the first one writes
         PartialState().wait_for_everyone()  # another process may be about to read it, beside the best model
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add RWalk's figures to the entry just logged, before reporters read it."""
         if self.log and self.rwalk is not None and self.rwalk.attached:
-            figures = self.rwalk.report().metrics()
+            with where_steps_led(self.rwalk.optimizer):
+                figures = self.rwalk.report().metrics()
             kwargs["logs"].update(figures)
             state.log_history[-1].update(figures)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the task and let go of the optimizer. If the best model was loaded back, so is the state beside it."""
         rwalk = self._core
-        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+        best = args.load_best_model_at_end and state.best_model_checkpoint is not None
+        if best:
             rwalk.load_state_dict(load_state(state_file(Path(state.best_model_checkpoint))))
-        if self.consolidate_on == "train_end":
-            _consolidate(rwalk, kwargs["model"], kwargs["train_dataloader"])
-        self.base.detach()
-        rwalk.detach()
+        elif self.consolidate_on == "train_end" and shows_averages(rwalk.optimizer):
+            with where_steps_led(rwalk.optimizer):  # the averages that are left are the anchor, and no walk
+                rwalk.end_window()
+        if self.consolidate_on == "train_end" or (best and self.consolidate_on == "epoch_end" and rwalk.task_steps):
+            _consolidate(rwalk, args, state, kwargs)
+        self._let_go(rwalk)
 
     @property
     def _core(self) -> RWalk:
         if self.rwalk is None:
             raise RWalkError("no training has begun: give this callback to a Trainer and call its train()")
         return self.rwalk
+
+    def _end_task(self, args: Any, state: Any, kwargs: Mapping[str, Any]) -> None:
+        """Where training goes on afterwards: from where the steps have led, whatever an evaluation shows."""
+        with where_steps_led(self._core.optimizer):
+            _consolidate(self._core, args, state, kwargs)
+
+    def _let_go(self, rwalk: RWalk) -> None:
+        if self._watch is not None:
+            self._watch.remove()
+            self._watch = None
+        self.base.detach()
+        with where_steps_led(rwalk.optimizer):
+            rwalk.detach()
 
     def _follow(self, model: nn.Module, optimizer: Optimizer, source: Path | None) -> RWalk:
         if self.rwalk is not None:
@@ -193,11 +215,25 @@ class RWalkTrainerCallback(TrainerCallback):
         return self.rwalk
 
 
-def _consolidate(rwalk: RWalk, model: nn.Module, data: Any) -> None:
-    if rwalk.config.fisher_source == "loader":
-        rwalk.consolidate(data, lambda batch: model(**batch).logits.movedim(-1, 1))
-    else:
-        rwalk.consolidate(data if rwalk.config.fisher_source == "samples" else None)
+def _consolidate(rwalk: RWalk, args: Any, state: Any, kwargs: Mapping[str, Any]) -> None:
+    if rwalk.config.fisher_source == "step":
+        rwalk.consolidate()
+        return
+    data, model = kwargs["train_dataloader"], kwargs["model"]
+    if not has_length(data):  # it may be endless
+        data = islice(data, state.global_step * args.gradient_accumulation_steps)
+
+    def scores(batch: Any) -> Tensor:
+        found = model(**batch)
+        with_loss = isinstance(found, tuple) and isinstance(found[0], Tensor) and found[0].dim() == 0
+        return outputs_of(found[1:] if with_loss else found).movedim(-1, 1)
+
+    rwalk.consolidate(data, scores if rwalk.config.fisher_source == "loader" else None)
+
+
+def _has_ended(epoch: float | None) -> bool:
+    """Whether Trainer counts whole epochs."""
+    return epoch is not None and float(epoch).is_integer()
 
 
 def _put_before_reporters(callback: TrainerCallback, handler: Any) -> None:
