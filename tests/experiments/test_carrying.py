@@ -1,5 +1,7 @@
 """Runs in their folders: resumed where they were interrupted, held by one process, their results never lost."""
 
+import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -221,4 +223,50 @@ def test_a_limit_on_the_size_of_files_is_noticed_before_anything_is_trained(tmp_
     monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(27, "File too large")))
     with pytest.raises(OSError, match="File too large"):
         carry_out(small(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _refusing(number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks are others there")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_lock_that_is_not_to_be_had_is_an_error_and_not_another_process(number, tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", _refusing(number))
+    with pytest.raises(OSError, match=r"\.lock") as caught, held(tmp_path / "new" / "run"):
+        pytest.fail("worked without a lock")
+    assert not isinstance(caught.value, FolderHeldError)
+    assert caught.value.errno == number
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks are others there")
+@pytest.mark.parametrize("function", ["ftruncate", "write"])
+def test_a_disk_without_room_for_the_holders_name_holds_all_the_same(function, tmp_path, monkeypatch):
+    with monkeypatch.context() as context:
+        context.setattr(os, function, _refusing(errno.ENOSPC))
+        with held(tmp_path), pytest.raises(FolderHeldError), held(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks are others there")
+def test_runs_that_cannot_be_locked_have_failed_and_are_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", _refusing(errno.ENOLCK))
+    monkeypatch.setattr("rwalk.experiments.pool.AGAIN", 0)
+    (found,) = itertools.islice(run_all({"a": small()}, [0], folder=tmp_path / "runs", jobs=1), 2)
+    assert found.error.startswith("OSError: [Errno ")
+    assert ".lock" in found.error
+    assert (found.folder / "error.log").read_text().startswith(found.error)
+
+
+def test_where_there_is_no_room_at_all_a_failure_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "write_bytes", _refusing(errno.ENOSPC))
+    monkeypatch.setattr(os, "fsync", _refusing(errno.ENOSPC))
+    (found,) = run_all({"a": small()}, [0], folder=tmp_path / "runs", jobs=1)
+    assert ".result.reserve" in found.error
     assert list(tmp_path.iterdir()) == []

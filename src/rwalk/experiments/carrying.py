@@ -23,6 +23,7 @@ from rwalk.experiments.results import (
 )
 from rwalk.experiments.runner import run
 from rwalk.experiments.spec import RunSpec
+from rwalk.experiments.writing import naming
 from rwalk.training import BasePlugin, CheckpointPlugin
 from rwalk.training.plugins.checkpoints import checkpoints
 
@@ -107,7 +108,8 @@ def _reserve(folder: Path, size: int = 2**16) -> Iterator[Path]:
     """Room on the disk for the result, taken before there is anything to lose."""
     path = folder / RESERVE
     try:
-        path.write_bytes(b"\0" * size)
+        with naming(path):
+            path.write_bytes(b"\0" * size)
         yield path
     finally:
         path.unlink(missing_ok=True)

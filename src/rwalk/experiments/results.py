@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rwalk.core.replacing import replacing
 from rwalk.errors import CheckpointError
 from rwalk.experiments.recording import Record
 from rwalk.experiments.spec import RunSpec
+from rwalk.experiments.writing import writing_whole
 from rwalk.metrics import AccuracyMatrix
 
 __all__ = [
@@ -173,8 +173,7 @@ def write_result(result: Mapping[str, Any], folder: str | Path) -> Path:
 def write_json(content: Mapping[str, Any], target: Path) -> Path:
     """Write a JSON file that is there whole or not at all, making its folder if need be."""
     text = as_text(content)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as file:
+    with writing_whole(target) as file:
         file.write(text.encode())
     return target
 
