@@ -202,6 +202,34 @@ def test_tables_are_listed_and_reproduced(shell, table):
     page = Path("page.md").read_text()
     assert page.count("## A small table") == 2
     assert "](results/small.svg)" in page
+    status, out, _ = shell("reproduce", "--page", "new/page.md", "--out", "results", "--json")
+    assert (status, json.loads(out)) == (0, {"page": "new/page.md"})
+    assert Path("new/page.md").read_text().startswith("# Reproduced tables")
+
+
+def test_a_full_disk_keeps_the_pages_and_pictures_that_are_there_and_names_what_it_could_not_write(
+    shell, table, monkeypatch
+):
+    assert shell("reproduce", "small", "--out", "results", "--jobs", "1", "--seeds", "1")[0] == 0
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    for target, command in {
+        "page.md": ["reproduce", "--page", "page.md", "--out", "results"],
+        "plane.svg": ["report", "results", "--out", "plane.svg", "--figure", "plane"],
+        "table.csv": ["report", "results", "--out", "table.csv"],
+        "new/page.html": ["report", "results", "--out", "new/page.html"],
+    }.items():
+        if not target.startswith("new"):
+            Path(target).write_text("old")
+        before = sorted(Path().rglob("*"))
+        status, out, err = shell(*command)
+        assert (status, out) == (1, "")
+        assert err == f"rwalk: error: [Errno 28] No space left on device: '{target}'\n"
+        assert sorted(Path().rglob("*")) == before
+        assert target.startswith("new") or Path(target).read_text() == "old"
 
 
 def test_a_table_is_made_of_the_runs_that_are_finished(shell, table):
@@ -284,6 +312,10 @@ def test_a_table_is_made_of_the_runs_that_are_finished(shell, table):
         (["sweep", "none.yaml", "--out", "out"], "no spec file at none.yaml"),
         (["reproduce", "everything", "--out", "out"], "unknown table 'everything': choose one of"),
         (["reproduce", "--page", "page.md", "--out", "out"], "no stored reproduction in out"),
+        (["reproduce", "--quick", "--out", "out"], "--quick without a TABLE: name one, such as `rwalk reproduce "),
+        (["reproduce", "--row", "x", "--out", "out"], "--row without a TABLE"),
+        (["reproduce", "--seeds", "2", "--out", "out"], "--seeds without a TABLE"),
+        (["reproduce", "--finished", "--out", "out"], "--finished without a TABLE"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line_before_any_run(shell, options, message, monkeypatch):

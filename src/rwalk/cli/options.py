@@ -44,7 +44,7 @@ def refuse_inputs(option: str, target: Path, inputs: Iterable[Path | None]) -> N
 
 
 def settings(entries: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` entries as settings; ``rwalk.delta_t=5`` reaches into ``rwalk``. Of two for one key the last counts.
+    """``key=value`` entries as settings; ``rwalk.delta_t=5`` reaches into ``rwalk``. Of two for a key the last counts.
 
     Raises:
         ValueError: An entry has another form.

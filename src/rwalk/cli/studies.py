@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ from rwalk.experiments.loading import merged
 from rwalk.experiments.page import reproduction_page
 from rwalk.experiments.reproduce import load_table, report, tables
 from rwalk.experiments.results import write_json
+from rwalk.experiments.writing import writing_whole
 from rwalk.report.plane import draw_plane
 
 __all__ = ["studies"]
@@ -136,15 +137,10 @@ def reproduce(
 ) -> None:
     """Run a published table again: published figures, ours, difference, seeds, time."""
     if page is not None:
-        options_.refuse_inputs("--page", page, out.glob("*.json"))
-        page.write_text(reproduction_page(out, page), encoding="utf-8")
-        display.tell(console, page)
+        _write_page(out, page, as_json=as_json)
         return
     if table is None:
-        if as_json:
-            display.show_json(console, tables())
-        else:
-            display.listing(console, "table", tables())
+        _list_tables({"quick": quick, "seeds": seeds, "row": row, "finished": finished}, as_json=as_json)
         return
     chosen = load_table(table, quick=quick, seeds=seeds, rows=row)
     folder, seconds = out / "runs" / table, 0.0
@@ -171,6 +167,28 @@ def reproduce(
         tables_.reproduction(console, found)
         display.tell(console, ", ".join(str(path) for path in (target, picture) if path))
     complain(console, outcomes, quiet=as_json)
+
+
+def _write_page(out: Path, page: Path, *, as_json: bool) -> None:
+    options_.refuse_inputs("--page", page, out.glob("*.json"))
+    content = reproduction_page(out, page)
+    with writing_whole(page) as file:
+        file.write(content.encode())
+    if as_json:
+        display.show_json(console, {"page": str(page)})
+    else:
+        display.tell(console, page)
+
+
+def _list_tables(given: Mapping[str, Any], *, as_json: bool) -> None:
+    known = tables()
+    for name, value in given.items():
+        if value:
+            raise ValueError(f"--{name} without a TABLE: name one, such as `rwalk reproduce {next(iter(known))}`")
+    if as_json:
+        display.show_json(console, known)
+    else:
+        display.listing(console, "table", known)
 
 
 def _runs(methods: str, counts: Sequence[int]) -> dict[str, dict[str, Any]]:

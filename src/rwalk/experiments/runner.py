@@ -13,13 +13,13 @@ from safetensors.torch import save
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from rwalk.core.replacing import replacing
 from rwalk.errors import CheckpointError
 from rwalk.experiments.data import evaluated, so_far, stream_of
 from rwalk.experiments.methods import METHODS
 from rwalk.experiments.recording import Recorder
 from rwalk.experiments.results import Reference, RunResult
 from rwalk.experiments.spec import RunSpec
+from rwalk.experiments.writing import writing_whole
 from rwalk.metrics import AccuracyMatrix
 from rwalk.models import MODELS, build_model
 from rwalk.replay import Sampler
@@ -176,8 +176,7 @@ def _gone_on(spec: RunSpec, strategy: Naive, matrix: AccuracyMatrix, checkpoint:
 def _write_weights(model: nn.Module, path: Path) -> None:
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     content = save(tensors)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    with writing_whole(path) as file:
         file.write(content)
 
 
