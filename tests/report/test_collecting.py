@@ -3,6 +3,7 @@
 import itertools
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from rwalk.errors import CheckpointError
 from rwalk.experiments import RunSpec, load_comparison, summarise
 from rwalk.experiments.pool import Outcome
 from rwalk.experiments.reproduce import load_table, report, tables
-from rwalk.experiments.results import write_json
+from rwalk.experiments.results import write_json, write_result
 from rwalk.report import collect, figures_of
 
 
@@ -119,6 +120,24 @@ def test_folders_without_a_summary_are_labelled_by_what_differs(tmp_path):
         ("rwalk, λ=3", 2),
         ("fine-tuning", 2),
     ]
+
+
+def test_a_run_that_is_there_twice_counts_once_and_is_told_of(tmp_path):
+    bare = result(seed=1)
+    stored = replace(bare, reference=None).to_dict()
+    write_result(stored, tmp_path / "a")
+    assert stored["intransigence"] is None
+    for place, seed in (("b", 1), ("c", 1), ("d", 0)):
+        run_folder(tmp_path / place, seed=seed)
+    run_folder(tmp_path / "e", seed=1, method="fine-tuning")
+    study = collect([tmp_path])
+    ours, other = study.groups
+    assert [run.seed for run in ours.runs] == [0, 1]
+    assert [run.seed for run in other.runs] == [1]
+    assert ours.runs[1].metrics["intransigence"] is not None
+    values = [result(seed=seed).metrics["average_accuracy"] for seed in (0, 1)]
+    assert ours.spread("average_accuracy") == pytest.approx((sum(values) / 2, abs(values[0] - values[1]) / 2**0.5))
+    assert study.notes == ["2 runs are left out: they are there more than once, with the same settings and seed."]
 
 
 def test_several_places_join_and_keep_apart_what_is_called_alike(tmp_path):

@@ -139,12 +139,23 @@ def _of_runs(path: Path, found: Sequence[Found], notes: Sequence[str]) -> Study:
     groups = []
     for label in dict.fromkeys(labels):
         own = [each for each, name in zip(found, labels, strict=True) if name == label]
-        runs = sorted((run for run, _, _ in own), key=lambda run: run.seed)
-        groups.append(Group(label, own[0][1], runs))
+        groups.append(Group(label, own[0][1], _once([run for run, _, _ in own])))
+    copies = len(found) - sum(len(group.runs) for group in groups)
+    if copies:
+        told = "1 run is left out: it is" if copies == 1 else f"{copies} runs are left out: they are"
+        notes = [*notes, f"{told} there more than once, with the same settings and seed."]
     benchmarks = dict.fromkeys(str(config.get("benchmark")) for _, config, _ in found)
-    kind = "run" if len(found) == 1 else "runs"
+    kind = "run" if len(found) - copies == 1 else "runs"
     study = Study(kind, ", ".join(benchmarks), groups, versions=_versions([v for _, _, v in found]), notes=notes)
     return _with_commands(study, path, None)
+
+
+def _once(runs: Sequence[Run]) -> list[Run]:
+    """One run a seed, in their order; of copies one that was judged against a reference, if there is one."""
+    first: dict[int, Run] = {}
+    for run in sorted(runs, key=lambda run: run.metrics.get("intransigence") is None):
+        first.setdefault(run.seed, run)
+    return [first[seed] for seed in sorted(first)]
 
 
 def _of_summary(file: Path, summary: StoredSummary, found: Sequence[Found], notes: Sequence[str]) -> Study:
