@@ -1,6 +1,7 @@
 """The commands that carry out many runs: what they show, store, and refuse."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from rwalk.cli import studies, sweeping, tuning
 from rwalk.experiments import RunSpec, run
 from rwalk.experiments import reproduce as tables_of
 from rwalk.experiments.holding import held
+from rwalk.report import collect
+from rwalk.report.formats import as_markdown
 from rwalk.streams import benchmark
 
 SHORT = ["--set", "epochs=1", "--set", "hidden=[8]", "--set", "n_experiences=2", "--jobs", "1"]
@@ -424,3 +427,46 @@ def test_a_single_seed_has_no_deviation(shell):
     assert status == 0
     assert "±" not in out
     assert "In %, 1 seed" in out
+
+
+TINY = ["--method", "rwalk", "--set", "only_first=3", "--set", "epochs=1", "--set", "hidden=[8]", "--seeds", "2"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["--keep", "3", "--start", "20", "--end", "2", "--decay", "0.2", "--tolerance", "0.4"],
+        ["--search", "continual", "--start", "2", "--tolerance", "0.9", "--decay", "0.3"],
+        ["--grid", "rwalk.ewc_lambda=1,3", "--grid", "heads=single,masked", "--metric", "backward_transfer"],
+        ["--search", "optuna", "--grid", "rwalk.ewc_lambda=0.1:100", "--trials", "2", "--metric", "learning_accuracy"],
+    ],
+    ids=["race", "continual", "grid", "optuna"],
+)
+def test_the_command_on_the_page_of_a_tuning_searches_the_same_again(shell, asked):
+    if "optuna" in asked:
+        pytest.importorskip("optuna")
+    status, _, err = shell("tune", *DIGITS, *TINY, *asked, "--jobs", "1", "--out", "out")
+    assert (status, err) == (0, "")
+    before = json.loads(Path("out/tuning.json").read_text())
+    (command,) = collect([Path("out")]).commands
+    assert shell(*shlex.split(command)[1:], "--jobs", "1")[0] == 0
+    after = json.loads(Path("out/tuning.json").read_text())
+    for key in ("searches", "rows", "chosen", "metric", "search"):
+        assert after.get(key) == before.get(key)
+    assert after["plan"] == {**before["plan"], "base": after["plan"]["base"]}
+    assert "searches" in after or after["cost"]["reused"] == after["cost"]["runs"] == len(before["rows"]) * 2
+    assert "searches" not in after or len(list(Path("out/runs").iterdir())) == 2  # found, not searched anew
+
+
+def test_a_tuning_by_any_metric_stores_and_shows_it(shell):
+    grid = ["--grid", "rwalk.ewc_lambda=1,300", "--metric", "backward_transfer"]
+    status, out, err = shell("tune", *DIGITS, *TINY, *grid, "--jobs", "1", "--out", "out")
+    assert (status, err) == (0, "")
+    stored = json.loads(Path("out/tuning.json").read_text())
+    means = {row["label"]: row["mean"]["backward_transfer"] for row in stored["rows"]}
+    assert means[stored["best"]] == max(means.values())
+    assert "bwd. transfer" in out
+    page = as_markdown(collect([Path("out")]))
+    said = f"{100 * means[stored['best']]:.1f} % backward transfer on held-out data"
+    assert page.startswith(f"# λ={stored['best'].partition('=')[2]} is chosen: {said}")
+    assert "| learning accuracy | backward transfer | seeds |" in page

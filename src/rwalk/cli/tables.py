@@ -19,6 +19,7 @@ TITLES = {
     "forgetting": "forgetting",
     "intransigence": "intransigence",
     "learning_accuracy": "learning acc.",
+    "backward_transfer": "bwd. transfer",
 }
 
 
@@ -41,7 +42,7 @@ def comparison(
     seeds = max(len(row.results) for row in rows)
     table = Table(title=plain(title or _title(seeds)), title_justify="left")
     table.add_column("", overflow="fold", min_width=12)
-    metrics = [metric for metric in METRICS if any(row.spread(metric) is not None for row in rows)]
+    metrics = [metric for metric in rows[0].metrics if any(row.spread(metric) is not None for row in rows)]
     for metric in metrics:
         table.add_column(TITLES[metric], justify="right", no_wrap=True)
     table.add_column("s", justify="right", no_wrap=True)

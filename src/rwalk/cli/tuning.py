@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +35,7 @@ __all__ = ["SEARCHES", "tuning"]
 tuning = typer.Typer()
 console = Console()
 
+TRIALS = 20  # of Optuna, where nothing is said of them
 SEARCHES = ("race", "continual", "grid", "optuna")
 
 #: Options that each of them reads.
@@ -131,12 +134,16 @@ def tune(
         )
     else:
         suggested = Suggestions(base, spaces(grid or [], method), metric or "average_accuracy")
-        specs, outcomes, seconds = _suggested(suggested, trials or 20, out, seeds, jobs, checkpoint_every)
-    winner = best(summarise(outcomes, list(specs)), metric or "average_accuracy")
-    rows = summarise(outcomes, list(specs), winner.label)
+        specs, outcomes, seconds = _suggested(suggested, trials or TRIALS, out, seeds, jobs, checkpoint_every)
+    chosen_by = metric or "average_accuracy"
+    winner = best(summarise(outcomes, list(specs)), chosen_by)
+    rows = summarise(outcomes, list(specs), winner.label, also=[chosen_by])
+    asked_for = {"grid": grid or []} | ({"trials": trials or TRIALS} if search == "optuna" else {})
     content = {
         "search": search,
-        "metric": metric or "average_accuracy",
+        "plan": _stored_plan(base, asked_for),
+        "seeds": list(range(seeds)),
+        "metric": chosen_by,
         "best": winner.label,
         "chosen": _differing(specs, winner.label),
         "cost": cost(outcomes, seconds),
@@ -185,6 +192,8 @@ def _as_it_comes(
         tasks = len(found[0]["trials"])
         content = {
             "search": search,
+            "plan": _stored_plan(base, asdict(how)),
+            "seeds": list(range(seeds)),
             "best": f"{strength}={chosen:g}",
             "chosen": {strength: chosen},
             "cost": {
@@ -206,6 +215,11 @@ def _as_it_comes(
             display.tell(console, f"best: {strength}={chosen:g}  ({out / 'tuning.json'})")
             display.tell(console, f"It took {trainings} trainings of a task, as many as {trainings / tasks:.1f} runs.")
     complain(console, outcomes, quiet=as_json)
+
+
+def _stored_plan(base: Mapping[str, Any], asked_for: Mapping[str, Any]) -> dict[str, Any]:
+    """What the command was asked to do, as it is stored."""
+    return {"base": json.loads(json.dumps(base, default=str)), **asked_for}
 
 
 def _plan(search: str, spec: RunSpec, settings: Mapping[str, Any]) -> Decay | Race:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rwalk.errors import CheckpointError
+from rwalk.experiments.loading import flat, nested
+from rwalk.experiments.methods import is_strength
 from rwalk.experiments.recording import Record
 from rwalk.experiments.results import RESULT, read_result
 from rwalk.experiments.summary import Difference
@@ -67,7 +69,9 @@ def _shown(study: Study) -> Study:
             label = f"{wanted} ({number})"
         groups.append(replace(group, label=label))
         renamed.setdefault(group.label, label)
-    against, best = (None if name is None else renamed.get(name) for name in (study.against, study.best))
+    against, best = (
+        None if name is None else renamed.get(name, shown(name, LONGEST)) for name in (study.against, study.best)
+    )
     return replace(study, groups=groups, against=against, best=best)
 
 
@@ -183,7 +187,10 @@ def _of_summary(file: Path, summary: StoredSummary, found: Sequence[Found], note
 
 
 def _searched(summary: StoredSummary) -> Group:
-    """λ looked for task by task: what each seed was at when it had been found, on held-out data."""
+    """λ looked for while the stream came: what each seed was at at the end, on held-out data.
+
+    That is no run under the λ that is chosen, which lies between those of several seeds or tasks.
+    """
     runs = []
     for seed, search in sorted(summary.searches.items()):
         matrix = search.accuracy_matrix
@@ -194,7 +201,15 @@ def _searched(summary: StoredSummary) -> Group:
             except (ValueError, TypeError):
                 matrix = None
         runs.append(Run(seed, {name: found.get(name) for name in NAMES}, search.seconds, matrix))
-    return Group(summary.best or "search", next(iter(summary.searches.values())).config, runs)
+    searches = list(summary.searches.values())
+    stepwise = any(search.plasticity for search in searches)
+    label = "λ as found for each task" if stepwise else "each seed's λ in front"
+    return Group(label, _without_strength(searches[0].config), runs)
+
+
+def _without_strength(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without a λ, where there is not one for all that was done."""
+    return nested({key: value for key, value in flat(config).items() if not is_strength(key)})
 
 
 def _group(row: StoredRow, found: Sequence[Found]) -> Group:

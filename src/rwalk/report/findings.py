@@ -11,13 +11,11 @@ __all__ = ["evidence", "headline", "is_bound"]
 
 def headline(study: Study) -> str:
     """The finding that stands above everything."""
+    if study.kind == "tuning" and study.best is not None:
+        return _chosen(study, study.best)
     ranked = study.ranked("average_accuracy")
     if not ranked:
         return f"{study.title}: no run has finished"
-    if study.kind == "tuning" and study.best is not None:
-        best = next((group for group in ranked if group.label == study.best), ranked[0])
-        name = NAMES.get(study.metric or "", ("average accuracy", True))[0]
-        return f"{best.label} is chosen: {_value(best, study.metric or 'average_accuracy')} {name} on held-out data"
     if len(ranked) == 1:
         forgotten = ranked[0].spread("forgetting")
         told = "" if forgotten is None else f" and has forgotten {100 * forgotten[0]:.1f} points"
@@ -30,6 +28,17 @@ def headline(study: Study) -> str:
     if ends is not None and ends[0] <= 0.0 <= ends[1]:
         return f"{first}, not told apart from {second.label} ({_value(second, 'average_accuracy')})"
     return f"{first}, before {second.label} ({_value(second, 'average_accuracy')})"
+
+
+def _chosen(study: Study, best: str) -> str:
+    """What a tuning chose, with its figure where that was trained: a λ between several may not have been."""
+    metric = study.metric or "average_accuracy"
+    name = NAMES.get(metric, (metric, True))[0]
+    group = next((group for group in study.groups if group.label == best), None)
+    if group is not None and group.values(metric):
+        return f"{best} is chosen: {_value(group, metric)} {name} on held-out data"
+    by = f" by {name}" if study.metric else ""
+    return f"{best} is chosen{by} on held-out data"
 
 
 def evidence(study: Study) -> str:

@@ -45,6 +45,8 @@ def summary_table(study: Study) -> Table:
     metrics = study.metrics
     published = [name for name in metrics if any(name in group.published for group in study.groups)]
     best = study.ranked(metrics[0])[0].label if metrics else None
+    if any(group.label == study.best for group in study.groups):
+        best = study.best
     head = ["", *(part for name in metrics for part in _heads(name, published)), "seeds", "seconds a run"]
     rows = []
     for index, group in enumerate(study.groups):
