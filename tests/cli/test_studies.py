@@ -273,6 +273,49 @@ def test_a_table_is_made_of_the_runs_that_are_finished(shell, table):
         (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "epochs"], "--set 'epochs': expected"),
         (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "hidden=[8"], "no value that YAML knows"),
         (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "seed=3"], "seed=3: each run has every"),
+        (
+            ["compare", "--out", "out", *DIGITS, "--methods", "pi, rwalk,pi"],
+            "--methods 'pi, rwalk,pi': pi stands there",
+        ),
+        (["compare", "--out", "out", *DIGITS, "--methods", "pi", "--exemplars", "2,02"], "2 stands there twice"),
+        (
+            ["compare", "--out", "out", *DIGITS, "--methods", "pi", "--exemplars", "²"],
+            "--exemplars '²': expected whole",
+        ),
+        (
+            ["compare", "--out", "out", *DIGITS, "--methods", "pi", "--set", "method=si"],
+            "--set method=si: --methods nam",
+        ),
+        (["compare", "--out", "out", "--spec", "plan.yaml", "--set", "method=si"], "--set method=si: plan.yaml names"),
+        (
+            ["compare", "--out", "out", *DIGITS, "--methods", "pi", "--set", "benchmark=split-mnist"],
+            "--set benchmark=split-mnist: --benchmark split-digits says it already: give one of them",
+        ),
+        (
+            ["compare", "--out", "out", *DIGITS, "--methods", "pi", "--exemplars", "1,2", "--set", "exemplars=3"],
+            "--set exemplars=3: --exemplars 1,2 says it already",
+        ),
+        (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--set", "benchmark=permuted-digits"],
+            "--set benchmark=permuted-digits: --benchmark split-digits says it already",
+        ),
+        (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--set", "method=pi"],
+            "--set method=pi: --method rwalk",
+        ),
+        (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1,2", "--set", "lr=3"],
+            "--set lr=3 and --grid lr=1,2: one key",
+        ),
+        (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--set", "rwalk.ewc_lambda=3"],
+            "--set rwalk.ewc_lambda=3: --search continual looks for it",
+        ),
+        (
+            ["sweep", "grid.yaml", "--out", "out", "--set", "benchmark=split-mnist"],
+            "grid gives benchmark=['split-digits'",
+        ),
+        (["sweep", "grid.yaml", "--out", "out", "--set", "rwalk.ewc_lambda=3"], "methods.rwalk gives lambda=[1, 30]"),
         (["compare", "--out", "out", "--spec", "none.yaml"], "no spec file at none.yaml"),
         (["compare", "--out", "plan.yaml/x", *DIGITS, "--methods", "rwalk"], "is a file: --out names a folder"),
         (["compare", "--out", "out", "--spec", "plan.yaml", "--methods", "pi"], "--methods pi: the runs are those of"),
@@ -323,8 +366,9 @@ def test_a_table_is_made_of_the_runs_that_are_finished(shell, table):
 )
 def test_what_cannot_be_is_refused_in_one_line_before_any_run(shell, options, message, monkeypatch):
     Path("plan.yaml").write_text(COMPARISON)
+    Path("grid.yaml").write_text(SWEEP)
     monkeypatch.setattr("rwalk.experiments.pool.run", lambda *_, **__: pytest.fail("trained for nothing"))
-    refused(shell(*options), message, holds=["plan.yaml"])
+    refused(shell(*options), message, holds=["grid.yaml", "plan.yaml"])
 
 
 def test_interrupted_work_goes_on_where_it_stopped(shell, monkeypatch):
@@ -343,6 +387,13 @@ def test_interrupted_work_goes_on_where_it_stopped(shell, monkeypatch):
     assert calls == [0, 1, 2]
     assert not Path("out/comparison.json").exists()
     assert "2 of 3 runs were finished before." in shell("compare", *DIGITS, *options)[1]
+
+
+def test_exemplars_may_be_set_for_all_methods_of_a_comparison(shell):
+    options = ["--methods", "fine-tuning,pi", "--set", "exemplars=2", "--seeds", "1", "--no-intransigence", *SHORT]
+    assert shell("compare", *DIGITS, *options, "--out", "out")[0] == 0
+    rows = json.loads(Path("out/comparison.json").read_text())["rows"]
+    assert {row["label"]: row["config"]["exemplars"] for row in rows} == {"fine-tuning": 2, "pi": 2}
 
 
 def test_the_benchmark_that_is_named_is_the_one_that_runs(shell):

@@ -43,7 +43,8 @@ def compare(
     benchmark: Annotated[str | None, typer.Option(help="What to learn; see `rwalk list`.")] = None,
     methods: Annotated[str | None, typer.Option(help="Names with commas between; see `rwalk list`.")] = None,
     exemplars: Annotated[
-        str | None, typer.Option(help="Exemplars of each class, 0 if not given; several with commas between.")
+        str | None,
+        typer.Option(help="Exemplars of each class, as --set says if not given; several with commas between."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -62,11 +63,15 @@ def compare(
     shared = options_.settings(settings or [])
     plan = {"seeds": seeds, "against": against, "intransigence": intransigence}
     given = {name: value for name, value in plan.items() if value is not None}
+    if "method" in shared:
+        where = "--methods names them" if spec is None else f"{spec} names them, run by run"
+        raise ValueError(f"--set method={shared['method']}: {where}")
     if spec is None:
         if benchmark is None or methods is None:
             raise ValueError("give --spec, or --benchmark and --methods")
-        runs = _runs(methods, options_.counts(exemplars or "0"))
-        chosen = build_comparison({"base": {"benchmark": benchmark, **shared}, "runs": runs, **given})
+        options_.refuse_twice(shared, benchmark=benchmark, exemplars=exemplars)
+        runs = _runs(methods, None if exemplars is None else options_.counts(exemplars))
+        chosen = build_comparison({"base": {**shared, "benchmark": benchmark}, "runs": runs, **given})
     else:
         for name, value in {"benchmark": benchmark, "methods": methods, "exemplars": exemplars}.items():
             if value is not None:
@@ -191,14 +196,14 @@ def _list_tables(given: Mapping[str, Any], *, as_json: bool) -> None:
         display.listing(console, "table", known)
 
 
-def _runs(methods: str, counts: Sequence[int]) -> dict[str, dict[str, Any]]:
+def _runs(methods: str, counts: Sequence[int] | None) -> dict[str, dict[str, Any]]:
     """Every method with every number of exemplars; ``-S`` marks those that replay, as in the paper."""
+    called = options_.names("--methods", methods)
+    if counts is None:
+        return {name: {"method": name} for name in called}
     several = len([count for count in counts if count]) > 1
     return {
-        f"{method.strip()}{f'-S{count}' if several and count else '-S' if count else ''}": {
-            "method": method.strip(),
-            "exemplars": count,
-        }
+        f"{name}{f'-S{count}' if several and count else '-S' if count else ''}": {"method": name, "exemplars": count}
         for count in counts
-        for method in methods.split(",")
+        for name in called
     }

@@ -105,7 +105,10 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Choose settings on training data held out (a tenth, or --set validation=SHARE); test data is not looked at."""
-    base = {"benchmark": benchmark, "method": method, **options_.settings(settings or [])}
+    shared = options_.settings(settings or [])
+    options_.refuse_twice(shared, benchmark=benchmark, method=method)
+    base = {**shared, "benchmark": benchmark, "method": method}
+    _refuse_tried(shared, grid or [])
     search = search or ("grid" if grid else None)
     if search is None:
         search = "race" if keep or base.get("exemplars") or base.get("exemplars_total") else "continual"
@@ -178,6 +181,8 @@ def _as_it_comes(
     spec = build_spec({"validation": VALIDATION, **base})
     how = _plan(search, spec, {name: value for name, value in settings.items() if value is not None})
     strength, _, _ = searchable(spec)  # refused here, in one line, and not in each process
+    if (given := flat(base).get(strength)) is not None:
+        raise ValueError(f"--set {strength}={given}: --search {search} looks for it; --start says where to begin")
     check_folder(out, overwrite=True)
     work = {str(seed): Search.of(spec.model_copy(update={"seed": seed}), how, out / "runs") for seed in range(seeds)}
     began, outcomes = time.perf_counter(), list[Outcome]()
@@ -215,6 +220,15 @@ def _as_it_comes(
             display.tell(console, f"best: {strength}={chosen:g}  ({out / 'tuning.json'})")
             display.tell(console, f"It took {trainings} trainings of a task, as many as {trainings / tasks:.1f} runs.")
     complain(console, outcomes, quiet=as_json)
+
+
+def _refuse_tried(shared: Mapping[str, Any], grid: Sequence[str]) -> None:
+    """A ``--set`` that every value of a ``--grid`` would replace."""
+    set_before = flat(shared)
+    for entry in grid:
+        key = entry.partition("=")[0]
+        if key in set_before:
+            raise ValueError(f"--set {key}={set_before[key]} and --grid {entry}: one key; give one of them")
 
 
 def _stored_plan(base: Mapping[str, Any], asked_for: Mapping[str, Any]) -> dict[str, Any]:
