@@ -322,6 +322,9 @@ def test_a_table_is_made_of_the_runs_that_are_finished(shell, table):
         (["compare", "--out", "out", "--spec", "plan.yaml", "--exemplars", "1"], "--exemplars 1: the runs are"),
         (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr"], "--grid 'lr': expected KEY=A,B,C"),
         (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1,[2"], "no value that YAML knows"),
+        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1:10"], "ranges are for --search optuna"),
+        (["tune", *DIGITS, "--search=optuna", "--grid=lr=-1:2", "--method=rwalk", "--out=out"], "-1 is below 0"),
+        (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "epochs=1:10"], "epochs='1:10'"),
         (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=0"], "lr=0"),
         (
             ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1", "--grid", "lr=2,3"],

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rwalk.experiments.loading import merged, nested
-from rwalk.experiments.suggesting import refuse_repeated
+from rwalk.experiments.suggesting import RANGE, refuse_repeated
 from rwalk.experiments.yaml_files import plain_yaml
 
 __all__ = [
@@ -106,6 +106,8 @@ def values(entries: Sequence[str]) -> dict[str, list[Any]]:
         key, equals, text = entry.partition("=")
         if not equals or not key or not text:
             raise ValueError(f"--grid {entry!r}: expected KEY=A,B,C, such as rwalk.ewc_lambda=0.1,1,10")
+        if RANGE.fullmatch(text):
+            raise ValueError(f"--grid {entry!r}: ranges are for --search optuna; give values with commas between")
         found[key] = _value(f"--grid {entry!r}", f"[{text}]")
     return found
 
