@@ -14,6 +14,7 @@ from rwalk.errors import CheckpointError
 from rwalk.experiments import carrying, run, run_all
 from rwalk.experiments.carrying import CHECKPOINTS, begun, carry_out, finished, unwritten
 from rwalk.experiments.holding import FolderHeldError, held
+from rwalk.experiments.results import checksum
 from rwalk.training import BasePlugin, CheckpointPlugin, Naive
 
 REPLAY = {"exemplars": 2, "replay_batch_size": 8}
@@ -128,6 +129,10 @@ def test_a_result_that_cannot_be_written_at_all_is_kept_and_written_by_the_next_
     assert not unwritten(folder).exists()
 
 
+def _sealed(content):
+    return json.dumps({**content, "checksum": checksum(content)})
+
+
 def _breakages():
     def changed(**changes):
         return lambda text: json.dumps({**json.loads(text), **changes})
@@ -139,6 +144,8 @@ def _breakages():
         "other number": lambda text: text.replace('"seconds": ', '"seconds": 1'),
         "no checksum": lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "checksum"}),
         "old": changed(schema_version=2),
+        "new": lambda text: _sealed({**json.loads(text), "schema_version": 4}),
+        "old and whole": lambda text: _sealed({**json.loads(text), "schema_version": 2}),
         "no matrix": changed(accuracy_matrix=[]),
         "not square": changed(accuracy_matrix=[[0.5, 0.5]]),
         "text": changed(accuracy_matrix="no"),
@@ -160,7 +167,7 @@ def test_a_broken_result_is_named_set_aside_and_made_again(how, stored, tmp_path
     (tmp_path / "result.json").write_text(BREAKAGES[how](stored))
     told = []
     assert finished(tmp_path, told.append) is None
-    assert "result.json" in told[0]
+    assert str(tmp_path / "result.json") in told[0]
     assert "renamed to result.json.broken and is computed again" in told[0]
     assert [path.name for path in tmp_path.iterdir()] == ["result.json.broken"]
 

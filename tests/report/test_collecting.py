@@ -12,7 +12,7 @@ from rwalk.errors import CheckpointError
 from rwalk.experiments import RunSpec, load_comparison, summarise
 from rwalk.experiments.pool import Outcome
 from rwalk.experiments.reproduce import load_table, report, tables
-from rwalk.experiments.results import write_json, write_result
+from rwalk.experiments.results import checksum, write_json, write_result
 from rwalk.report import collect, figures_of
 from rwalk.report.findings import headline
 from rwalk.report.formats import as_markdown
@@ -182,6 +182,16 @@ def test_a_damaged_run_is_left_out_and_told_of(tmp_path):
     (tmp_path / "whole" / "result.json").unlink()
     with pytest.raises(CheckpointError, match=r"no run in .* can be read: .*checksum"):
         collect([tmp_path])
+
+
+def test_a_run_of_a_newer_version_is_left_out_and_told_of(tmp_path):
+    file = run_folder(tmp_path / "new") / "result.json"
+    stored = {**json.loads(file.read_text()), "schema_version": 4}
+    file.write_text(json.dumps({**stored, "checksum": checksum(stored)}))
+    with pytest.raises(CheckpointError, match=r"new.result\.json: schema_version=4: expected 3; a newer version"):
+        collect([tmp_path])
+    run_folder(tmp_path / "whole")
+    assert "result.json: schema_version=4: expected 3" in collect([tmp_path]).notes[0]
 
 
 @pytest.mark.parametrize(

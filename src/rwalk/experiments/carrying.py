@@ -56,6 +56,8 @@ def finished(folder: Path, tell: Tell) -> RunResult | None:
     try:
         return RunResult.from_dict(read_result(folder))
     except (CheckpointError, FileNotFoundError) as error:
+        if str(folder) not in str(error):
+            error = CheckpointError(f"{folder / RESULT}: {error}")
         tell(set_aside(folder / RESULT, error))
         return None
 

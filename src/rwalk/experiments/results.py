@@ -110,8 +110,7 @@ class RunResult:
             CheckpointError: It holds no run that this version can have stored.
         """
         if stored.get("schema_version") != SCHEMA_VERSION:
-            found = repr(stored.get("schema_version"))[:50]
-            raise CheckpointError(f"schema_version={found}: expected {SCHEMA_VERSION}")
+            raise CheckpointError(_other_version(stored.get("schema_version")))
         try:
             result = cls._from(stored)
             as_text(result.to_dict())  # numbers only, a reference of every task
@@ -226,6 +225,8 @@ def read_result(path: str | Path) -> dict[str, Any]:
     if "accuracy_matrix" not in result:
         raise CheckpointError(f"{file} is not a stored run: it has no accuracy_matrix")
     version = result.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise CheckpointError(f"{file}: {_other_version(version)}; a newer version of rwalk wrote it and reads it")
     if isinstance(version, int) and version >= SCHEMA_VERSION and "checksum" not in result:
         raise CheckpointError(f"{file} is damaged: it has no checksum")
     try:
@@ -242,6 +243,10 @@ def set_aside(file: Path, error: Exception) -> str:
     aside = file.with_name(file.name + BROKEN)
     file.replace(aside)
     return f"{error}; it was renamed to {aside.name} and is computed again"
+
+
+def _other_version(found: object) -> str:
+    return f"schema_version={repr(found)[:50]}: expected {SCHEMA_VERSION}"
 
 
 def _no_number(name: str) -> float:
