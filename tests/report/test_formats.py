@@ -56,6 +56,12 @@ def test_tex_is_a_table(folder):
     assert (weak.count("\\textbf"), best.count("\\textbf{")) == (0, len(columns))
 
 
+def test_a_name_that_begins_as_an_option_of_tex_does_is_none(tmp_path):
+    labels = {"[2pt] x": {"keep": 0.5}, "*": {"keep": 0.6}, "best": {"keep": 0.9}}
+    body = as_tex(collect([comparison(tmp_path, labels, seeds=1)])).split("\\midrule\n")[1]
+    assert [line.partition(" & ")[0] for line in body.splitlines()[:2]] == ["{}[2pt] x", "{}*"]
+
+
 def test_the_command_writes_each_format(folder, tmp_path, monkeypatch, capsys):
     shell = open_shell(tmp_path, monkeypatch, capsys)
     for name in ("a.md", "a.csv", "a.tex", "a.svg"):

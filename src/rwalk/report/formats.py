@@ -54,6 +54,9 @@ def as_tex(study: Study) -> str:
     table = summary_table(study)
     head = " & ".join(_tex(cell) for cell in table.head)
     lines = [" & ".join(_tex(cell) for cell in row.cells) for row in table.rows]
+    lines = [
+        f"{{}}{line}" if line.startswith(("[", "*")) else line for line in lines
+    ]  # else read as an option of what stands before
     bold = [" & ".join(rf"\textbf{{{_tex(cell)}}}" for cell in row.cells) if row.best else line
             for row, line in zip(table.rows, lines, strict=True)]  # fmt: skip
     body = "".join(f"{line} \\\\\n" for line in bold)

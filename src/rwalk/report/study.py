@@ -130,6 +130,15 @@ class Study:
         """The most seeds that a label has."""
         return max((len(group.runs) for group in self.groups), default=0)
 
+    @property
+    def benchmarks(self) -> dict[str, list[Group]]:
+        """Labels by what they learn: accuracies of different data are not ranked."""
+        found: dict[str, list[Group]] = {}
+        for group in self.groups:
+            if group.config:
+                found.setdefault(str(group.config.get("benchmark")), []).append(group)
+        return found or {"": list(self.groups)}
+
     def ranked(self, metric: str) -> list[Group]:
         """Groups that have a metric, the best mean first."""
         having = [(spread[0], group) for group in self.groups if (spread := group.spread(metric))]
