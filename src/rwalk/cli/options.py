@@ -14,6 +14,7 @@ from rwalk.experiments.suggesting import RANGE, refuse_repeated
 from rwalk.experiments.yaml_files import plain_yaml
 
 __all__ = [
+    "AllJobs",
     "AsJson",
     "Every",
     "Jobs",
@@ -28,7 +29,18 @@ __all__ = [
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-Jobs = Annotated[int, typer.Option(help="Processes; -1 for one per core.")]
+
+
+def _processes(value: int) -> int:
+    if value < 1 and value != -1:
+        raise ValueError(f"--jobs {value}: expected how many processes, or -1 for one per core")
+    return value
+
+
+Jobs = Annotated[int, typer.Option(callback=_processes, help="Processes; -1 for one per core.")]
+AllJobs = Annotated[
+    int, typer.Option("--jobs", callback=_processes, help="Processes; -1 for one per core, or all of the cluster.")
+]
 Every = Annotated[int, typer.Option(min=0, help="Write a checkpoint of each run every so many batches; 0 for none.")]
 Out = Annotated[Path, typer.Option(help="Folder for results; runs finished there are kept, others go on.")]
 
