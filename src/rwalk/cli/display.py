@@ -24,6 +24,7 @@ __all__ = [
     "metrics",
     "percent",
     "plain",
+    "remark",
     "run_progress",
     "show",
     "show_json",
@@ -94,6 +95,11 @@ def percent(value: float | None) -> str:
 def tell(console: Console, text: object) -> None:
     """A line, however long."""
     console.print(plain(text), highlight=False, soft_wrap=True)
+
+
+def remark(console: Console, text: object) -> None:
+    """A sentence: broken between words on a terminal, in one line elsewhere."""
+    console.print(plain(text), highlight=False, soft_wrap=not console.is_terminal)
 
 
 def show(console: Console, table: Table) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rwalk.cli.display import plain, show, spread
+from rwalk.cli.display import plain, remark, show, spread
 from rwalk.experiments.page import how_many_seeds
 from rwalk.experiments.summary import METRICS, Difference, Row, spread_text
 
@@ -52,10 +52,10 @@ def comparison(
         table.add_row(plain(label), *(spread(list(row.values(metric).values())) for metric in metrics), seconds)
     show(console, table)
     if untuned:
-        console.print(
+        remark(
+            console,
             "* at its preset's strength, which was not chosen for this benchmark: `rwalk tune` chooses, "
             "--set or --spec gives it",
-            highlight=False,
         )
     if len(rows) > 1 and base is not None:
         _differences(console, rows, base, [metric for metric in metrics if metric != "learning_accuracy"])
@@ -96,7 +96,7 @@ def reproduction(console: Console, found: Mapping[str, Any]) -> None:
             table.add_row(plain(row["label"]), "", "–", "–", "–", end_section=True)
     show(console, table)
     for note in found["protocol"]:
-        console.print(plain(f"- {note}"), highlight=False)
+        remark(console, f"- {note}")
 
 
 def _beside(row: Mapping[str, Any], metric: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,15 +128,18 @@ def tune(
         how = {"keep": keep, "start": start, "end": end, "factor": decay, "tolerance": tolerance}
         _as_it_comes(base, search, how, out, seeds, jobs, checkpoint_every, as_json=as_json)
         return
+    tried: Mapping[str, Any]
     if search == "grid":
         if not grid:
             raise ValueError("--search grid: give --grid KEY=A,B,C, such as --grid rwalk.ewc_lambda=0.1,1,10")
-        specs = candidates(base, options_.values(grid))
+        tried = options_.values(grid)
+        specs = candidates(base, tried)
         outcomes, seconds = work_through(
             console, specs, range(seeds), out, jobs=jobs, every=checkpoint_every, quiet=as_json
         )
     else:
-        suggested = Suggestions(base, spaces(grid or [], method), metric or "average_accuracy")
+        tried = spaces(grid or [], method)
+        suggested = Suggestions(base, tried, metric or "average_accuracy")
         specs, outcomes, seconds = _suggested(suggested, trials or TRIALS, out, seeds, jobs, checkpoint_every)
     chosen_by = metric or "average_accuracy"
     winner = best(summarise(outcomes, list(specs)), chosen_by)
@@ -148,7 +151,7 @@ def tune(
         "seeds": list(range(seeds)),
         "metric": chosen_by,
         "best": winner.label,
-        "chosen": _differing(specs, winner.label),
+        "chosen": _chosen(specs, winner.label, tried),
         "cost": cost(outcomes, seconds),
         "rows": [row.to_dict() for row in rows],
     }
@@ -295,7 +298,8 @@ def _suggested(
     return specs, outcomes, seconds
 
 
-def _differing(specs: Mapping[str, RunSpec], label: str) -> dict[str, Any]:
-    """The settings of one spec in which those that have them differ."""
+def _chosen(specs: Mapping[str, RunSpec], label: str, tried: Iterable[str]) -> dict[str, Any]:
+    """The settings of one spec that were tried, or in which specs differ besides."""
     settings = {name: flat(spec.canonical()) for name, spec in specs.items()}
-    return {key: settings[label][key] for key in differing(settings.values()) if key in settings[label]}
+    keys = dict.fromkeys([*tried, *differing(settings.values())])
+    return {key: settings[label][key] for key in keys if key in settings[label]}

@@ -147,7 +147,11 @@ def check_folder(folder: str | Path, *, overwrite: bool) -> Path:
         PermissionError: Nothing can be written there.
     """
     folder = Path(folder)
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+    if not existing.exists():
+        raise FileExistsError(
+            f"{existing} is a link to {existing.readlink()}, which is not there: make that folder first"
+        )
     if not existing.is_dir():
         raise FileExistsError(f"{existing} is a file: --out names a folder")
     if (folder / RESULT).exists() and not overwrite:

@@ -210,7 +210,14 @@ def build_learner(spec: RunSpec, data: Benchmark) -> tuple[nn.Module, Optimizer]
     if spec.model in MODELS and spec.model != TEXT_MODEL and not inputs.is_floating_point():
         raise ValueError(f"model={spec.model!r}: {spec.benchmark} holds token ids of texts; choose {TEXT_MODEL!r}")
     options = {"hidden": spec.hidden, **spec.model_options} if spec.model == "mlp" else spec.model_options
-    model = build_model(spec.model, data.input_shape, data.n_classes, heads=spec.heads, **options).to(spec.device)
+    try:
+        model = build_model(spec.model, data.input_shape, data.n_classes, heads=spec.heads, **options).to(spec.device)
+    except TypeError as error:
+        if spec.model in str(error):
+            raise
+        raise TypeError(
+            f"model={spec.model!r}: {error}; it is called as function(input_shape, n_classes, **model_options)"
+        ) from error
     if spec.sampler_layer is not None:
         find_layer(model, spec.sampler_layer)
     return model, OPTIMIZERS[spec.optimizer](model.parameters(), spec.lr)

@@ -210,7 +210,8 @@ class RunSpec(BaseModel):
         try:
             method.plugins(self.rwalk_config, self.options)
         except TypeError as error:
-            raise ValueError(str(error)) from error
+            known = any(str(key) in str(error) for key in self.options)
+            raise ValueError(str(error) if known else f"options={self.options}: {error}") from error
         return self
 
     @model_validator(mode="after")
