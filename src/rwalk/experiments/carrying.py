@@ -23,6 +23,7 @@ from rwalk.experiments.results import (
 )
 from rwalk.experiments.runner import run
 from rwalk.experiments.spec import RunSpec
+from rwalk.experiments.watching import gone_with_parent
 from rwalk.experiments.writing import naming
 from rwalk.training import BasePlugin, CheckpointPlugin
 from rwalk.training.plugins.checkpoints import checkpoints
@@ -112,7 +113,8 @@ def _reserve(folder: Path, size: int = 2**16) -> Iterator[Path]:
     try:
         with naming(path):
             path.write_bytes(b"\0" * size)
-        yield path
+        with gone_with_parent(path):
+            yield path
     finally:
         path.unlink(missing_ok=True)
 

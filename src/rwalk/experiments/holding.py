@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rwalk.experiments.watching import gone_with_parent
+
 __all__ = ["FolderHeldError", "held"]
 
 LOCK = ".lock"
@@ -45,7 +47,8 @@ def held(folder: Path) -> Iterator[None]:
                 f"{folder} is in use by {_holder(path)}: wait for it to end, or choose another folder"
             )
         try:
-            yield
+            with gone_with_parent(path):
+                yield
         finally:
             if os.name != "nt":  # where a file that is open cannot be removed
                 path.unlink(missing_ok=True)
