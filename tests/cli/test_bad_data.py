@@ -75,6 +75,13 @@ def test_text_for_a_network_that_reads_numbers_is_refused(shell):
         (["--model", "transformer"], "unknown model 'transformer'"),
         (["--model", "nowhere.to:find"], "cannot import nowhere.to"),
         (["--model", "paper-cnn"], "takes images"),
+        (["--model", "os:system"], "model='os:system': system() takes at most 1 argument (2 given); it is called as"),
+        (["--method", "mas", "--set", "options.strength=abc"], "options={'strength': 'abc'}: '<=' not supported"),
+        (
+            ["--exemplars", "2", "--sampler", "entropy", "--set", "sampler_layer=0"],
+            "sampler_layer=0: expected text; put it in quotes",
+        ),
+        (["--set", "hidden=16"], "hidden=16: expected a list, such as [16]"),
         (["--set", "rwalk=5"], "rwalk=5"),
         (["--set", "path=x"], "unknown key 'path'"),
         (["--set", "hidden=[8"], "no value that YAML knows"),

@@ -1,5 +1,6 @@
 """What makes the command easy: examples that work, hints, JSON, plain lines in a pipe, completion."""
 
+import io
 import json
 import os
 import re
@@ -196,6 +197,51 @@ def on_a_terminal(command, folder):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(terminal)
+
+
+def test_an_encoding_without_the_signs_of_a_table_ends_no_command(tmp_path):
+    plan = "{seeds: 1, intransigence: false, base: {benchmark: split-digits, only_first: 2, epochs: 1, hidden: [4]}, "
+    (tmp_path / "plan.yaml").write_text(plan + "runs: {λ: {method: fine-tuning}}}", encoding="utf-8")
+    command = [sys.executable, "-c", "from rwalk.cli import main; main()", "compare", "--spec", "plan.yaml", "--jobs=1"]
+    known = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    for more in (["--out", "out"], ["--out", "out", "--json"]):
+        done = subprocess.run([*command, *more], cwd=tmp_path, env=known, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["rows"][0]["label"] == "λ"
+
+
+@pytest.mark.parametrize("width", [40, 60, 72, 100, 200])
+def test_names_and_figures_are_seen_on_a_terminal_of_any_width(width):
+    out = io.StringIO()
+    table = Table(title="figures")
+    table.add_column("", overflow="fold", min_width=12)
+    for name in ("accuracy", "forgetting", "intransigence", "learning acc."):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row("a-method-with-a-name", *["12.3 ± 45.6"] * 4)
+    display.show(Console(file=out, force_terminal=True, width=width, color_system=None), table)
+    told = out.getvalue()
+    assert told.count("12.3 ± 45.6") == 4
+    assert "a-method-wit" in told
+    assert ("┏" in told) == (width >= 80)
+
+
+@pytest.mark.parametrize("command", ["compare", "sweep", "tune", "reproduce"])
+@pytest.mark.parametrize("jobs", ["0", "-5"])
+def test_a_number_of_processes_that_cannot_be_is_refused_before_anything(command, jobs, shell):
+    words = {"sweep": ["plan.yaml"], "reproduce": ["eccv2018-cifar100"]}.get(command, ["--benchmark", "split-digits"])
+    also = ["--method", "pi"] if command == "tune" else []
+    status, out, err = shell(command, *words, *also, "--out", "out", "--jobs", jobs)
+    told = f"rwalk: error: --jobs {jobs}: expected how many processes, or -1 for one per core\n"
+    assert (status, out, err) == (1, "", told)
+    assert list(Path().iterdir()) == []
+
+
+def test_going_on_and_replacing_exclude_each_other(shell):
+    spec = write_spec(Path())
+    status, _, err = shell("run", "--spec", spec, "--out", "out", "--resume", "--overwrite")
+    told = "--resume goes on with what --out holds, --overwrite replaces it: give one of them"
+    assert (status, err) == (1, f"rwalk: error: {told}\n")
+    assert not Path("out").exists()
 
 
 def test_completion_offers_what_the_commands_take(shell):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,31 @@ def test_a_signal_in_training_leaves_a_checkpoint_and_one_line(number, status, s
     assert [path.name for path in checkpoints("out/checkpoints")] == ["checkpoint-000000000003.safetensors"]
     assert [path.name for path in Path("out").iterdir()] == ["checkpoints"]
     assert shell("run", "--spec", spec, "--out", "out", "--resume")[0] == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="workers do not learn of their parent's end there")
+def test_workers_of_a_sweep_that_is_ended_leave_neither_locks_nor_reserves(tmp_path):
+    plan = {"seeds": 2, "base": {"benchmark": "split-digits", "epochs": 9999, "hidden": [4]}, "methods": ["pi"]}
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan))
+    words = ["sweep", "plan.yaml", "--out", "out", "--jobs", "2"]
+    command = [sys.executable, "-c", "from rwalk.cli import main; main()", *words]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as sweep:
+        waited_for(lambda: len(left(tmp_path)) == 4)
+        sweep.terminate()
+        assert sweep.communicate(timeout=60)[1] == "rwalk: terminated\n"
+    waited_for(lambda: left(tmp_path) == [])
+
+
+def left(folder):
+    """Names of files in the folders of runs."""
+    return sorted(path.name for path in (folder / "out" / "runs").glob("*/.*"))
+
+
+def waited_for(came):
+    end = time.monotonic() + 90
+    while not came():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_a_second_signal_does_not_wait():

@@ -91,6 +91,16 @@ def test_a_file_in_the_folders_place_is_refused(shell, spec):
     refused(shell("run", "--spec", spec, "--out", spec), "is a file: --out names a folder", holds=["spec.yaml"])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_to_nowhere_is_named(shell, spec):
+    Path("link").symlink_to("nowhere")
+    message = "link is a link to nowhere, which is not there: make that folder first\n"
+    for folder in ("link", "link/run"):
+        status, _, err = shell("run", "--spec", spec, "--out", folder)
+        assert (status, err.endswith(message), err.count("\n")) == (1, True, 1)
+    assert not Path("nowhere").exists()
+
+
 def test_a_training_that_fails_leaves_nothing(shell, spec, monkeypatch):
     def fail(*args, **kwargs):
         raise ValueError("in the middle of it")

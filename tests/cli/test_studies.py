@@ -1,6 +1,7 @@
 """The commands that carry out many runs: what they show, store, and refuse."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from rwalk.cli import studies, sweeping, tuning
 from rwalk.experiments import RunSpec, run
 from rwalk.experiments import reproduce as tables_of
 from rwalk.experiments.holding import held
+from rwalk.report import collect
+from rwalk.report.formats import as_markdown
 from rwalk.streams import benchmark
 
 SHORT = ["--set", "epochs=1", "--set", "hidden=[8]", "--set", "n_experiences=2", "--jobs", "1"]
@@ -39,6 +42,13 @@ published:
 protocol: [a note]
 quick: {seeds: 1}
 """
+
+#: Slips of the pen.
+ODD = {
+    "lists.yaml": "base: {benchmark: split-digits}\ngrid: {hidden: [8, 4]}\nmethods: [pi]\n",
+    "half.yaml": "seeds: 1.5\nbase: {benchmark: split-digits}\nruns: {a: {method: pi}}\n",
+    "no.yaml": "base: {benchmark: split-digits}\nruns:\n  no: {method: pi}\n",
+}
 
 FAILING = ["--set", "model=experiments.networks:failing", "--set", "model_options={seed: 1}"]
 
@@ -108,7 +118,8 @@ def test_a_row_tells_that_its_strength_was_not_chosen_for_the_benchmark(shell):
     assert status == 0
     assert all(f"{name} * " in out for name in ("mas", "rwalk-facil"))
     assert "rwalk * " not in out
-    assert "at its preset's strength, which was not chosen for this benchmark" in " ".join(out.split())
+    told = "* at its preset's strength, which was not chosen for this benchmark: `rwalk tune` chooses, --set or --spec"
+    assert told in out  # in a pipe one line, however long
     stored = json.loads(Path("out/comparison.json").read_text())
     assert {row["label"]: row["tuned"] for row in stored["rows"]} == {"mas": False, "rwalk-facil": False, "rwalk": True}
 
@@ -202,6 +213,34 @@ def test_tables_are_listed_and_reproduced(shell, table):
     page = Path("page.md").read_text()
     assert page.count("## A small table") == 2
     assert "](results/small.svg)" in page
+    status, out, _ = shell("reproduce", "--page", "new/page.md", "--out", "results", "--json")
+    assert (status, json.loads(out)) == (0, {"page": "new/page.md"})
+    assert Path("new/page.md").read_text().startswith("# Reproduced tables")
+
+
+def test_a_full_disk_keeps_the_pages_and_pictures_that_are_there_and_names_what_it_could_not_write(
+    shell, table, monkeypatch
+):
+    assert shell("reproduce", "small", "--out", "results", "--jobs", "1", "--seeds", "1")[0] == 0
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    for target, command in {
+        "page.md": ["reproduce", "--page", "page.md", "--out", "results"],
+        "plane.svg": ["report", "results", "--out", "plane.svg", "--figure", "plane"],
+        "table.csv": ["report", "results", "--out", "table.csv"],
+        "new/page.html": ["report", "results", "--out", "new/page.html"],
+    }.items():
+        if not target.startswith("new"):
+            Path(target).write_text("old")
+        before = sorted(Path().rglob("*"))
+        status, out, err = shell(*command)
+        assert (status, out) == (1, "")
+        assert err == f"rwalk: error: [Errno 28] No space left on device: '{target}'\n"
+        assert sorted(Path().rglob("*")) == before
+        assert target.startswith("new") or Path(target).read_text() == "old"
 
 
 def test_a_table_is_made_of_the_runs_that_are_finished(shell, table):
@@ -242,12 +281,58 @@ def test_a_table_is_made_of_the_runs_that_are_finished(shell, table):
         (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "epochs"], "--set 'epochs': expected"),
         (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "hidden=[8"], "no value that YAML knows"),
         (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "seed=3"], "seed=3: each run has every"),
+        (
+            ["compare", "--out", "out", *DIGITS, "--methods", "pi, rwalk,pi"],
+            "--methods 'pi, rwalk,pi': pi stands there",
+        ),
+        (["compare", "--out", "out", *DIGITS, "--methods", "pi", "--exemplars", "2,02"], "2 stands there twice"),
+        (
+            ["compare", "--out", "out", *DIGITS, "--methods", "pi", "--exemplars", "²"],
+            "--exemplars '²': expected whole",
+        ),
+        (
+            ["compare", "--out", "out", *DIGITS, "--methods", "pi", "--set", "method=si"],
+            "--set method=si: --methods nam",
+        ),
+        (["compare", "--out", "out", "--spec", "plan.yaml", "--set", "method=si"], "--set method=si: plan.yaml names"),
+        (
+            ["compare", "--out", "out", *DIGITS, "--methods", "pi", "--set", "benchmark=split-mnist"],
+            "--set benchmark=split-mnist: --benchmark split-digits says it already: give one of them",
+        ),
+        (
+            ["compare", "--out", "out", *DIGITS, "--methods", "pi", "--exemplars", "1,2", "--set", "exemplars=3"],
+            "--set exemplars=3: --exemplars 1,2 says it already",
+        ),
+        (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--set", "benchmark=permuted-digits"],
+            "--set benchmark=permuted-digits: --benchmark split-digits says it already",
+        ),
+        (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--set", "method=pi"],
+            "--set method=pi: --method rwalk",
+        ),
+        (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1,2", "--set", "lr=3"],
+            "--set lr=3 and --grid lr=1,2: one key",
+        ),
+        (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--set", "rwalk.ewc_lambda=3"],
+            "--set rwalk.ewc_lambda=3: --search continual looks for it",
+        ),
+        (
+            ["sweep", "grid.yaml", "--out", "out", "--set", "benchmark=split-mnist"],
+            "grid gives benchmark=['split-digits'",
+        ),
+        (["sweep", "grid.yaml", "--out", "out", "--set", "rwalk.ewc_lambda=3"], "methods.rwalk gives lambda=[1, 30]"),
         (["compare", "--out", "out", "--spec", "none.yaml"], "no spec file at none.yaml"),
         (["compare", "--out", "plan.yaml/x", *DIGITS, "--methods", "rwalk"], "is a file: --out names a folder"),
         (["compare", "--out", "out", "--spec", "plan.yaml", "--methods", "pi"], "--methods pi: the runs are those of"),
         (["compare", "--out", "out", "--spec", "plan.yaml", "--exemplars", "1"], "--exemplars 1: the runs are"),
         (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr"], "--grid 'lr': expected KEY=A,B,C"),
         (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1,[2"], "no value that YAML knows"),
+        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1:10"], "ranges are for --search optuna"),
+        (["tune", *DIGITS, "--search=optuna", "--grid=lr=-1:2", "--method=rwalk", "--out=out"], "-1 is below 0"),
+        (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "epochs=1:10"], "epochs='1:10'"),
         (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=0"], "lr=0"),
         (
             ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1", "--grid", "lr=2,3"],
@@ -282,14 +367,30 @@ def test_a_table_is_made_of_the_runs_that_are_finished(shell, table):
         (["compare", "--out", "out", "--spec", "plan.yaml", "--set", "epoch=1"], "(did you mean 'epochs'?)"),
         (["sweep", "plan.yaml", "--out", "out"], "unknown key 'against'"),
         (["sweep", "none.yaml", "--out", "out"], "no spec file at none.yaml"),
+        (
+            ["sweep", "lists.yaml", "--out", "out"],
+            "run 'pi, hidden 8': hidden=8: expected a list, such as [8]; in a grid",
+        ),
+        (
+            ["compare", "--spec", "half.yaml", "--out", "out"],
+            "seeds=1.5: expected whole numbers in a list, or how many",
+        ),
+        (["compare", "--spec", "no.yaml", "--out", "out"], "runs: the name False is no text; put it in quotes"),
         (["reproduce", "everything", "--out", "out"], "unknown table 'everything': choose one of"),
         (["reproduce", "--page", "page.md", "--out", "out"], "no stored reproduction in out"),
+        (["reproduce", "--quick", "--out", "out"], "--quick without a TABLE: name one, such as `rwalk reproduce "),
+        (["reproduce", "--row", "x", "--out", "out"], "--row without a TABLE"),
+        (["reproduce", "--seeds", "2", "--out", "out"], "--seeds without a TABLE"),
+        (["reproduce", "--finished", "--out", "out"], "--finished without a TABLE"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line_before_any_run(shell, options, message, monkeypatch):
     Path("plan.yaml").write_text(COMPARISON)
+    Path("grid.yaml").write_text(SWEEP)
+    for name, text in ODD.items():
+        Path(name).write_text(text)
     monkeypatch.setattr("rwalk.experiments.pool.run", lambda *_, **__: pytest.fail("trained for nothing"))
-    refused(shell(*options), message, holds=["plan.yaml"])
+    refused(shell(*options), message, holds=["grid.yaml", "plan.yaml", *ODD])
 
 
 def test_interrupted_work_goes_on_where_it_stopped(shell, monkeypatch):
@@ -308,6 +409,13 @@ def test_interrupted_work_goes_on_where_it_stopped(shell, monkeypatch):
     assert calls == [0, 1, 2]
     assert not Path("out/comparison.json").exists()
     assert "2 of 3 runs were finished before." in shell("compare", *DIGITS, *options)[1]
+
+
+def test_exemplars_may_be_set_for_all_methods_of_a_comparison(shell):
+    options = ["--methods", "fine-tuning,pi", "--set", "exemplars=2", "--seeds", "1", "--no-intransigence", *SHORT]
+    assert shell("compare", *DIGITS, *options, "--out", "out")[0] == 0
+    rows = json.loads(Path("out/comparison.json").read_text())["rows"]
+    assert {row["label"]: row["config"]["exemplars"] for row in rows} == {"fine-tuning": 2, "pi": 2}
 
 
 def test_the_benchmark_that_is_named_is_the_one_that_runs(shell):
@@ -386,9 +494,58 @@ def test_optuna_suggests_and_what_it_suggested_is_not_run_again(shell):
     assert (again["rows"], again["cost"]["reused"]) == (stored["rows"], 5)
 
 
+def test_one_value_of_a_grid_is_chosen_and_stored_as_such(shell):
+    status, _, _ = shell("tune", *DIGITS, *TINY, "--grid", "rwalk.ewc_lambda=3", "--jobs", "1", "--out", "out")
+    assert status == 0
+    assert json.loads(Path("out/tuning.json").read_text())["chosen"] == {"rwalk.ewc_lambda": 3.0}
+
+
 def test_a_single_seed_has_no_deviation(shell):
     options = ["--methods", "fine-tuning,rwalk", "--seeds", "1", "--no-intransigence", "--out", "out", *SHORT]
     status, out, _ = shell("compare", *DIGITS, *options)
     assert status == 0
     assert "±" not in out
     assert "In %, 1 seed" in out
+
+
+TINY = ["--method", "rwalk", "--set", "only_first=3", "--set", "epochs=1", "--set", "hidden=[8]", "--seeds", "2"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["--keep", "3", "--start", "20", "--end", "2", "--decay", "0.2", "--tolerance", "0.4"],
+        ["--search", "continual", "--start", "2", "--tolerance", "0.9", "--decay", "0.3"],
+        ["--grid", "rwalk.ewc_lambda=1,3", "--grid", "heads=single,masked", "--metric", "backward_transfer"],
+        ["--search", "optuna", "--grid", "rwalk.ewc_lambda=0.1:100", "--trials", "2", "--metric", "learning_accuracy"],
+    ],
+    ids=["race", "continual", "grid", "optuna"],
+)
+def test_the_command_on_the_page_of_a_tuning_searches_the_same_again(shell, asked):
+    if "optuna" in asked:
+        pytest.importorskip("optuna")
+    status, _, err = shell("tune", *DIGITS, *TINY, *asked, "--jobs", "1", "--out", "out")
+    assert (status, err) == (0, "")
+    before = json.loads(Path("out/tuning.json").read_text())
+    (command,) = collect([Path("out")]).commands
+    assert shell(*shlex.split(command)[1:], "--jobs", "1")[0] == 0
+    after = json.loads(Path("out/tuning.json").read_text())
+    for key in ("searches", "rows", "chosen", "metric", "search"):
+        assert after.get(key) == before.get(key)
+    assert after["plan"] == {**before["plan"], "base": after["plan"]["base"]}
+    assert "searches" in after or after["cost"]["reused"] == after["cost"]["runs"] == len(before["rows"]) * 2
+    assert "searches" not in after or len(list(Path("out/runs").iterdir())) == 2  # found, not searched anew
+
+
+def test_a_tuning_by_any_metric_stores_and_shows_it(shell):
+    grid = ["--grid", "rwalk.ewc_lambda=1,300", "--metric", "backward_transfer"]
+    status, out, err = shell("tune", *DIGITS, *TINY, *grid, "--jobs", "1", "--out", "out")
+    assert (status, err) == (0, "")
+    stored = json.loads(Path("out/tuning.json").read_text())
+    means = {row["label"]: row["mean"]["backward_transfer"] for row in stored["rows"]}
+    assert means[stored["best"]] == max(means.values())
+    assert "bwd. transfer" in out
+    page = as_markdown(collect([Path("out")]))
+    said = f"{100 * means[stored['best']]:.1f} % backward transfer on held-out data"
+    assert page.startswith(f"# λ={stored['best'].partition('=')[2]} is chosen: {said}")
+    assert "| learning accuracy | backward transfer | seeds |" in page

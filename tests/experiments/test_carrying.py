@@ -1,5 +1,7 @@
 """Runs in their folders: resumed where they were interrupted, held by one process, their results never lost."""
 
+import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -12,6 +14,7 @@ from rwalk.errors import CheckpointError
 from rwalk.experiments import carrying, run, run_all
 from rwalk.experiments.carrying import CHECKPOINTS, begun, carry_out, finished, unwritten
 from rwalk.experiments.holding import FolderHeldError, held
+from rwalk.experiments.results import checksum
 from rwalk.training import BasePlugin, CheckpointPlugin, Naive
 
 REPLAY = {"exemplars": 2, "replay_batch_size": 8}
@@ -126,6 +129,10 @@ def test_a_result_that_cannot_be_written_at_all_is_kept_and_written_by_the_next_
     assert not unwritten(folder).exists()
 
 
+def _sealed(content):
+    return json.dumps({**content, "checksum": checksum(content)})
+
+
 def _breakages():
     def changed(**changes):
         return lambda text: json.dumps({**json.loads(text), **changes})
@@ -137,6 +144,8 @@ def _breakages():
         "other number": lambda text: text.replace('"seconds": ', '"seconds": 1'),
         "no checksum": lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "checksum"}),
         "old": changed(schema_version=2),
+        "new": lambda text: _sealed({**json.loads(text), "schema_version": 4}),
+        "old and whole": lambda text: _sealed({**json.loads(text), "schema_version": 2}),
         "no matrix": changed(accuracy_matrix=[]),
         "not square": changed(accuracy_matrix=[[0.5, 0.5]]),
         "text": changed(accuracy_matrix="no"),
@@ -158,7 +167,7 @@ def test_a_broken_result_is_named_set_aside_and_made_again(how, stored, tmp_path
     (tmp_path / "result.json").write_text(BREAKAGES[how](stored))
     told = []
     assert finished(tmp_path, told.append) is None
-    assert "result.json" in told[0]
+    assert str(tmp_path / "result.json") in told[0]
     assert "renamed to result.json.broken and is computed again" in told[0]
     assert [path.name for path in tmp_path.iterdir()] == ["result.json.broken"]
 
@@ -221,4 +230,50 @@ def test_a_limit_on_the_size_of_files_is_noticed_before_anything_is_trained(tmp_
     monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(27, "File too large")))
     with pytest.raises(OSError, match="File too large"):
         carry_out(small(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _refusing(number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks are others there")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_lock_that_is_not_to_be_had_is_an_error_and_not_another_process(number, tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", _refusing(number))
+    with pytest.raises(OSError, match=r"\.lock") as caught, held(tmp_path / "new" / "run"):
+        pytest.fail("worked without a lock")
+    assert not isinstance(caught.value, FolderHeldError)
+    assert caught.value.errno == number
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks are others there")
+@pytest.mark.parametrize("function", ["ftruncate", "write"])
+def test_a_disk_without_room_for_the_holders_name_holds_all_the_same(function, tmp_path, monkeypatch):
+    with monkeypatch.context() as context:
+        context.setattr(os, function, _refusing(errno.ENOSPC))
+        with held(tmp_path), pytest.raises(FolderHeldError), held(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks are others there")
+def test_runs_that_cannot_be_locked_have_failed_and_are_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", _refusing(errno.ENOLCK))
+    monkeypatch.setattr("rwalk.experiments.pool.AGAIN", 0)
+    (found,) = itertools.islice(run_all({"a": small()}, [0], folder=tmp_path / "runs", jobs=1), 2)
+    assert found.error.startswith("OSError: [Errno ")
+    assert ".lock" in found.error
+    assert (found.folder / "error.log").read_text().startswith(found.error)
+
+
+def test_where_there_is_no_room_at_all_a_failure_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "write_bytes", _refusing(errno.ENOSPC))
+    monkeypatch.setattr(os, "fsync", _refusing(errno.ENOSPC))
+    (found,) = run_all({"a": small()}, [0], folder=tmp_path / "runs", jobs=1)
+    assert ".result.reserve" in found.error
     assert list(tmp_path.iterdir()) == []

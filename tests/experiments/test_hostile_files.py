@@ -17,6 +17,20 @@ MERGED = "\n".join(
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10), ("-08", -8), ("0", 0), ("1_000", 1000), ("0x1f", 31), ("0b101", 5), ("1:10", "1:10"),
+        ("1:10:30", "1:10:30"), ("1:10.5", "1:10.5"), ("01.5", 1.5), ("1e-3", 1e-3), ("-.5", "-.5"), (".5", 0.5),
+        ("1.5e+3", 1500.0), ("+.inf", float("inf")), ("0o17", "0o17"), ("yes", True),
+    ],
+)  # fmt: skip
+def test_numbers_are_what_they_look_like(text, value):
+    """YAML 1.1 takes a number that begins with 0 for octal, and one with colons for minutes and seconds."""
+    found = plain_yaml(f"a: {text}")["a"]
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (BOMB, "more than 20000 values"),

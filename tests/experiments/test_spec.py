@@ -107,6 +107,14 @@ def test_unknown_names_list_the_known_ones():
         ("lr", float("inf")),
         ("optimizer", "lbfgs"),
         ("hidden", [8, 0]),
+        ("hidden", 16),
+        ("sizes", "5"),
+        ("epochs", True),
+        ("lr", True),
+        ("seed", False),
+        ("exemplars", True),
+        ("validation", False),
+        ("replay_batch_size", True),
         ("seed", -1),
         ("seed", 2**70),
         ("shuffle_classes", "perhaps"),
@@ -132,6 +140,12 @@ def test_a_value_out_of_range_is_named_with_its_key(key, value):
 )
 def test_rwalks_own_settings_are_checked_by_rwalk(settings, expected):
     assert refusal({**DIGITS, "rwalk": settings}).startswith(expected)
+
+
+@pytest.mark.parametrize("key", ["hidden", "sizes", "class_order"])
+def test_true_is_no_number_in_a_list_and_a_number_no_list(key):
+    assert refusal({**DIGITS, key: [True, 2]}) == f"{key}=[True, 2]: expected numbers, not true or false"
+    assert refusal({**DIGITS, key: 16}).startswith(f"{key}=16: expected a list, such as [16]")
 
 
 @pytest.mark.parametrize("missing", ["benchmark", "method"])

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 
@@ -11,8 +12,10 @@ from rwalk.errors import CheckpointError
 from rwalk.experiments import RunSpec, load_comparison, summarise
 from rwalk.experiments.pool import Outcome
 from rwalk.experiments.reproduce import load_table, report, tables
-from rwalk.experiments.results import write_json
+from rwalk.experiments.results import checksum, write_json, write_result
 from rwalk.report import collect, figures_of
+from rwalk.report.findings import headline
+from rwalk.report.formats import as_markdown
 
 
 def test_a_run(tmp_path):
@@ -121,6 +124,24 @@ def test_folders_without_a_summary_are_labelled_by_what_differs(tmp_path):
     ]
 
 
+def test_a_run_that_is_there_twice_counts_once_and_is_told_of(tmp_path):
+    bare = result(seed=1)
+    stored = replace(bare, reference=None).to_dict()
+    write_result(stored, tmp_path / "a")
+    assert stored["intransigence"] is None
+    for place, seed in (("b", 1), ("c", 1), ("d", 0)):
+        run_folder(tmp_path / place, seed=seed)
+    run_folder(tmp_path / "e", seed=1, method="fine-tuning")
+    study = collect([tmp_path])
+    ours, other = study.groups
+    assert [run.seed for run in ours.runs] == [0, 1]
+    assert [run.seed for run in other.runs] == [1]
+    assert ours.runs[1].metrics["intransigence"] is not None
+    values = [result(seed=seed).metrics["average_accuracy"] for seed in (0, 1)]
+    assert ours.spread("average_accuracy") == pytest.approx((sum(values) / 2, abs(values[0] - values[1]) / 2**0.5))
+    assert study.notes == ["2 runs are left out: they are there more than once, with the same settings and seed."]
+
+
 def test_several_places_join_and_keep_apart_what_is_called_alike(tmp_path):
     study = collect([run_folder(tmp_path / "one"), run_folder(tmp_path / "two", keep=0.4)])
     assert [group.label for group in study.groups] == ["rwalk (one)", "rwalk (two)"]
@@ -161,6 +182,16 @@ def test_a_damaged_run_is_left_out_and_told_of(tmp_path):
     (tmp_path / "whole" / "result.json").unlink()
     with pytest.raises(CheckpointError, match=r"no run in .* can be read: .*checksum"):
         collect([tmp_path])
+
+
+def test_a_run_of_a_newer_version_is_left_out_and_told_of(tmp_path):
+    file = run_folder(tmp_path / "new") / "result.json"
+    stored = {**json.loads(file.read_text()), "schema_version": 4}
+    file.write_text(json.dumps({**stored, "checksum": checksum(stored)}))
+    with pytest.raises(CheckpointError, match=r"new.result\.json: schema_version=4: expected 3; a newer version"):
+        collect([tmp_path])
+    run_folder(tmp_path / "whole")
+    assert "result.json: schema_version=4: expected 3" in collect([tmp_path]).notes[0]
 
 
 @pytest.mark.parametrize(
@@ -229,3 +260,57 @@ def test_a_strength_looked_for_task_by_task(tmp_path):
     assert list(second.y) == pytest.approx([85.0, 60.0])
     assert study.commands[0].startswith("rwalk tune --benchmark split-digits --method rwalk --set")
     assert "--grid" not in study.commands[0]
+
+
+def searched(folder, **search):
+    """What a race that took 10 and 0.1 in front leaves: a λ between them, which was not trained."""
+    spec = result(validation=0.1, rwalk={"ewc_lambda": 100.0}).spec
+    trials = [[], [[10.0, 0.9], [0.1, 0.9]], [[10.0, 0.9], [0.1, 0.9]]]
+    found = {
+        str(seed): {"config": spec.canonical(), "trials": trials, "trainings": 5, "seconds": 2.0,
+                    "accuracy_matrix": result(seed=seed).matrix.tolist()} | search
+        for seed in (0, 1)
+    }  # fmt: skip
+    write_json({"search": "race", "best": "rwalk.ewc_lambda=1", "searches": found}, folder / "tuning.json")
+    return collect([folder])
+
+
+def test_a_strength_that_was_chosen_and_not_trained_has_no_figures(tmp_path):
+    study = searched(tmp_path)
+    assert headline(study) == "λ=1 is chosen on held-out data"
+    (group,) = study.groups
+    assert group.label == "each seed's λ in front"
+    assert "ewc_lambda" not in group.config["rwalk"]
+    assert group.config["rwalk"]["delta_t"] == result().spec.rwalk_config.delta_t
+    page = as_markdown(study)
+    assert page.startswith("# λ=1 is chosen on held-out data\n")
+    assert "| each seed's λ in front |" in page
+
+
+def test_the_command_of_a_search_has_what_it_was_asked_for_also_in_older_files(tmp_path):
+    asked = {"keep": 3, "start": 10.0, "end": 0.1, "factor": 0.01, "tolerance": 0.2}
+    (command,) = searched(tmp_path, search=asked).commands
+    told = " --search race --keep 3 --start 10.0 --end 0.1 --decay 0.01 --tolerance 0.2 --seeds 2 "
+    assert told in command
+    assert "ewc_lambda" not in command
+
+
+def test_a_label_with_several_seeds_is_run_again_with_all_of_them(tmp_path):
+    for seed in (0, 3):
+        run_folder(tmp_path / str(seed), seed=seed, keep=0.7)
+    (command,) = collect([tmp_path]).commands
+    assert command.endswith(f"rwalk compare --spec plan.yaml --out {tmp_path}")
+    assert json.loads(command.split("<<'END'\n")[1].split("\nEND")[0])["seeds"] == [0, 3]
+
+
+def test_a_label_of_which_every_run_failed_is_left_out_of_the_plan_which_says_so(tmp_path):
+    comparison(tmp_path, {"a": {}, "b": {"method": "pi"}}, seeds=2)
+    stored = json.loads((tmp_path / "comparison.json").read_text())
+    failed = {"label": HOSTILE, "config": None, "seeds": {}, "errors": {"0": "no", "1": "no"}}
+    write_json({**stored, "rows": [*stored["rows"], failed]}, tmp_path / "comparison.json")
+    (command,) = collect([tmp_path]).commands
+    remark, start, _ = command.split("\n", 2)
+    assert remark.startswith("# Not in this plan, as no run of it tells its settings")
+    assert "</script>" in remark
+    assert start == "cat > plan.yaml <<'END'"
+    assert list(json.loads(command.split("<<'END'\n")[1].split("\nEND")[0])["runs"]) == ["a", "b"]

@@ -1,6 +1,7 @@
 """What figures and sentences say, beside the numbers that they come from."""
 
 import math
+from dataclasses import replace
 from importlib.resources import files
 from statistics import mean, stdev
 
@@ -14,6 +15,7 @@ from rwalk.report.drawing import DARK, LIGHT, draw
 from rwalk.report.findings import evidence, headline
 from rwalk.report.overview import averages
 from rwalk.report.placing import HIGH, WIDE, Spot, place
+from rwalk.report.tables import difference_table, summary_table
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,26 @@ def test_a_lead_that_is_chance_is_called_so(tmp_path):
     assert ", before b (" in headline(far)
     one = collect([comparison(tmp_path / "one", {"a": {"keep": 0.9}, "b": {"keep": 0.4}}, seeds=1)])
     assert "One seed only" in evidence(one)
+    assert "one seed, so the differences may be chance" in difference_table(one).caption
+    assert "95 % confidence interval" in difference_table(far).caption
+
+
+def test_labels_that_end_equally_high_are_not_ranked(tmp_path):
+    study = collect([comparison(tmp_path, {"a": {"keep": 0.9}, "b": {"keep": 0.9}}, seeds=1)])
+    assert headline(study).startswith("a ends as high as b: ")
+
+
+def test_labels_are_ranked_within_their_benchmark(tmp_path):
+    study = collect([comparison(tmp_path, {"a": {"keep": 0.9}, "b": {"keep": 0.5}, "c": {"keep": 0.4}}, seeds=2)])
+    other = {**study.groups[2].config, "benchmark": "permuted-digits"}
+    groups = [*study.groups[:2], replace(study.groups[2], config=other)]
+    both = replace(study, groups=groups)
+    first, second = headline(both).split("; ")
+    assert first.startswith("split-digits: a ends highest: ")
+    assert ", before b (" in first
+    assert second.startswith("permuted-digits: c ends at ")
+    assert evidence(both) == "Labels are ranked within their benchmark."
+    assert [row.best for row in summary_table(both).rows] == [True, False, False]
 
 
 def test_what_learns_everything_at_once_is_no_winner(tmp_path):

@@ -56,6 +56,12 @@ def test_tex_is_a_table(folder):
     assert (weak.count("\\textbf"), best.count("\\textbf{")) == (0, len(columns))
 
 
+def test_a_name_that_begins_as_an_option_of_tex_does_is_none(tmp_path):
+    labels = {"[2pt] x": {"keep": 0.5}, "*": {"keep": 0.6}, "best": {"keep": 0.9}}
+    body = as_tex(collect([comparison(tmp_path, labels, seeds=1)])).split("\\midrule\n")[1]
+    assert [line.partition(" & ")[0] for line in body.splitlines()[:2]] == ["{}[2pt] x", "{}*"]
+
+
 def test_the_command_writes_each_format(folder, tmp_path, monkeypatch, capsys):
     shell = open_shell(tmp_path, monkeypatch, capsys)
     for name in ("a.md", "a.csv", "a.tex", "a.svg"):
@@ -77,6 +83,8 @@ def test_the_command_writes_each_format(folder, tmp_path, monkeypatch, capsys):
         (["--out", "a.csv", "--format", "md"], "name two formats"),
         (["--out", "a.png", "--figure", "nothing"], "choose one of"),
         (["--weights", "w"], "none"),
+        (["--out", "a.csv", "--figure", "plane"], "--figure plane: csv has no figures; give --out a name in png, svg"),
+        (["--figure", "plane"], "--figure plane: html has all figures; give --out a name in png, svg"),
     ],
 )
 def test_what_cannot_be_written_is_refused(folder, tmp_path, monkeypatch, capsys, arguments, told):
@@ -85,6 +93,16 @@ def test_what_cannot_be_written_is_refused(folder, tmp_path, monkeypatch, capsys
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert told in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("text")
+    shell = open_shell(tmp_path, monkeypatch, capsys)
+    for name in ("x.md", "x.svg", "deep/x.html"):
+        status, _, err = shell("report", str(folder), "--out", f"file/{name}")
+        assert (status, err.count("\n")) == (1, 1)
+        assert f"file/{name} cannot be written: file is no folder; choose another place" in err
+    assert (tmp_path / "file").read_text() == "text"
 
 
 def test_without_plotly_one_line_says_what_to_install(folder, tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import NoReturn
 
@@ -18,6 +19,9 @@ def main() -> None:
 
     SIGTERM and SIGINT end it with the status 143 and 130: with a checkpoint, where one can be written.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and (stream.errors == "strict" or "utf" not in stream.encoding.lower()):
+            stream.reconfigure(errors="replace")  # an encoding that has no λ shall not end a command
     try:
         with at_once():
             from rwalk.cli.commands import app

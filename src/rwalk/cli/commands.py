@@ -142,6 +142,8 @@ def run_(
     as_json: AsJson = False,
 ) -> None:
     """Train on a stream of experiences and store accuracy matrix and metrics."""
+    if resume and overwrite:
+        raise ValueError("--resume goes on with what --out holds, --overwrite replaces it: give one of them")
     given = {
         "benchmark": benchmark,
         "method": method,

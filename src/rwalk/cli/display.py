@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +24,7 @@ __all__ = [
     "metrics",
     "percent",
     "plain",
+    "remark",
     "run_progress",
     "show",
     "show_json",
@@ -95,9 +97,14 @@ def tell(console: Console, text: object) -> None:
     console.print(plain(text), highlight=False, soft_wrap=True)
 
 
+def remark(console: Console, text: object) -> None:
+    """A sentence: broken between words on a terminal, in one line elsewhere."""
+    console.print(plain(text), highlight=False, soft_wrap=not console.is_terminal)
+
+
 def show(console: Console, table: Table) -> None:
-    """A table: in a frame on a terminal; elsewhere plain lines, one a row, however long."""
-    if console.is_terminal:
+    """A table: in a frame on a terminal that is wide enough; else plain lines, one a row, however long."""
+    if console.is_terminal and _needs(console, table) <= console.width:
         console.print(table)
         return
     if table.title:
@@ -111,9 +118,28 @@ def show(console: Console, table: Table) -> None:
         console.print(Text(line.rstrip()), highlight=False, soft_wrap=True)
 
 
+def _needs(console: Console, table: Table) -> int:
+    """Columns of a terminal below which figures, or all of the names, would not be seen."""
+    room, needed = console.options.update(width=PIPED), 0
+    for column in table.columns:
+        found = [Measurement.get(console, room, cell) for cell in (column.header, *column.cells)]
+        if column.no_wrap:
+            needed += max(cell.maximum for cell in found)
+        elif column.overflow == "fold":
+            needed += column.min_width or 1
+        else:
+            needed += max(column.min_width or 1, *(cell.minimum for cell in found))
+    return needed + (3 * len(table.columns) + 1 if table.box else 2 * len(table.columns))
+
+
 def show_json(console: Console, content: Any) -> None:
-    """JSON and nothing else."""
-    console.print(Text(json.dumps(content, indent=1, ensure_ascii=False)), highlight=False, soft_wrap=True)
+    """JSON and nothing else; what the encoding has not is escaped."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    try:
+        text.encode(console.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(content, indent=1)
+    console.print(Text(text), highlight=False, soft_wrap=True)
 
 
 def listing(console: Console, kind: str, entries: Mapping[str, str]) -> None:

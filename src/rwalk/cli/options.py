@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from rwalk.experiments.loading import merged, nested
-from rwalk.experiments.suggesting import refuse_repeated
+from rwalk.experiments.suggesting import RANGE, refuse_repeated
 from rwalk.experiments.yaml_files import plain_yaml
 
-__all__ = ["AsJson", "Every", "Jobs", "Out", "counts", "examples", "refuse_inputs", "settings", "values"]
+__all__ = [
+    "AllJobs",
+    "AsJson",
+    "Every",
+    "Jobs",
+    "Out",
+    "counts",
+    "examples",
+    "names",
+    "refuse_inputs",
+    "refuse_twice",
+    "settings",
+    "values",
+]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-Jobs = Annotated[int, typer.Option(help="Processes; -1 for one per core.")]
+
+
+def _processes(value: int) -> int:
+    if value < 1 and value != -1:
+        raise ValueError(f"--jobs {value}: expected how many processes, or -1 for one per core")
+    return value
+
+
+Jobs = Annotated[int, typer.Option(callback=_processes, help="Processes; -1 for one per core.")]
+AllJobs = Annotated[
+    int, typer.Option("--jobs", callback=_processes, help="Processes; -1 for one per core, or all of the cluster.")
+]
 Every = Annotated[int, typer.Option(min=0, help="Write a checkpoint of each run every so many batches; 0 for none.")]
 Out = Annotated[Path, typer.Option(help="Folder for results; runs finished there are kept, others go on.")]
 
@@ -41,6 +66,21 @@ def refuse_inputs(option: str, target: Path, inputs: Iterable[Path | None]) -> N
     for read in inputs:
         if read is not None and read.exists() and target.samefile(read):
             raise ValueError(f"{option} {target}: this file is read here and would be lost: name another one")
+
+
+def refuse_twice(settings: Mapping[str, Any], **options: Any) -> None:
+    """Refuse a ``--set`` of what an option says otherwise, so that neither is lost without a word.
+
+    Args:
+        settings: Of ``settings``.
+        options: By name; None stands for one that was not given.
+
+    Raises:
+        ValueError: One says another value.
+    """
+    for name, value in options.items():
+        if value is not None and name in settings and settings[name] != value:
+            raise ValueError(f"--set {name}={settings[name]}: --{name} {value} says it already: give one of them")
 
 
 def settings(entries: Sequence[str]) -> dict[str, Any]:
@@ -78,6 +118,8 @@ def values(entries: Sequence[str]) -> dict[str, list[Any]]:
         key, equals, text = entry.partition("=")
         if not equals or not key or not text:
             raise ValueError(f"--grid {entry!r}: expected KEY=A,B,C, such as rwalk.ewc_lambda=0.1,1,10")
+        if RANGE.fullmatch(text):
+            raise ValueError(f"--grid {entry!r}: ranges are for --search optuna; give values with commas between")
         found[key] = _value(f"--grid {entry!r}", f"[{text}]")
     return found
 
@@ -86,12 +128,25 @@ def counts(text: str) -> list[int]:
     """Numbers of exemplars with commas between.
 
     Raises:
-        ValueError: They are no whole numbers ≥ 0.
+        ValueError: They are no whole numbers ≥ 0, or one stands twice.
+    """
+    parts = names("--exemplars", text)
+    if not all(re.fullmatch("[0-9]{1,10}", part) for part in parts):
+        raise ValueError(f"--exemplars {text!r}: expected whole numbers ≥ 0 with commas between, such as 0,10")
+    return [int(part) for part in names("--exemplars", ",".join(str(int(part)) for part in parts))]
+
+
+def names(option: str, text: str) -> list[str]:
+    """What stands between commas.
+
+    Raises:
+        ValueError: Something stands twice.
     """
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() for part in parts):
-        raise ValueError(f"--exemplars {text!r}: expected whole numbers ≥ 0 with commas between, such as 0,10")
-    return [int(part) for part in parts]
+    for part in parts:
+        if parts.count(part) > 1:
+            raise ValueError(f"{option} {text!r}: {part} stands there twice: give each once")
+    return parts
 
 
 def _value(option: str, text: str) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 from rwalk.cli.display import tell
 from rwalk.cli.options import examples, refuse_inputs
 from rwalk.core.inspection import summarize_state
-from rwalk.core.replacing import replacing
+from rwalk.experiments.writing import writing_whole
 from rwalk.report import collect, figures_of, study_page, write_page
 from rwalk.report.charts import Chart
 from rwalk.report.drawing import draw
@@ -54,6 +54,9 @@ def report(
     """
     suffix = _suffix(out, format_)
     target = out or Path(f"report{suffix}")
+    if figure is not None and suffix not in PICTURES:
+        has = "all figures" if suffix == ".html" else "no figures"
+        raise ValueError(f"--figure {figure}: {suffix[1:]} has {has}; give --out a name in png, svg or pdf")
     is_state = [place.is_file() and place.suffix != ".json" for place in places]
     if any(is_state):
         if len(places) > 1 or suffix not in (".html", *PICTURES):
@@ -71,8 +74,7 @@ def report(
         _say([draw(*drawn) for drawn in _pictures(figures_of(study), target, suffix, figure)])
     else:
         content = FORMATS[suffix](study).encode()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as file:
+        with writing_whole(target) as file:
             file.write(content)
         _say([target])
 

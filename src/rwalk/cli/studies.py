@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,7 @@ from rwalk.experiments.loading import merged
 from rwalk.experiments.page import reproduction_page
 from rwalk.experiments.reproduce import load_table, report, tables
 from rwalk.experiments.results import write_json
+from rwalk.experiments.writing import writing_whole
 from rwalk.report.plane import draw_plane
 
 __all__ = ["studies"]
@@ -42,7 +43,8 @@ def compare(
     benchmark: Annotated[str | None, typer.Option(help="What to learn; see `rwalk list`.")] = None,
     methods: Annotated[str | None, typer.Option(help="Names with commas between; see `rwalk list`.")] = None,
     exemplars: Annotated[
-        str | None, typer.Option(help="Exemplars of each class, 0 if not given; several with commas between.")
+        str | None,
+        typer.Option(help="Exemplars of each class, as --set says if not given; several with commas between."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -61,11 +63,15 @@ def compare(
     shared = options_.settings(settings or [])
     plan = {"seeds": seeds, "against": against, "intransigence": intransigence}
     given = {name: value for name, value in plan.items() if value is not None}
+    if "method" in shared:
+        where = "--methods names them" if spec is None else f"{spec} names them, run by run"
+        raise ValueError(f"--set method={shared['method']}: {where}")
     if spec is None:
         if benchmark is None or methods is None:
             raise ValueError("give --spec, or --benchmark and --methods")
-        runs = _runs(methods, options_.counts(exemplars or "0"))
-        chosen = build_comparison({"base": {"benchmark": benchmark, **shared}, "runs": runs, **given})
+        options_.refuse_twice(shared, benchmark=benchmark, exemplars=exemplars)
+        runs = _runs(methods, None if exemplars is None else options_.counts(exemplars))
+        chosen = build_comparison({"base": {**shared, "benchmark": benchmark}, "runs": runs, **given})
     else:
         for name, value in {"benchmark": benchmark, "methods": methods, "exemplars": exemplars}.items():
             if value is not None:
@@ -136,15 +142,10 @@ def reproduce(
 ) -> None:
     """Run a published table again: published figures, ours, difference, seeds, time."""
     if page is not None:
-        options_.refuse_inputs("--page", page, out.glob("*.json"))
-        page.write_text(reproduction_page(out, page), encoding="utf-8")
-        display.tell(console, page)
+        _write_page(out, page, as_json=as_json)
         return
     if table is None:
-        if as_json:
-            display.show_json(console, tables())
-        else:
-            display.listing(console, "table", tables())
+        _list_tables({"quick": quick, "seeds": seeds, "row": row, "finished": finished}, as_json=as_json)
         return
     chosen = load_table(table, quick=quick, seeds=seeds, rows=row)
     folder, seconds = out / "runs" / table, 0.0
@@ -173,14 +174,36 @@ def reproduce(
     complain(console, outcomes, quiet=as_json)
 
 
-def _runs(methods: str, counts: Sequence[int]) -> dict[str, dict[str, Any]]:
+def _write_page(out: Path, page: Path, *, as_json: bool) -> None:
+    options_.refuse_inputs("--page", page, out.glob("*.json"))
+    content = reproduction_page(out, page)
+    with writing_whole(page) as file:
+        file.write(content.encode())
+    if as_json:
+        display.show_json(console, {"page": str(page)})
+    else:
+        display.tell(console, page)
+
+
+def _list_tables(given: Mapping[str, Any], *, as_json: bool) -> None:
+    known = tables()
+    for name, value in given.items():
+        if value:
+            raise ValueError(f"--{name} without a TABLE: name one, such as `rwalk reproduce {next(iter(known))}`")
+    if as_json:
+        display.show_json(console, known)
+    else:
+        display.listing(console, "table", known)
+
+
+def _runs(methods: str, counts: Sequence[int] | None) -> dict[str, dict[str, Any]]:
     """Every method with every number of exemplars; ``-S`` marks those that replay, as in the paper."""
+    called = options_.names("--methods", methods)
+    if counts is None:
+        return {name: {"method": name} for name in called}
     several = len([count for count in counts if count]) > 1
     return {
-        f"{method.strip()}{f'-S{count}' if several and count else '-S' if count else ''}": {
-            "method": method.strip(),
-            "exemplars": count,
-        }
+        f"{name}{f'-S{count}' if several and count else '-S' if count else ''}": {"method": name, "exemplars": count}
         for count in counts
-        for method in methods.split(",")
+        for name in called
     }

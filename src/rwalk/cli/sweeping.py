@@ -12,7 +12,7 @@ from rich.console import Console
 from rwalk.cli import display
 from rwalk.cli import options as options_
 from rwalk.cli import tables as tables_
-from rwalk.cli.options import AsJson, Every, Out
+from rwalk.cli.options import AllJobs, AsJson, Every, Out
 from rwalk.cli.working import complain, work_through
 from rwalk.experiments import RunSpec, summarise
 from rwalk.experiments.backends import BACKENDS, cluster
@@ -58,7 +58,7 @@ def sweep(
     address: Annotated[
         str | None, typer.Option(help="Of the cluster; without it the environment's, or one on this machine.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes; -1 for one per core, or all of the cluster.")] = -1,
+    jobs: AllJobs = -1,
     checkpoint_every: Every = 0,
     as_json: AsJson = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rwalk.cli.display import plain, show, spread
+from rwalk.cli.display import plain, remark, show, spread
 from rwalk.experiments.page import how_many_seeds
 from rwalk.experiments.summary import METRICS, Difference, Row, spread_text
 
@@ -19,6 +19,7 @@ TITLES = {
     "forgetting": "forgetting",
     "intransigence": "intransigence",
     "learning_accuracy": "learning acc.",
+    "backward_transfer": "bwd. transfer",
 }
 
 
@@ -41,7 +42,7 @@ def comparison(
     seeds = max(len(row.results) for row in rows)
     table = Table(title=plain(title or _title(seeds)), title_justify="left")
     table.add_column("", overflow="fold", min_width=12)
-    metrics = [metric for metric in METRICS if any(row.spread(metric) is not None for row in rows)]
+    metrics = [metric for metric in rows[0].metrics if any(row.spread(metric) is not None for row in rows)]
     for metric in metrics:
         table.add_column(TITLES[metric], justify="right", no_wrap=True)
     table.add_column("s", justify="right", no_wrap=True)
@@ -51,10 +52,10 @@ def comparison(
         table.add_row(plain(label), *(spread(list(row.values(metric).values())) for metric in metrics), seconds)
     show(console, table)
     if untuned:
-        console.print(
+        remark(
+            console,
             "* at its preset's strength, which was not chosen for this benchmark: `rwalk tune` chooses, "
             "--set or --spec gives it",
-            highlight=False,
         )
     if len(rows) > 1 and base is not None:
         _differences(console, rows, base, [metric for metric in metrics if metric != "learning_accuracy"])
@@ -95,7 +96,7 @@ def reproduction(console: Console, found: Mapping[str, Any]) -> None:
             table.add_row(plain(row["label"]), "", "–", "–", "–", end_section=True)
     show(console, table)
     for note in found["protocol"]:
-        console.print(plain(f"- {note}"), highlight=False)
+        remark(console, f"- {note}")
 
 
 def _beside(row: Mapping[str, Any], metric: str) -> list[str]:

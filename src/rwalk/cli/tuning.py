@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +35,7 @@ __all__ = ["SEARCHES", "tuning"]
 tuning = typer.Typer()
 console = Console()
 
+TRIALS = 20  # of Optuna, where nothing is said of them
 SEARCHES = ("race", "continual", "grid", "optuna")
 
 #: Options that each of them reads.
@@ -102,7 +105,10 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Choose settings on training data held out (a tenth, or --set validation=SHARE); test data is not looked at."""
-    base = {"benchmark": benchmark, "method": method, **options_.settings(settings or [])}
+    shared = options_.settings(settings or [])
+    options_.refuse_twice(shared, benchmark=benchmark, method=method)
+    base = {**shared, "benchmark": benchmark, "method": method}
+    _refuse_tried(shared, grid or [])
     search = search or ("grid" if grid else None)
     if search is None:
         search = "race" if keep or base.get("exemplars") or base.get("exemplars_total") else "continual"
@@ -122,23 +128,30 @@ def tune(
         how = {"keep": keep, "start": start, "end": end, "factor": decay, "tolerance": tolerance}
         _as_it_comes(base, search, how, out, seeds, jobs, checkpoint_every, as_json=as_json)
         return
+    tried: Mapping[str, Any]
     if search == "grid":
         if not grid:
             raise ValueError("--search grid: give --grid KEY=A,B,C, such as --grid rwalk.ewc_lambda=0.1,1,10")
-        specs = candidates(base, options_.values(grid))
+        tried = options_.values(grid)
+        specs = candidates(base, tried)
         outcomes, seconds = work_through(
             console, specs, range(seeds), out, jobs=jobs, every=checkpoint_every, quiet=as_json
         )
     else:
-        suggested = Suggestions(base, spaces(grid or [], method), metric or "average_accuracy")
-        specs, outcomes, seconds = _suggested(suggested, trials or 20, out, seeds, jobs, checkpoint_every)
-    winner = best(summarise(outcomes, list(specs)), metric or "average_accuracy")
-    rows = summarise(outcomes, list(specs), winner.label)
+        tried = spaces(grid or [], method)
+        suggested = Suggestions(base, tried, metric or "average_accuracy")
+        specs, outcomes, seconds = _suggested(suggested, trials or TRIALS, out, seeds, jobs, checkpoint_every)
+    chosen_by = metric or "average_accuracy"
+    winner = best(summarise(outcomes, list(specs)), chosen_by)
+    rows = summarise(outcomes, list(specs), winner.label, also=[chosen_by])
+    asked_for = {"grid": grid or []} | ({"trials": trials or TRIALS} if search == "optuna" else {})
     content = {
         "search": search,
-        "metric": metric or "average_accuracy",
+        "plan": _stored_plan(base, asked_for),
+        "seeds": list(range(seeds)),
+        "metric": chosen_by,
         "best": winner.label,
-        "chosen": _differing(specs, winner.label),
+        "chosen": _chosen(specs, winner.label, tried),
         "cost": cost(outcomes, seconds),
         "rows": [row.to_dict() for row in rows],
     }
@@ -171,6 +184,8 @@ def _as_it_comes(
     spec = build_spec({"validation": VALIDATION, **base})
     how = _plan(search, spec, {name: value for name, value in settings.items() if value is not None})
     strength, _, _ = searchable(spec)  # refused here, in one line, and not in each process
+    if (given := flat(base).get(strength)) is not None:
+        raise ValueError(f"--set {strength}={given}: --search {search} looks for it; --start says where to begin")
     check_folder(out, overwrite=True)
     work = {str(seed): Search.of(spec.model_copy(update={"seed": seed}), how, out / "runs") for seed in range(seeds)}
     began, outcomes = time.perf_counter(), list[Outcome]()
@@ -185,6 +200,8 @@ def _as_it_comes(
         tasks = len(found[0]["trials"])
         content = {
             "search": search,
+            "plan": _stored_plan(base, asdict(how)),
+            "seeds": list(range(seeds)),
             "best": f"{strength}={chosen:g}",
             "chosen": {strength: chosen},
             "cost": {
@@ -206,6 +223,20 @@ def _as_it_comes(
             display.tell(console, f"best: {strength}={chosen:g}  ({out / 'tuning.json'})")
             display.tell(console, f"It took {trainings} trainings of a task, as many as {trainings / tasks:.1f} runs.")
     complain(console, outcomes, quiet=as_json)
+
+
+def _refuse_tried(shared: Mapping[str, Any], grid: Sequence[str]) -> None:
+    """A ``--set`` that every value of a ``--grid`` would replace."""
+    set_before = flat(shared)
+    for entry in grid:
+        key = entry.partition("=")[0]
+        if key in set_before:
+            raise ValueError(f"--set {key}={set_before[key]} and --grid {entry}: one key; give one of them")
+
+
+def _stored_plan(base: Mapping[str, Any], asked_for: Mapping[str, Any]) -> dict[str, Any]:
+    """What the command was asked to do, as it is stored."""
+    return {"base": json.loads(json.dumps(base, default=str)), **asked_for}
 
 
 def _plan(search: str, spec: RunSpec, settings: Mapping[str, Any]) -> Decay | Race:
@@ -267,7 +298,8 @@ def _suggested(
     return specs, outcomes, seconds
 
 
-def _differing(specs: Mapping[str, RunSpec], label: str) -> dict[str, Any]:
-    """The settings of one spec in which those that have them differ."""
+def _chosen(specs: Mapping[str, RunSpec], label: str, tried: Iterable[str]) -> dict[str, Any]:
+    """The settings of one spec that were tried, or in which specs differ besides."""
     settings = {name: flat(spec.canonical()) for name, spec in specs.items()}
-    return {key: settings[label][key] for key in differing(settings.values()) if key in settings[label]}
+    keys = dict.fromkeys([*tried, *differing(settings.values())])
+    return {key: settings[label][key] for key in keys if key in settings[label]}

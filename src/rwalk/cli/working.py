@@ -16,6 +16,7 @@ from rwalk.experiments import Outcome, RunSpec, run_all
 from rwalk.experiments.backends import LOCAL, Workers
 from rwalk.experiments.holding import held
 from rwalk.experiments.index import RunIndex
+from rwalk.experiments.pool import LOG
 from rwalk.experiments.results import check_folder
 
 __all__ = ["Counter", "complain", "work_through"]
@@ -137,8 +138,8 @@ def complain(console: Console, outcomes: Sequence[Outcome], *, quiet: bool = Fal
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed[:most]:
         tell(console, f"failed: {outcome.label}, seed {outcome.seed}: {outcome.error}")
-        if outcome.folder is not None:
-            tell(console, f"  log: {outcome.folder / 'error.log'}")
+        if outcome.folder is not None and (outcome.folder / LOG).is_file():  # the disk may have been full
+            tell(console, f"  log: {outcome.folder / LOG}")
     if len(failed) > most:
         tell(console, f"… and {len(failed) - most} more")
     if failed:

@@ -23,6 +23,8 @@ from rwalk.experiments.results import (
 )
 from rwalk.experiments.runner import run
 from rwalk.experiments.spec import RunSpec
+from rwalk.experiments.watching import gone_with_parent
+from rwalk.experiments.writing import naming
 from rwalk.training import BasePlugin, CheckpointPlugin
 from rwalk.training.plugins.checkpoints import checkpoints
 
@@ -55,6 +57,8 @@ def finished(folder: Path, tell: Tell) -> RunResult | None:
     try:
         return RunResult.from_dict(read_result(folder))
     except (CheckpointError, FileNotFoundError) as error:
+        if str(folder) not in str(error):
+            error = CheckpointError(f"{folder / RESULT}: {error}")
         tell(set_aside(folder / RESULT, error))
         return None
 
@@ -107,8 +111,10 @@ def _reserve(folder: Path, size: int = 2**16) -> Iterator[Path]:
     """Room on the disk for the result, taken before there is anything to lose."""
     path = folder / RESERVE
     try:
-        path.write_bytes(b"\0" * size)
-        yield path
+        with naming(path):
+            path.write_bytes(b"\0" * size)
+        with gone_with_parent(path):
+            yield path
     finally:
         path.unlink(missing_ok=True)
 

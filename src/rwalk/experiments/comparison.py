@@ -26,7 +26,9 @@ def as_seeds(value: Any) -> Any:
         if not 1 <= value <= MOST_SEEDS:
             raise ValueError(f"seeds={short(value)}: expected {'at least 1' if value < 1 else f'at most {MOST_SEEDS}'}")
         return tuple(range(value))
-    if isinstance(value, list | tuple) and (not value or len(set(map(str, value))) < len(value)):
+    if not isinstance(value, list | tuple) or any(isinstance(seed, bool) for seed in value):
+        raise ValueError(f"seeds={short(repr(value))}: expected whole numbers in a list, or how many")
+    if not value or len(set(map(str, value))) < len(value):
         raise ValueError(f"seeds={short(list(value))}: expected different seeds, at least one")
     return value
 

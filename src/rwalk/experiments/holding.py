@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rwalk.experiments.watching import gone_with_parent
+
 __all__ = ["FolderHeldError", "held"]
 
 LOCK = ".lock"
+#: With these the system says that another has the lock; with any other, that there is none to be had.
+TAKEN = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}
 
 
 class FolderHeldError(OSError):
@@ -30,45 +35,74 @@ def held(folder: Path) -> Iterator[None]:
 
     Raises:
         FolderHeldError: Another process holds it; the message says which.
-        OSError: Nothing can be written there.
+        OSError: It cannot be held, as on a disk that is full or knows no locks; nothing is left there.
     """
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
-    handle = _lock(path)
-    if handle is None:
-        raise FolderHeldError(f"{folder} is in use by {_holder(path)}: wait for it to end, or choose another folder")
     try:
-        yield
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / LOCK
+        handle = _lock(path)
+        if handle is None:
+            raise FolderHeldError(
+                f"{folder} is in use by {_holder(path)}: wait for it to end, or choose another folder"
+            )
+        try:
+            with gone_with_parent(path):
+                yield
+        finally:
+            if os.name != "nt":  # where a file that is open cannot be removed
+                path.unlink(missing_ok=True)
+            os.close(handle)
     finally:
-        if os.name != "nt":  # where a file that is open cannot be removed
-            path.unlink(missing_ok=True)
-        os.close(handle)
         for place in missing:
             with contextlib.suppress(OSError):  # it holds something
                 place.rmdir()
 
 
 def _lock(path: Path) -> int | None:
-    """A handle that holds the lock, or None."""
+    """A handle that holds the lock, or None if another process does.
+
+    Raises:
+        OSError: There is no lock to be had; a file that was made for it goes again.
+    """
+    made = not path.exists()
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not path.exists() or os.fstat(handle).st_ino != path.stat().st_ino:  # its holder has just removed it
-                raise BlockingIOError
+        _take(handle)
+    except OSError as error:
+        os.close(handle)
+        if error.errno in TAKEN:
+            return None
+        if made:
+            path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    if os.name != "nt":
+        if not _is_at(handle, path):  # its holder has just removed it
+            os.close(handle)
+            return None
+        with contextlib.suppress(OSError):  # no room for a name: the lock holds without
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
-    except OSError:
-        os.close(handle)
-        return None
     return handle
+
+
+def _take(handle: int) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.fstat(handle).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _holder(path: Path) -> str:

@@ -177,6 +177,10 @@ def _explained(error: ValidationError, model: type[BaseModel]) -> str:
         return (
             f"unknown key {where!r}{closest(where, model.model_fields)}: a {kind} has {', '.join(model.model_fields)}"
         )
+    if first["type"] == "string_type":
+        if inside and inside[-1] == "[key]":
+            return f"{key}: the name {short(repr(first['input']))} is no text; put it in quotes"
+        return f"{where}={short(repr(first['input']))}: expected text; put it in quotes, as YAML reads it"
     if first["type"] == "value_error":  # our own: it names the value already
         return str(first["msg"]).removeprefix("Value error, ")
     return f"{where}={short(repr(first['input']))}: {first['msg']}"

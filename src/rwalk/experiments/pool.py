@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from multiprocessing import current_process
@@ -26,6 +27,7 @@ from rwalk.experiments.results import RESULT, Reference, RunResult, read_result,
 from rwalk.experiments.runner import run
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.watching import end_with_parent, when_parent_ends
+from rwalk.experiments.writing import writing_whole
 from rwalk.training import CheckpointPlugin
 from rwalk.training.plugins.checkpoints import Stopped
 
@@ -266,11 +268,8 @@ def _done(item: Work) -> Outcome:
 def _write_log(item: Work, line: str, more: str) -> None:
     """What failed, what it was, and where; where nothing can be written, the line alone is told."""
     folder = cast("Path", item.folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / LOG).write_text(f"{line}\n{json.dumps(item.spec.canonical())}\n{more}", encoding="utf-8")
-    except OSError:
-        return
+    with suppress(OSError), writing_whole(folder / LOG) as file:
+        file.write(f"{line}\n{json.dumps(item.spec.canonical())}\n{more}".encode())
 
 
 def _kept(item: Work, outcome: Outcome) -> Outcome:

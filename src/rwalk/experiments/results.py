@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rwalk.core.replacing import replacing
 from rwalk.errors import CheckpointError
 from rwalk.experiments.recording import Record
 from rwalk.experiments.spec import RunSpec
+from rwalk.experiments.writing import writing_whole
 from rwalk.metrics import AccuracyMatrix
 
 __all__ = [
@@ -110,8 +110,7 @@ class RunResult:
             CheckpointError: It holds no run that this version can have stored.
         """
         if stored.get("schema_version") != SCHEMA_VERSION:
-            found = repr(stored.get("schema_version"))[:50]
-            raise CheckpointError(f"schema_version={found}: expected {SCHEMA_VERSION}")
+            raise CheckpointError(_other_version(stored.get("schema_version")))
         try:
             result = cls._from(stored)
             as_text(result.to_dict())  # numbers only, a reference of every task
@@ -148,7 +147,11 @@ def check_folder(folder: str | Path, *, overwrite: bool) -> Path:
         PermissionError: Nothing can be written there.
     """
     folder = Path(folder)
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+    if not existing.exists():
+        raise FileExistsError(
+            f"{existing} is a link to {existing.readlink()}, which is not there: make that folder first"
+        )
     if not existing.is_dir():
         raise FileExistsError(f"{existing} is a file: --out names a folder")
     if (folder / RESULT).exists() and not overwrite:
@@ -173,8 +176,7 @@ def write_result(result: Mapping[str, Any], folder: str | Path) -> Path:
 def write_json(content: Mapping[str, Any], target: Path) -> Path:
     """Write a JSON file that is there whole or not at all, making its folder if need be."""
     text = as_text(content)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as file:
+    with writing_whole(target) as file:
         file.write(text.encode())
     return target
 
@@ -227,6 +229,8 @@ def read_result(path: str | Path) -> dict[str, Any]:
     if "accuracy_matrix" not in result:
         raise CheckpointError(f"{file} is not a stored run: it has no accuracy_matrix")
     version = result.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise CheckpointError(f"{file}: {_other_version(version)}; a newer version of rwalk wrote it and reads it")
     if isinstance(version, int) and version >= SCHEMA_VERSION and "checksum" not in result:
         raise CheckpointError(f"{file} is damaged: it has no checksum")
     try:
@@ -243,6 +247,10 @@ def set_aside(file: Path, error: Exception) -> str:
     aside = file.with_name(file.name + BROKEN)
     file.replace(aside)
     return f"{error}; it was renamed to {aside.name} and is computed again"
+
+
+def _other_version(found: object) -> str:
+    return f"schema_version={repr(found)[:50]}: expected {SCHEMA_VERSION}"
 
 
 def _no_number(name: str) -> float:

@@ -13,13 +13,13 @@ from safetensors.torch import save
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from rwalk.core.replacing import replacing
 from rwalk.errors import CheckpointError
 from rwalk.experiments.data import evaluated, so_far, stream_of
 from rwalk.experiments.methods import METHODS
 from rwalk.experiments.recording import Recorder
 from rwalk.experiments.results import Reference, RunResult
 from rwalk.experiments.spec import RunSpec
+from rwalk.experiments.writing import writing_whole
 from rwalk.metrics import AccuracyMatrix
 from rwalk.models import MODELS, build_model
 from rwalk.replay import Sampler
@@ -176,8 +176,7 @@ def _gone_on(spec: RunSpec, strategy: Naive, matrix: AccuracyMatrix, checkpoint:
 def _write_weights(model: nn.Module, path: Path) -> None:
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     content = save(tensors)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    with writing_whole(path) as file:
         file.write(content)
 
 
@@ -211,7 +210,14 @@ def build_learner(spec: RunSpec, data: Benchmark) -> tuple[nn.Module, Optimizer]
     if spec.model in MODELS and spec.model != TEXT_MODEL and not inputs.is_floating_point():
         raise ValueError(f"model={spec.model!r}: {spec.benchmark} holds token ids of texts; choose {TEXT_MODEL!r}")
     options = {"hidden": spec.hidden, **spec.model_options} if spec.model == "mlp" else spec.model_options
-    model = build_model(spec.model, data.input_shape, data.n_classes, heads=spec.heads, **options).to(spec.device)
+    try:
+        model = build_model(spec.model, data.input_shape, data.n_classes, heads=spec.heads, **options).to(spec.device)
+    except TypeError as error:
+        if spec.model in str(error):
+            raise
+        raise TypeError(
+            f"model={spec.model!r}: {error}; it is called as function(input_shape, n_classes, **model_options)"
+        ) from error
     if spec.sampler_layer is not None:
         find_layer(model, spec.sampler_layer)
     return model, OPTIMIZERS[spec.optimizer](model.parameters(), spec.lr)

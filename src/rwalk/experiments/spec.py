@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from rwalk.core import RWalkConfig
 from rwalk.errors import closest
@@ -43,6 +43,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "permuted-mnist": {"epochs": 1, "batch_size": 64, "lr": 1e-3, "rwalk": {"rwalk": {"ewc_lambda": 1.0}}},
 }
 UNTUNED = {"permuted-mnist"}
+
+#: Settings that are numbers, or lists of them.
+NUMBERS = (
+    "n_experiences", "class_order", "sizes", "only_first", "hidden", "exemplars", "exemplars_total",
+    "replay_batch_size", "epochs", "batch_size", "lr", "validation", "seed", "threads",
+)  # fmt: skip
+
+LISTS = {"class_order", "sizes", "hidden"}
 
 #: Settings that came later, with what was done before them: left out of ``canonical`` at that value, so that what was
 #: stored earlier, results and checkpoints, is still known for the same run.
@@ -153,6 +161,18 @@ class RunSpec(BaseModel):
             given["rwalk"] = {**tuned, **rwalk}
         return {**usual, **given}
 
+    @field_validator(*NUMBERS, mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads ``yes`` and ``on`` as true, which Python counts as 1."""
+        if info.field_name in LISTS and isinstance(value, int | float | str):
+            raise ValueError(
+                f"{info.field_name}={value!r}: expected a list, such as [{value}]; in a grid each value is a list"
+            )
+        if isinstance(value, bool) or (isinstance(value, list | tuple) and any(isinstance(v, bool) for v in value)):
+            raise ValueError(f"{info.field_name}={value}: expected numbers, not true or false")
+        return value
+
     @field_validator("benchmark")
     @classmethod
     def _known_benchmark(cls, value: str) -> str:
@@ -190,7 +210,8 @@ class RunSpec(BaseModel):
         try:
             method.plugins(self.rwalk_config, self.options)
         except TypeError as error:
-            raise ValueError(str(error)) from error
+            known = any(str(key) in str(error) for key in self.options)
+            raise ValueError(str(error) if known else f"options={self.options}: {error}") from error
         return self
 
     @model_validator(mode="after")

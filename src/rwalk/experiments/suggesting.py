@@ -14,13 +14,14 @@ from rwalk.experiments.summary import Row
 from rwalk.experiments.tune import BETTER, candidates
 from rwalk.experiments.yaml_files import plain_yaml
 
-__all__ = ["AT_ONCE", "Range", "Suggestions", "refuse_repeated", "spaces"]
+__all__ = ["AT_ONCE", "RANGE", "Range", "Suggestions", "refuse_repeated", "spaces"]
 
 Range = tuple[float, float]
 #: Where λ is looked for if nothing is said of it.
 STRENGTHS: Range = (1e-2, 1e5)
 AT_ONCE = 4  # fixed, so that the same command suggests the same again and finds its runs finished
-NUMBER = r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?"
+NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+RANGE = re.compile(f"{NUMBER}:{NUMBER}")
 
 
 def spaces(entries: Sequence[str], method: str) -> dict[str, Range | list[Any]]:
@@ -39,8 +40,10 @@ def spaces(entries: Sequence[str], method: str) -> dict[str, Range | list[Any]]:
         key, equals, text = entry.partition("=")
         if not key or not equals or not text:
             raise ValueError(f"--grid {entry!r}: expected KEY=LOW:HIGH or KEY=A,B,C, such as rwalk.ewc_lambda=0.1:1000")
-        if re.fullmatch(f"{NUMBER}:{NUMBER}", text):
+        if RANGE.fullmatch(text):
             low, high = map(float, text.split(":"))
+            if low < 0:
+                raise ValueError(f"--grid {entry!r}: {low:g} is below 0: expected two numbers of at least 0")
             if not low < high:
                 raise ValueError(f"--grid {entry!r}: expected the lower end first")
             found[key] = (low, high)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import mean, stdev
 from typing import Any
 
@@ -105,12 +105,14 @@ class Row:
         errors: Seed and reason of each run that failed.
         differences: By metric, this label less the one compared against, over the seeds that both finished; empty for
             that label itself.
+        metrics: Which are told.
     """
 
     label: str
     results: dict[int, RunResult]
     errors: dict[int, str] = field(default_factory=dict)
     differences: dict[str, Difference] = field(default_factory=dict)
+    metrics: tuple[str, ...] = METRICS
 
     def values(self, metric: str) -> dict[int, float]:
         """A metric by seed, where it is defined."""
@@ -129,12 +131,12 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values: spec, figures of each seed, and what was computed of them."""
-        spreads = {metric: self.spread(metric) for metric in METRICS}
+        spreads = {metric: self.spread(metric) for metric in self.metrics}
         return {
             "label": self.label,
             "config": next((result.spec.canonical() for result in self.results.values()), None),
             "seeds": {
-                str(seed): {metric: result.metrics[metric] for metric in METRICS}
+                str(seed): {metric: result.metrics[metric] for metric in self.metrics}
                 | {"seconds": round(result.seconds, 1)}
                 for seed, result in self.results.items()
             },
@@ -145,28 +147,31 @@ class Row:
         }
 
 
-def summarise(outcomes: Iterable[Outcome], labels: Sequence[str], against: str | None = None) -> list[Row]:
+def summarise(
+    outcomes: Iterable[Outcome], labels: Sequence[str], against: str | None = None, *, also: Sequence[str] = ()
+) -> list[Row]:
     """A row for each label.
 
     Args:
         outcomes: In any order.
         labels: The order of the rows.
         against: What the others are compared with, seed by seed; the last label if None.
+        also: Metrics to tell of beside ``METRICS``.
     """
-    found = list(outcomes)
+    found, metrics = list(outcomes), tuple(dict.fromkeys([*METRICS, *also]))
     rows = []
     for label in labels:
         own = sorted((outcome for outcome in found if outcome.label == label), key=lambda outcome: outcome.seed)
         results = {outcome.seed: outcome.result for outcome in own if outcome.result is not None}
         errors = {outcome.seed: outcome.error for outcome in own if outcome.error is not None}
-        rows.append(Row(label, results, errors))
+        rows.append(Row(label, results, errors, metrics=metrics))
     base = next(row for row in rows if row.label == (against or labels[-1]))
-    return [row if row is base else Row(row.label, row.results, row.errors, _compare(row, base)) for row in rows]
+    return [row if row is base else replace(row, differences=_compare(row, base)) for row in rows]
 
 
 def _compare(row: Row, base: Row) -> dict[str, Difference]:
     differences = {}
-    for metric in METRICS:
+    for metric in row.metrics:
         ours, theirs = row.values(metric), base.values(metric)
         both = [seed for seed in ours if seed in theirs]
         if both:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rwalk.errors import closest
 from rwalk.experiments.comparison import MOST_RUNS, Seeds, as_seeds
-from rwalk.experiments.loading import build_spec, explain, merged, nested, read_yaml, shared_by, short
+from rwalk.experiments.loading import build_spec, explain, flat, merged, nested, read_yaml, shared_by, short
 from rwalk.experiments.methods import METHODS, is_strength
 from rwalk.experiments.spec import RunSpec
 
@@ -127,7 +127,8 @@ def load_sweep(source: str | Path | Mapping[str, Any], **changes: Any) -> Sweep:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Not YAML, or not a sweep; one line that names the key and the value.
+        ValueError: Not YAML, not a sweep, or a change of ``base`` that a grid gives values for; one line that names
+            the key and the value.
     """
     values = dict(source) if isinstance(source, Mapping) else read_yaml(source)
     given = {name: value for name, value in changes.items() if value is not None}
@@ -137,8 +138,22 @@ def load_sweep(source: str | Path | Mapping[str, Any], **changes: Any) -> Sweep:
         sweep = Sweep(**merged(values, given))
     except ValidationError as error:
         raise ValueError(explain(error, Sweep)) from None
+    _refuse_ignored(sweep, changes.get("base") or {})
     sweep.specs()
     return sweep
+
+
+def _refuse_ignored(sweep: Sweep, changes: Mapping[str, Any]) -> None:
+    """Changes for all runs that a grid says otherwise."""
+    for key, value in flat(changes).items():
+        for name, own in sweep.methods.items():
+            grid = {**sweep.grid, **own}
+            tried = key if key in grid else STRENGTH if STRENGTH in grid and key == METHODS[name].strength else None
+            if tried is not None:
+                where = f"methods.{name}" if tried in own else "grid"
+                raise ValueError(
+                    f"{key}={short(value)} for all runs: {where} gives {tried}={short(grid[tried])}; change it there"
+                )
 
 
 def _as_grid(value: Any, where: str) -> dict[str, list[Any]]:

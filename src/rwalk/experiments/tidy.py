@@ -10,11 +10,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rwalk.core.replacing import replacing
 from rwalk.experiments.loading import differing, flat
 from rwalk.experiments.methods import METHODS
 from rwalk.experiments.pool import Outcome
 from rwalk.experiments.spec import RunSpec
+from rwalk.experiments.writing import writing_whole
 
 __all__ = ["harmless", "tidy", "write_tables"]
 
@@ -71,7 +71,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: harmless(value) for key, value in row.items()} for row in rows)
-    with replacing(folder / "results.csv") as file:
+    with writing_whole(folder / "results.csv") as file:
         file.write(text.getvalue().encode())
     try:
         pyarrow: Any = import_module("pyarrow")
@@ -79,7 +79,7 @@ def write_tables(rows: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     except ImportError:
         return [folder / "results.csv"]
     columns = {key: _column([row[key] for row in rows]) for key in (rows[0] if rows else ())}
-    with replacing(folder / "results.parquet") as file:
+    with writing_whole(folder / "results.parquet") as file:
         parquet.write_table(pyarrow.table(columns), file)
     return [folder / "results.csv", folder / "results.parquet"]
 

@@ -6,17 +6,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from rwalk.training.plugins.checkpoints import Stopped
 
-__all__ = ["end_with_parent", "when_parent_ends"]
+__all__ = ["end_with_parent", "gone_with_parent", "when_parent_ends"]
 
 EVERY = 0.5  # seconds between two looks
 GRACE = 2.0  # seconds for a checkpoint
 
 _asked: list[Callable[[], object]] = []
+_files: set[Path] = set()
 _watching = threading.Lock()
 
 
@@ -45,6 +47,16 @@ def when_parent_ends(act: Callable[[], object] | None) -> None:
     _asked[:] = [] if act is None else [act]
 
 
+@contextmanager
+def gone_with_parent(file: Path) -> Iterator[None]:
+    """Inside, this file is removed if this process ends with its parent, and nothing else could do it."""
+    _files.add(file)
+    try:
+        yield
+    finally:
+        _files.discard(file)
+
+
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(EVERY)
@@ -52,9 +64,12 @@ def _watch(parent: int) -> None:
 
 
 def _end() -> None:
-    """Ask for a checkpoint, wait for it a while, and be gone."""
+    """Ask for a checkpoint, wait for it a while, leave nothing that is of no use, and be gone."""
     for act in _asked:
         with suppress(Exception, Stopped):
             act()
         time.sleep(GRACE)
+    for file in tuple(_files):
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
     os._exit(128 + signal.SIGTERM)

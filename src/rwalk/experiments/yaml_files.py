@@ -12,6 +12,33 @@ __all__ = ["numbers", "plain_yaml"]
 LARGEST = 2**16  # characters
 MOST = 20_000  # values, each alias counted as all that it stands for
 DEEPEST = 60
+INTEGER, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1's, with the numbers of YAML 1.2: ``010`` is 10 and not 8, ``1:10`` text and not 70."""
+
+    def whole(self, node: yaml.ScalarNode) -> int:
+        """A whole number: with base 10, where it does not begin with 0x or 0b."""
+        text = node.value.replace("_", "")
+        return int(text, 0 if re.match("[-+]?0[bx]", text) else 10)
+
+
+_Loader.yaml_implicit_resolvers = {
+    sign: [(tag, pattern) for tag, pattern in known if tag not in (INTEGER, FLOAT)]
+    for sign, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    FLOAT,
+    re.compile(
+        r"^(?:(?:[-+]?[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+0123456789."),
+)
+_Loader.add_implicit_resolver(
+    INTEGER, re.compile(r"^[-+]?(?:0b[0-1_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)$"), list("-+0123456789")
+)
+_Loader.add_constructor(INTEGER, _Loader.whole)
 
 
 def plain_yaml(text: str) -> Any:
@@ -24,6 +51,8 @@ def plain_yaml(text: str) -> Any:
     Example:
         >>> plain_yaml("lr: 1e-3")
         {'lr': 0.001}
+        >>> plain_yaml("[010, 1:10, 0x10]")
+        [10, '1:10', 16]
         >>> plain_yaml("[&a [1], &b [*a, *a], [*b, *b]]")[2]
         [[[1], [1]], [[1], [1]]]
     """
@@ -32,7 +61,7 @@ def plain_yaml(text: str) -> Any:
     if _brackets(text) > 2 * DEEPEST:  # which would take long to scan
         raise ValueError(f"lists in lists more than {DEEPEST} deep")
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None

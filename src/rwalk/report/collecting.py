@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rwalk.errors import CheckpointError
+from rwalk.experiments.loading import flat, nested
+from rwalk.experiments.methods import is_strength
 from rwalk.experiments.recording import Record
 from rwalk.experiments.results import RESULT, read_result
 from rwalk.experiments.summary import Difference
@@ -67,7 +69,9 @@ def _shown(study: Study) -> Study:
             label = f"{wanted} ({number})"
         groups.append(replace(group, label=label))
         renamed.setdefault(group.label, label)
-    against, best = (None if name is None else renamed.get(name) for name in (study.against, study.best))
+    against, best = (
+        None if name is None else renamed.get(name, shown(name, LONGEST)) for name in (study.against, study.best)
+    )
     return replace(study, groups=groups, against=against, best=best)
 
 
@@ -139,12 +143,23 @@ def _of_runs(path: Path, found: Sequence[Found], notes: Sequence[str]) -> Study:
     groups = []
     for label in dict.fromkeys(labels):
         own = [each for each, name in zip(found, labels, strict=True) if name == label]
-        runs = sorted((run for run, _, _ in own), key=lambda run: run.seed)
-        groups.append(Group(label, own[0][1], runs))
+        groups.append(Group(label, own[0][1], _once([run for run, _, _ in own])))
+    copies = len(found) - sum(len(group.runs) for group in groups)
+    if copies:
+        told = "1 run is left out: it is" if copies == 1 else f"{copies} runs are left out: they are"
+        notes = [*notes, f"{told} there more than once, with the same settings and seed."]
     benchmarks = dict.fromkeys(str(config.get("benchmark")) for _, config, _ in found)
-    kind = "run" if len(found) == 1 else "runs"
+    kind = "run" if len(found) - copies == 1 else "runs"
     study = Study(kind, ", ".join(benchmarks), groups, versions=_versions([v for _, _, v in found]), notes=notes)
     return _with_commands(study, path, None)
+
+
+def _once(runs: Sequence[Run]) -> list[Run]:
+    """One run a seed, in their order; of copies one that was judged against a reference, if there is one."""
+    first: dict[int, Run] = {}
+    for run in sorted(runs, key=lambda run: run.metrics.get("intransigence") is None):
+        first.setdefault(run.seed, run)
+    return [first[seed] for seed in sorted(first)]
 
 
 def _of_summary(file: Path, summary: StoredSummary, found: Sequence[Found], notes: Sequence[str]) -> Study:
@@ -172,7 +187,10 @@ def _of_summary(file: Path, summary: StoredSummary, found: Sequence[Found], note
 
 
 def _searched(summary: StoredSummary) -> Group:
-    """λ looked for task by task: what each seed was at when it had been found, on held-out data."""
+    """λ looked for while the stream came: what each seed was at at the end, on held-out data.
+
+    That is no run under the λ that is chosen, which lies between those of several seeds or tasks.
+    """
     runs = []
     for seed, search in sorted(summary.searches.items()):
         matrix = search.accuracy_matrix
@@ -183,7 +201,15 @@ def _searched(summary: StoredSummary) -> Group:
             except (ValueError, TypeError):
                 matrix = None
         runs.append(Run(seed, {name: found.get(name) for name in NAMES}, search.seconds, matrix))
-    return Group(summary.best or "search", next(iter(summary.searches.values())).config, runs)
+    searches = list(summary.searches.values())
+    stepwise = any(search.plasticity for search in searches)
+    label = "λ as found for each task" if stepwise else "each seed's λ in front"
+    return Group(label, _without_strength(searches[0].config), runs)
+
+
+def _without_strength(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without a λ, where there is not one for all that was done."""
+    return nested({key: value for key, value in flat(config).items() if not is_strength(key)})
 
 
 def _group(row: StoredRow, found: Sequence[Found]) -> Group:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rwalk.experiments import RunSpec
 from rwalk.experiments.loading import flat, nested
+from rwalk.experiments.yaml_files import plain_yaml
 from rwalk.report.stored import StoredSummary
-from rwalk.report.study import Study
+from rwalk.report.study import Study, shown
 
 __all__ = ["commands_of", "run_command"]
 
-MOST = 20  # commands on a page
+MOST = 500  # labels of a plan
+FEW = 5  # that are named
+#: Options of ``rwalk tune`` by the name under which what they asked for is stored.
+ASKED_FOR = {
+    "keep": "keep", "start": "start", "end": "end", "decay": "factor", "tolerance": "tolerance", "trials": "trials",
+}  # fmt: skip
 
 
 def commands_of(study: Study, path: Path, summary: StoredSummary | None) -> list[str]:
-    """A command for the whole, or one for each label.
+    """The command that does it all again, if what is stored tells enough.
 
     Args:
         study: What was found.
@@ -33,28 +39,30 @@ def commands_of(study: Study, path: Path, summary: StoredSummary | None) -> list
         return [shlex.join(["rwalk", "reproduce", summary.table, *quick, *seeds, "--out", str(folder)])]
     if summary is not None and summary.sweep is not None:
         return [_planned("sweep", "plan.yaml", json.dumps(summary.sweep, indent=1, ensure_ascii=False), folder)]
-    if summary is not None and summary.best is not None and (tuning := _tune(study, folder)):
+    if summary is not None and summary.best is not None and (tuning := _tune(study, summary, folder)):
         return [tuning]
-    if len(study.groups) > 1 and len(study.groups) <= MOST and (comparing := _compare(study, folder)):
-        return [comparing]
-    commands = []
-    for group in list(study.groups)[:MOST]:
-        run = group.runs[0] if group.runs else None
-        place = run.folder if run is not None and run.folder is not None else folder
-        if command := run_command(group.config, place, intransigence=bool(group.values("intransigence"))):
-            commands.append(command)
-    return commands
+    if study.kind == "run":
+        (group,) = study.groups
+        place = group.runs[0].folder or folder
+        command = run_command(group.config, place, intransigence=bool(group.values("intransigence")))
+    else:
+        command = _compare(study, folder)
+    return [] if command is None else [command]
 
 
 def _compare(study: Study, folder: Path) -> str | None:
     """``rwalk compare`` with a plan of its own: JSON, which YAML reads."""
     runs: dict[str, Any] = {}
+    left = []
     for group in study.groups:
         settings = _own_settings(group.config)
-        if settings is None:
-            return None
+        if settings is None or len(runs) == MOST:
+            left.append(group.label)
+            continue
         named = {"benchmark": group.config["benchmark"], "method": group.config["method"]}
         runs[group.label] = named | nested({key: value for key, value in settings.items() if key != "seed"})
+    if not runs:
+        return None
     seeds = sorted({run.seed for group in study.groups for run in group.runs}) or [0]
     plan = {"seeds": seeds, "intransigence": "intransigence" in study.metrics, "runs": runs}
     plan |= {"against": study.against} if study.against in runs else {}
@@ -66,7 +74,15 @@ def _compare(study: Study, folder: Path) -> str | None:
         f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in plan.items() if key != "runs"
     )
     lines = f'{{\n{others},\n "runs": {{\n{each}\n }}\n}}'
-    return _planned("compare", "--spec plan.yaml", lines, folder)
+    return _remark(left) + _planned("compare", "--spec plan.yaml", lines, folder)
+
+
+def _remark(left: Sequence[str]) -> str:
+    """What the shell reads over: labels that are not in a plan."""
+    if not left:
+        return ""
+    named = ", ".join(shown(label, 60) for label in left[:FEW]) + (f" and {len(left) - FEW} more" if left[FEW:] else "")
+    return f"# Not in this plan, as no run of it tells its settings or there are too many: {named}\n"
 
 
 def _planned(command: str, plan: str, content: str, folder: Path) -> str:
@@ -93,19 +109,38 @@ def _own_settings(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return {key: value for key, value in ours.items() if key not in theirs or theirs[key] != value}
 
 
-def _tune(study: Study, folder: Path) -> str | None:
-    """``rwalk tune``, the grid being what differs."""
-    grid = study.differing()
-    first = study.groups[0] if study.groups else None
-    settings = None if first is None else _own_settings(first.config)
-    if first is None or settings is None or not (grid or study.searches):
+def _tune(study: Study, summary: StoredSummary, folder: Path) -> str | None:
+    """``rwalk tune`` as it was asked for; of files that do not tell, what their content lets tell."""
+    found = next(iter(summary.searches.values()), None)
+    plan = summary.plan or ({} if found is None else found.search)
+    base = plan.get("base") or _base_of(study)
+    if not isinstance(base, Mapping) or not {"benchmark", "method"} <= set(base):
         return None
-    start = ["rwalk", "tune", "--benchmark", str(first.config["benchmark"]), "--method", str(first.config["method"])]
-    for key, values in grid.items():
-        listed = ",".join(dict.fromkeys(map(_value, values)))
-        start += ["--grid", f"{key}={listed}"]
-    shared = {key: value for key, value in settings.items() if key not in grid and key != "seed"}
-    return shlex.join([*start, *_set(shared), "--seeds", str(max(1, study.seeds)), "--out", str(folder)])
+    grid = plan.get("grid")
+    if not isinstance(grid, list) and found is None:
+        differing = study.differing()
+        if summary.search == "optuna" or not differing:  # the ranges of the former are not known
+            return None
+        grid = [f"{key}={','.join(dict.fromkeys(map(_value, values)))}" for key, values in differing.items()]
+        base = {key: value for key, value in flat(base).items() if key not in differing}
+    words = ["rwalk", "tune", "--benchmark", str(base["benchmark"]), "--method", str(base["method"])]
+    words += _set({key: value for key, value in flat(base).items() if key not in ("benchmark", "method", "seed")})
+    words += ["--search", summary.search] if summary.search else []
+    words += [word for entry in (grid if isinstance(grid, list) else ()) for word in ("--grid", str(entry))]
+    for option, key in ASKED_FOR.items():
+        if key in plan:
+            words += [f"--{option}", _value(plan[key])]
+    if summary.metric not in (None, "average_accuracy"):
+        words += ["--metric", str(summary.metric)]
+    seeds = len(summary.seeds) or max(1, study.seeds)
+    return shlex.join([*words, "--seeds", str(seeds), "--out", str(folder)])
+
+
+def _base_of(study: Study) -> dict[str, Any] | None:
+    """What the first label was run with, as far as it is not usual."""
+    config = study.groups[0].config if study.groups else {}
+    settings = _own_settings(config)
+    return None if settings is None else {"benchmark": config["benchmark"], "method": config["method"], **settings}
 
 
 def _set(settings: Mapping[str, Any]) -> list[str]:
@@ -113,4 +148,9 @@ def _set(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    """As YAML reads it back."""
+    try:
+        plain = isinstance(value, str) and plain_yaml(value) == value
+    except ValueError:
+        plain = False
+    return str(value) if plain else json.dumps(value)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rwalk.errors import MissingExtraError
+from rwalk.experiments.writing import writing_whole
 from rwalk.report.charts import Chart, Series
 from rwalk.report.placing import Spot, place
 
@@ -24,6 +25,7 @@ def draw(chart: Chart, target: Path) -> Path:
 
     Raises:
         MissingExtraError: matplotlib is not installed.
+        OSError: It cannot be written; what was there before is as it was.
     """
     try:
         from matplotlib import rc_context
@@ -45,8 +47,9 @@ def draw(chart: Chart, target: Path) -> Path:
         figure.set_layout_engine("constrained")
         if not (chart.heat or bars):
             _names(chart, figure, axes)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(target, dpi=200, metadata={"Date": None} if target.suffix == ".svg" else None)
+        kind, metadata = target.suffix.lower().lstrip("."), {"Date": None} if target.suffix == ".svg" else None
+        with writing_whole(target) as file:
+            figure.savefig(file, format=kind, dpi=200, metadata=metadata)
     return target
 
 

@@ -2,34 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rwalk.experiments import METHODS
 from rwalk.experiments.summary import paired_difference
 from rwalk.report.study import NAMES, Group, Study
 
 __all__ = ["evidence", "headline", "is_bound"]
 
+MOST = 3  # benchmarks in a headline
+
 
 def headline(study: Study) -> str:
     """The finding that stands above everything."""
+    if study.kind == "tuning" and study.best is not None:
+        return _chosen(study, study.best)
     ranked = study.ranked("average_accuracy")
     if not ranked:
         return f"{study.title}: no run has finished"
-    if study.kind == "tuning" and study.best is not None:
-        best = next((group for group in ranked if group.label == study.best), ranked[0])
-        name = NAMES.get(study.metric or "", ("average accuracy", True))[0]
-        return f"{best.label} is chosen: {_value(best, study.metric or 'average_accuracy')} {name} on held-out data"
     if len(ranked) == 1:
         forgotten = ranked[0].spread("forgetting")
         told = "" if forgotten is None else f" and has forgotten {100 * forgotten[0]:.1f} points"
         return f"{ranked[0].label} ends at {_value(ranked[0], 'average_accuracy')} average accuracy{told}"
+    benchmarks = list(study.benchmarks)
+    if len(benchmarks) == 1:
+        return _first(ranked)
+    each = [f"{name}: {_first([g for g in ranked if g in study.benchmarks[name]])}" for name in benchmarks[:MOST]]
+    left = f"; and {len(benchmarks) - MOST} more benchmarks" if benchmarks[MOST:] else ""
+    return "; ".join(each) + left
+
+
+def _first(ranked: Sequence[Group]) -> str:
+    """Which of several labels ends highest, the best first; those that learn from all data at once aside."""
+    if not ranked:
+        return "no run has finished"
     rivals = [group for group in ranked if not is_bound(group)] or ranked
-    first = f"{rivals[0].label} ends highest: {_value(rivals[0], 'average_accuracy')} average accuracy"
+    value = _value(rivals[0], "average_accuracy")
+    if len(ranked) == 1:
+        return f"{ranked[0].label} ends at {value} average accuracy"
+    first = f"{rivals[0].label} ends highest: {value} average accuracy"
     if len(rivals) == 1:
         return first
     second, ends = rivals[1], _interval(rivals[0], rivals[1])
+    other = _value(second, "average_accuracy")
+    if other == value:
+        return f"{rivals[0].label} ends as high as {second.label}: {value} average accuracy"
     if ends is not None and ends[0] <= 0.0 <= ends[1]:
-        return f"{first}, not told apart from {second.label} ({_value(second, 'average_accuracy')})"
-    return f"{first}, before {second.label} ({_value(second, 'average_accuracy')})"
+        return f"{first}, not told apart from {second.label} ({other})"
+    return f"{first}, before {second.label} ({other})"
+
+
+def _chosen(study: Study, best: str) -> str:
+    """What a tuning chose, with its figure where that was trained: a λ between several may not have been."""
+    metric = study.metric or "average_accuracy"
+    name = NAMES.get(metric, (metric, True))[0]
+    group = next((group for group in study.groups if group.label == best), None)
+    if group is not None and group.values(metric):
+        return f"{best} is chosen: {_value(group, metric)} {name} on held-out data"
+    by = f" by {name}" if study.metric else ""
+    return f"{best} is chosen{by} on held-out data"
 
 
 def evidence(study: Study) -> str:
@@ -37,6 +68,8 @@ def evidence(study: Study) -> str:
     rivals = [group for group in study.ranked("average_accuracy") if not is_bound(group)]
     if len(rivals) < 2 or study.kind == "tuning":
         return ""
+    if len(study.benchmarks) > 1:
+        return "Labels are ranked within their benchmark."
     ends = _interval(rivals[0], rivals[1])
     if ends is None:
         return "One seed only: the order may be chance. Run more seeds to tell."

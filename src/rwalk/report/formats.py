@@ -11,7 +11,7 @@ from html import escape
 from rwalk.experiments.loading import flat
 from rwalk.experiments.tidy import harmless
 from rwalk.report.findings import evidence, headline
-from rwalk.report.study import NAMES, Study, shown
+from rwalk.report.study import Study, shown
 from rwalk.report.tables import Table, difference_table, settings_table, summary_table
 
 __all__ = ["FORMATS", "as_csv", "as_markdown", "as_tex"]
@@ -22,11 +22,11 @@ def as_csv(study: Study) -> str:
     keys = list(study.differing())
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["label", "seed", *NAMES, "seconds", *keys])
+    writer.writerow(["label", "seed", *study.told, "seconds", *keys])
     for group in study.groups:
         config = flat(group.config)
         for run in group.runs:
-            figures = [run.metrics.get(name) for name in NAMES]
+            figures = [run.metrics.get(name) for name in study.told]
             settings = [harmless(config.get(key)) for key in keys]
             writer.writerow([harmless(group.label), run.seed, *figures, run.seconds, *settings])
     return out.getvalue()
@@ -54,6 +54,9 @@ def as_tex(study: Study) -> str:
     table = summary_table(study)
     head = " & ".join(_tex(cell) for cell in table.head)
     lines = [" & ".join(_tex(cell) for cell in row.cells) for row in table.rows]
+    lines = [
+        f"{{}}{line}" if line.startswith(("[", "*")) else line for line in lines
+    ]  # else read as an option of what stands before
     bold = [" & ".join(rf"\textbf{{{_tex(cell)}}}" for cell in row.cells) if row.best else line
             for row, line in zip(table.rows, lines, strict=True)]  # fmt: skip
     body = "".join(f"{line} \\\\\n" for line in bold)

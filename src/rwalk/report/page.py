@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rwalk import __version__
-from rwalk.core.replacing import replacing
 from rwalk.errors import MissingExtraError
+from rwalk.experiments.writing import writing_whole
 from rwalk.report.charts import Chart
 from rwalk.report.tables import Table
 
@@ -135,8 +135,7 @@ def write_page(page: Page, target: Path) -> Path:
         OSError: It cannot be written.
     """
     content = render(page).encode()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as file:
+    with writing_whole(target) as file:
         file.write(content)
     return target
 

@@ -53,6 +53,7 @@ class StoredSearch(_Known):
     """How λ was looked for, task by task, with one seed."""
 
     config: dict[str, Any] = {}
+    search: dict[str, int | Number] = {}
     trials: Annotated[list[list[tuple[Number, Number]]], Field(max_length=10_000)] = []
     plasticity: list[Number] = []
     strengths: list[Number] = []
@@ -65,6 +66,8 @@ class StoredSummary(_Known):
 
     rows: Annotated[list[StoredRow], Field(max_length=10_000)] = []
     searches: dict[int, StoredSearch] = {}
+    search: str | None = None
+    plan: dict[str, Any] = {}
     sweep: dict[str, Any] | None = None
     against: str | None = None
     metric: str | None = None

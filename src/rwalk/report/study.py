@@ -22,7 +22,10 @@ NAMES = {
     "forgetting": ("forgetting", False),
     "intransigence": ("intransigence", False),
     "learning_accuracy": ("learning accuracy", True),
+    "backward_transfer": ("backward transfer", True),
 }
+#: Told only where a tuning chose by it: without tests ahead it is forgetting with another sign.
+IF_CHOSEN = {"backward_transfer"}
 #: Settings that have a sign, beside strengths.
 SIGNS = {"rwalk.ewc_alpha": "α", "rwalk.delta_t": "Δt"}
 
@@ -113,14 +116,28 @@ class Study:
     searches: Sequence[StoredSearch] = ()
 
     @property
+    def told(self) -> list[str]:
+        """Those of ``NAMES`` that are told of here."""
+        return [name for name in NAMES if name not in IF_CHOSEN or name == self.metric]
+
+    @property
     def metrics(self) -> list[str]:
-        """Those of ``NAMES`` that some run has."""
-        return [name for name in NAMES if any(group.values(name) for group in self.groups)]
+        """Those of them that some run has."""
+        return [name for name in self.told if any(group.values(name) for group in self.groups)]
 
     @property
     def seeds(self) -> int:
         """The most seeds that a label has."""
         return max((len(group.runs) for group in self.groups), default=0)
+
+    @property
+    def benchmarks(self) -> dict[str, list[Group]]:
+        """Labels by what they learn: accuracies of different data are not ranked."""
+        found: dict[str, list[Group]] = {}
+        for group in self.groups:
+            if group.config:
+                found.setdefault(str(group.config.get("benchmark")), []).append(group)
+        return found or {"": list(self.groups)}
 
     def ranked(self, metric: str) -> list[Group]:
         """Groups that have a metric, the best mean first."""

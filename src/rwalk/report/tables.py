@@ -44,7 +44,7 @@ def summary_table(study: Study) -> Table:
     """Mean ± standard deviation of each metric in per cent, seconds, and published figures beside."""
     metrics = study.metrics
     published = [name for name in metrics if any(name in group.published for group in study.groups)]
-    best = study.ranked(metrics[0])[0].label if metrics else None
+    best = _best(study, metrics[0]) if metrics else set()
     head = ["", *(part for name in metrics for part in _heads(name, published)), "seeds", "seconds a run"]
     rows = []
     for index, group in enumerate(study.groups):
@@ -57,13 +57,22 @@ def summary_table(study: Study) -> Table:
         seconds = [run.seconds for run in group.runs]
         failed = f" ({len(group.errors)} failed)" if group.errors else ""
         cells += [f"{len(group.runs)}{failed}", f"{sum(seconds) / len(seconds):.3g}" if seconds else "–"]
-        rows.append(Line(cells, index, group.label == best and len(study.groups) > 1))
+        rows.append(Line(cells, index, group.label in best and len(study.groups) > 1))
     several = any(len(group.runs) > 1 for group in study.groups)
     caption = "In per cent; forgetting and intransigence: lower is better."
     caption += " Mean ± standard deviation over seeds." if several else ""
     if any(group.tuned is False for group in study.groups):
         caption += " * at its preset's strength, which was not chosen for this benchmark."
     return Table(head, rows, caption)
+
+
+def _best(study: Study, metric: str) -> set[str]:
+    """The label that was chosen; else the best of each benchmark with several."""
+    if any(group.label == study.best for group in study.groups):
+        return {str(study.best)}
+    ranked = study.ranked(metric)
+    several = [groups for groups in study.benchmarks.values() if len(groups) > 1]
+    return {label for groups in several for label in [g.label for g in ranked if g in groups][:1]}
 
 
 def _heads(name: str, published: Sequence[str]) -> list[str]:
@@ -76,7 +85,7 @@ def difference_table(study: Study) -> Table | None:
     metrics = [name for name in study.metrics if any(name in group.differences for group in study.groups)]
     if against is None or not metrics:
         return None
-    rows = []
+    rows, intervals = [], False
     for index, group in enumerate(study.groups):
         if group.label != against and group.differences:
             cells = []
@@ -86,13 +95,16 @@ def difference_table(study: Study) -> Table | None:
                     cells.append("–")
                     continue
                 known = found.low is not None and found.high is not None
+                intervals = intervals or known
                 ends = f" [{100 * (found.low or 0.0):+.1f}, {100 * (found.high or 0.0):+.1f}]" if known else ""
                 cells.append(f"{100 * found.mean:+.1f}{ends}")
             rows.append(Line([shown(group.label), *cells], index))
-    caption = (
-        f"Less {shown(against)}, seed by seed: mean and 95 % confidence interval, in points. Where the interval "
-        "includes 0, the two are not told apart."
-    )
+    caption = f"Less {shown(against)}, in points; one seed, so the differences may be chance."
+    if intervals:
+        caption = (
+            f"Less {shown(against)}, seed by seed: mean and 95 % confidence interval, in points. Where the interval "
+            "includes 0, the two are not told apart."
+        )
     return Table(["", *(NAMES[name][0] for name in metrics)], rows, caption) if rows else None
 
 
