@@ -289,11 +289,6 @@ def check_finite(buckets: Iterable[Bucket], residents: Iterable[Cohort], config:
         for entry, weight in zip(bucket.starts, ends(bucket, averaged=config.anchor_at == "average"), strict=True)
         if not _is_finite(weight.detach())
     ]
-    if over_processes(torch.tensor(float(bool(lost))), parameters, "max"):
-        raise RWalkError(
-            f"{lost[0] if lost else 'a parameter in another process'} holds weights that are not finite, to which "
-            "nothing can be held: put the last good ones back first; the importances of past tasks are unchanged"
-        )
     bad = [
         f"{quantity} of {entry.name!r}"
         for quantity in quantities
@@ -302,7 +297,14 @@ def check_finite(buckets: Iterable[Bucket], residents: Iterable[Cohort], config:
         for entry, view in zip(cohort.entries, cohort.views(quantity), strict=True)
         if not _is_finite(view)
     ]
-    if over_processes(torch.tensor(float(bool(bad))), parameters, "max"):  # all of them stop, or none
+    here = 2.0 if lost else 1.0 if bad else 0.0
+    worst = float(over_processes(torch.tensor(here), parameters, "max"))  # all of them stop, or none
+    if worst == 2.0:
+        raise RWalkError(
+            f"{lost[0] if lost else 'a parameter in another process'} holds weights that are not finite, to which "
+            "nothing can be held: put the last good ones back first; the importances of past tasks are unchanged"
+        )
+    if worst:
         raise RWalkError(
             f"{bad[0] if bad else 'Fisher or score in another process'} is not finite, though no gradient was: it "
             "overflowed. Lower the learning rate, or if the penalty is too strong for it take penalty='proximal'; the "

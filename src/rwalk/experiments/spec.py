@@ -210,7 +210,7 @@ class RunSpec(BaseModel):
         try:
             method.plugins(self.rwalk_config, self.options)
         except TypeError as error:
-            known = any(str(key) in str(error) for key in self.options)
+            known = any(str(key) in str(error) for key in (*self.options, *self.rwalk))
             raise ValueError(str(error) if known else f"options={self.options}: {error}") from error
         return self
 
