@@ -56,6 +56,10 @@ def _run(folder: Path, program: Path, *arguments: str) -> None:
 
 if __name__ == "__main__":
     distributions = Path(sys.argv[1]).resolve()
+    made = [sorted(distributions.glob(pattern)) for pattern in ("*.whl", "*.tar.gz")]
+    if any(len(found) != 1 for found in made):
+        listed = ", ".join(file.name for found in made for file in found)
+        sys.exit(f"{distributions} holds {listed or 'nothing'}: expected a wheel and an sdist; run `make dist` first")
     with tempfile.TemporaryDirectory() as outside:
-        try_wheel(next(distributions.glob("*.whl")), Path(outside))
-        try_sdist(next(distributions.glob("*.tar.gz")), Path(outside))
+        try_wheel(made[0][0], Path(outside))
+        try_sdist(made[1][0], Path(outside))
