@@ -10,6 +10,7 @@ from torch import Tensor
 
 __all__ = [
     "LABELS",
+    "LABEL_COLUMNS",
     "TASK_LABELS",
     "detached",
     "inputs_of",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 LABELS, TASK_LABELS = "labels", "task_labels"
+LABEL_COLUMNS = (LABELS, "label")  # of rows that are mappings, the first of them that there is
 
 
 def to_device(part: Any, device: torch.device) -> Any:

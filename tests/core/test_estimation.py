@@ -245,3 +245,25 @@ def test_data_where_none_is_wanted_and_none_where_it_is_are_refused():
         assert rwalk.tasks == 0
         assert_same(rwalk.importances("score"), {n: v["score"] for n, v in before["parameters"].items()})
         rwalk.detach()
+
+
+def test_what_is_frozen_keeps_its_fisher_and_what_holds_it_when_protected():
+    torch.manual_seed(8)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer, RWalkConfig(ewc_lambda=1.0, combine="sum"))
+    x, y = torch.randn(40, 4).double(), torch.randint(0, 3, (40,))
+    for _ in range(12):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    rwalk.consolidate()
+    fisher, held = rwalk.importances("fisher"), rwalk.importances()
+    model[0].requires_grad_(False)
+    rwalk.protect([x])
+    assert rwalk.tasks == 2
+    for name in ("0.weight", "0.bias"):
+        assert bool(fisher[name].any())
+        assert torch.equal(rwalk.importances("fisher")[name], fisher[name])
+        assert torch.equal(rwalk.importances()[name], held[name])
+    assert not torch.equal(rwalk.importances("fisher")["2.weight"], fisher["2.weight"])

@@ -129,15 +129,20 @@ def test_a_task_cannot_end_at_them(how):
     assert rwalk.tasks == 2
 
 
-def test_an_average_begins_anew_after_them():
+@pytest.mark.parametrize("seen", [False, True])
+def test_an_average_begins_anew_after_them(seen, tmp_path):
+    """Whether or not a gradient was taken there, which shows them."""
     model, rwalk, train = walked("eager", anchor_at="average", average_every=1)
     train(6, 0)
-    good = model[0].weight.detach().clone()
+    good = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     lose(model, math.nan)
-    rwalk.settle()
+    train(2, 1) if seen else rwalk.settle()
     with torch.no_grad():
-        model[0].weight.copy_(good)
-    train(6, 1)
+        for name, parameter in model.named_parameters():
+            parameter.copy_(good[name])
+    train(6, 2)
+    if seen:
+        rwalk.save(tmp_path / "state.safetensors")
     rwalk.consolidate()
     anchors = rwalk.anchors()
     assert all(bool(value.isfinite().all()) for value in anchors.values())

@@ -393,24 +393,3 @@ def test_labels_drawn_around_outputs_measure_how_much_weights_move_them():
     rwalk.protect([x.repeat(4000, 1)], likelihood="gaussian")
     expected = x.square().mean(0).expand(2, 3)  # of y = Wx, each output moves by x
     torch.testing.assert_close(rwalk.importances("fisher")["weight"], expected, rtol=0.06, atol=0.0)
-
-
-def test_what_is_frozen_keeps_its_fisher_and_what_holds_it():
-    torch.manual_seed(8)
-    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
-    rwalk = rwalk_on(model, combine="sum")
-    x, y = torch.randn(40, 4).double(), torch.randint(0, 3, (40,))
-    for _ in range(12):
-        rwalk.optimizer.zero_grad()
-        cross_entropy(model(x), y).backward()
-        rwalk.optimizer.step()
-    rwalk.consolidate()
-    fisher, held = rwalk.importances("fisher"), rwalk.importances()
-    model[0].requires_grad_(False)
-    rwalk.protect([x])
-    assert rwalk.tasks == 2
-    for name in ("0.weight", "0.bias"):
-        assert bool(fisher[name].any())
-        assert torch.equal(rwalk.importances("fisher")[name], fisher[name])
-        assert torch.equal(rwalk.importances()[name], held[name])
-    assert not torch.equal(rwalk.importances("fisher")["2.weight"], fisher["2.weight"])

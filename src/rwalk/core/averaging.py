@@ -17,7 +17,7 @@ __all__ = ["POWER", "average", "ends", "forget", "restart"]
 POWER = 3
 
 
-def average(cohorts: Iterable[Cohort]) -> None:
+def average(cohorts: Iterable[Cohort], *, mends: bool = False) -> None:
     r"""Take the weights, as they are now, into each parameter's average.
 
     .. math:: \bar\theta_k = \bar\theta_{k-1} + \frac{\eta + 1}{k + \eta}\,(\theta_k - \bar\theta_{k-1}), \quad \eta = 3
@@ -25,6 +25,7 @@ def average(cohorts: Iterable[Cohort]) -> None:
     Args:
         cohorts: The parameters. One that has left the optimizer counts with the weights that it left with, as if it
             were frozen.
+        mends: Weights may have been lost since the last time: where the average is not finite, it begins anew.
 
     References:
         Shamir & Zhang, *Stochastic Gradient Descent for Non-smooth Optimization*, ICML 2013: averaging with
@@ -38,13 +39,14 @@ def average(cohorts: Iterable[Cohort]) -> None:
             else:
                 present = weights.to(mean.dtype)
                 mean.lerp_(present, (POWER + 1) / (entry.averaged + POWER))
-                mean.copy_(torch.where(mean.isfinite(), mean, present))  # after weights that were not
+                if mends:
+                    mean.copy_(torch.where(mean.isfinite(), mean, present))
 
 
 def ends(bucket: Bucket, *, averaged: bool) -> Sequence[Tensor]:
     """Where the task ended for each parameter of a bucket: at the average, where there is one and it is asked for.
 
-    Where weights were not finite when they were last averaged, it is where they are now.
+    Where the average is not finite, because weights were not on the way, it is where they are now.
     """
     return [
         _finite_or(bucket.view(entry, "average"), entry) if averaged and entry.averaged else local(entry.parameter)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rwalk.batches import LABELS, scores_of
+from rwalk.batches import LABEL_COLUMNS, scores_of
 from rwalk.errors import RWalkError
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
 Kind = Literal["categorical", "bernoulli", "gaussian"]
 Labels = Literal["sampled", "data", "argmax"]
 IGNORED = -100  # the label of positions that do not count, as in torch's cross-entropy
-TARGETS = (LABELS, "label")
 WAYS_OUT = (
     "say what the outputs are with likelihood='categorical', 'bernoulli' or 'gaussian' (and class_dim), or give "
     "log_prob(model, batch, rng), which returns one log-probability a sample"
@@ -206,8 +205,8 @@ def split(batch: Any) -> tuple[Any, Tensor | None]:
     if isinstance(batch, Tensor):
         return batch, None
     if isinstance(batch, Mapping):
-        target = next((batch[name] for name in TARGETS if name in batch), None)
-        return {name: value for name, value in batch.items() if name not in TARGETS}, target
+        target = next((batch[name] for name in LABEL_COLUMNS if name in batch), None)
+        return {name: value for name, value in batch.items() if name not in LABEL_COLUMNS}, target
     if isinstance(batch, (list, tuple)) and batch:
         target = batch[1] if len(batch) > 1 else None
         if target is None or isinstance(target, Tensor):

@@ -572,7 +572,6 @@ class RWalk(Readings):
         vars(self).update(state)
         self._loading = watch_loading(self.model, self._weights_replaced)
 
-    @quietly
     def _export(self) -> dict[str, Any]:
         self._refuse_within_step("state_dict")
         self._tracker.check()

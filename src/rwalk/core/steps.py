@@ -121,6 +121,7 @@ class Steps:
         self.begun = self.window_is_open = False
         self.ahead = Ahead()
         self._told: set[str] = set()
+        self._skipped_before = 0  # when weights were last averaged: where some are lost, a step does not count
 
     def settle(self) -> None:
         """Bring the pending step into the state, the weights being where it led."""
@@ -216,7 +217,8 @@ class Steps:
         self.task_steps += 1
         self.window_steps += 1
         if config.anchor_at == "average" and self.task_steps % config.average_every == 0:
-            average(tracker.resident())
+            average(tracker.resident(), mends=self.skipped > self._skipped_before)
+            self._skipped_before = self.skipped
         closes = self.closes_window()
         relative = closes and config.damping_scale == "relative"
         damping = config.damping_value if closes else 0.0

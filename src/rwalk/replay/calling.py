@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from rwalk.batches import LABELS, TASK_LABELS, scores_of, to_device
+from rwalk.batches import LABEL_COLUMNS, TASK_LABELS, scores_of, to_device
 
-__all__ = ["LABEL_COLUMNS", "called", "scores_in", "stacked"]
-
-LABEL_COLUMNS = (LABELS, "label")  # where the target of a row that is a mapping stands
+__all__ = ["called", "scores_in", "stacked"]
 
 
 def stacked(samples: list[Any]) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from rwalk.replay.calling import LABEL_COLUMNS
+from rwalk.batches import LABEL_COLUMNS
 from rwalk.replay.probe import Probe
 from rwalk.replay.sampler import Candidates, Sampler
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate
 
-from rwalk.batches import TASK_LABELS
-from rwalk.streams.data import LABEL_COLUMNS
+from rwalk.batches import LABEL_COLUMNS, TASK_LABELS
 
 __all__ = ["TASK_LABELS", "Collate", "collate", "collate_fn_of", "concatenated"]
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
-__all__ = ["NoClassLabelsError", "TensorData", "labels_of"]
+from rwalk.batches import LABEL_COLUMNS
 
-LABEL_COLUMNS = ("labels", "label")  # of rows that are mappings, the first of them that there is
+__all__ = ["NoClassLabelsError", "TensorData", "labels_of"]
 
 BatchTransform = Callable[[Tensor], Tensor]
 

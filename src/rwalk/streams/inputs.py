@@ -7,8 +7,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from rwalk.batches import TASK_LABELS
-from rwalk.streams.data import LABEL_COLUMNS
+from rwalk.batches import LABEL_COLUMNS, TASK_LABELS
 
 __all__ = ["input_shape_of"]
 
