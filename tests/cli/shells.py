@@ -11,6 +11,25 @@ from rwalk.cli import commands, main, studies, sweeping, tuning, working
 
 SPEC = "benchmark: split-digits\nmethod: rwalk\nepochs: 1\nn_experiences: 2\nhidden: [16]\nrwalk: {delta_t: 3}\n"
 
+COMPARISON = """
+seeds: [0, 4]
+against: with exemplars
+intransigence: false
+base: {benchmark: split-digits, epochs: 1, n_experiences: 2, hidden: [8], rwalk: {delta_t: 3}}
+runs:
+  with exemplars: {method: rwalk, exemplars: 2, rwalk: {ewc_lambda: 7.0}}
+  without: {method: fine-tuning}
+"""
+
+SWEEP = """
+seeds: 2
+base: {epochs: 1, n_experiences: 2, hidden: [8]}
+grid: {benchmark: [split-digits, permuted-digits]}
+methods:
+  fine-tuning: {}
+  rwalk: {lambda: [1, 30]}
+"""
+
 
 def open_shell(folder: Path, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
     """What runs the command in a folder and returns exit status, standard output and standard error."""
@@ -34,3 +53,15 @@ def write_spec(folder: Path) -> str:
     path = folder / "spec.yaml"
     path.write_text(SPEC)
     return str(path)
+
+
+def refused(result, message, *, folder=None, holds=()):
+    """A non-zero status, one line on standard error, nothing else, and nothing written."""
+    status, out, err = result
+    assert status == 1
+    assert out.strip() == ""
+    assert err.startswith("rwalk: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert sorted(path.name for path in (folder or Path()).rglob("*")) == sorted(holds)

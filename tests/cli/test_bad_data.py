@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cli.shells import open_shell
-from cli.test_refusals import refused
+from cli.shells import open_shell, refused
 from rwalk.experiments import read_result
 
 RUN = ["--method", "rwalk", "--epochs", "1", "--out", "out", "--set", "hidden=[8]"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.shells import open_shell, write_spec
+from cli.shells import open_shell, refused, write_spec
 
 
 @pytest.fixture
@@ -17,18 +17,6 @@ def shell(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def spec(tmp_path):
     return write_spec(tmp_path)
-
-
-def refused(result, message, *, folder=None, holds=()):
-    """A non-zero status, one line on standard error, nothing else, and nothing written."""
-    status, out, err = result
-    assert status == 1
-    assert out.strip() == ""
-    assert err.startswith("rwalk: error: ")
-    assert message in err
-    assert err.count("\n") == 1
-    assert err.endswith("\n")
-    assert sorted(path.name for path in (folder or Path()).rglob("*")) == sorted(holds)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cli.shells import open_shell
+from cli.shells import COMPARISON, SWEEP, open_shell, refused
 from rwalk.cli import studies, sweeping, tuning
 from rwalk.experiments import RunSpec, run
 from rwalk.experiments import reproduce as tables_of
@@ -18,16 +18,6 @@ from rwalk.streams import benchmark
 
 SHORT = ["--set", "epochs=1", "--set", "hidden=[8]", "--set", "n_experiences=2", "--jobs", "1"]
 DIGITS = ["--benchmark", "split-digits"]
-
-COMPARISON = """
-seeds: [0, 4]
-against: with exemplars
-intransigence: false
-base: {benchmark: split-digits, epochs: 1, n_experiences: 2, hidden: [8], rwalk: {delta_t: 3}}
-runs:
-  with exemplars: {method: rwalk, exemplars: 2, rwalk: {ewc_lambda: 7.0}}
-  without: {method: fine-tuning}
-"""
 
 TABLE = """
 title: A small table
@@ -42,13 +32,6 @@ published:
 protocol: [a note]
 quick: {seeds: 1}
 """
-
-#: Slips of the pen.
-ODD = {
-    "lists.yaml": "base: {benchmark: split-digits}\ngrid: {hidden: [8, 4]}\nmethods: [pi]\n",
-    "half.yaml": "seeds: 1.5\nbase: {benchmark: split-digits}\nruns: {a: {method: pi}}\n",
-    "no.yaml": "base: {benchmark: split-digits}\nruns:\n  no: {method: pi}\n",
-}
 
 FAILING = ["--set", "model=experiments.networks:failing", "--set", "model_options={seed: 1}"]
 
@@ -68,14 +51,6 @@ def table(tmp_path, monkeypatch):
     monkeypatch.setattr(tables_of, "_folder", lambda: tmp_path / "tables")
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "small.yaml").write_text(TABLE)
-
-
-def refused(result, message, *, holds=()):
-    status, out, err = result
-    assert (status, out.strip(), err.count("\n")) == (1, "", 1)
-    assert err.startswith("rwalk: error: ")
-    assert message in err
-    assert sorted(str(path) for path in Path().iterdir()) == sorted(holds)
 
 
 def fits_a_terminal(out, stored):
@@ -246,7 +221,9 @@ def test_a_full_disk_keeps_the_pages_and_pictures_that_are_there_and_names_what_
 def test_a_table_is_made_of_the_runs_that_are_finished(shell, table):
     """Rows without one are left out, those with fewer seeds say so, and nothing is trained or changed."""
     refused(
-        shell("reproduce", "small", "--out", "out", "--finished"), "no run of table small is finished", holds=["tables"]
+        shell("reproduce", "small", "--out", "out", "--finished"),
+        "no run of table small is finished",
+        holds=["small.yaml", "tables"],
     )
     few = ["reproduce", "small", "--out", "out", "--jobs", "1"]
     assert shell(*few, "--seeds", "1", "--row", "ours")[0] == 0
@@ -268,129 +245,6 @@ def test_a_table_is_made_of_the_runs_that_are_finished(shell, table):
     page = Path("page.md").read_text()
     assert "1 to 2 seeds, 0.0 minutes (3 of 3 runs were finished before)" in page
     assert "| ours (1 of 2 seeds) |" in page
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["compare", "--out", "out"], "give --spec, or --benchmark and --methods"),
-        (["compare", "--out", "out", *DIGITS], "give --spec, or --benchmark and --methods"),
-        (["compare", "--out", "out", *DIGITS, "--methods", "walk"], "run 'walk': unknown method 'walk'"),
-        (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--against", "pi"], "against='pi': choose one"),
-        (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--exemplars", "two"], "--exemplars 'two'"),
-        (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "epochs"], "--set 'epochs': expected"),
-        (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "hidden=[8"], "no value that YAML knows"),
-        (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "seed=3"], "seed=3: each run has every"),
-        (
-            ["compare", "--out", "out", *DIGITS, "--methods", "pi, rwalk,pi"],
-            "--methods 'pi, rwalk,pi': pi stands there",
-        ),
-        (["compare", "--out", "out", *DIGITS, "--methods", "pi", "--exemplars", "2,02"], "2 stands there twice"),
-        (
-            ["compare", "--out", "out", *DIGITS, "--methods", "pi", "--exemplars", "²"],
-            "--exemplars '²': expected whole",
-        ),
-        (
-            ["compare", "--out", "out", *DIGITS, "--methods", "pi", "--set", "method=si"],
-            "--set method=si: --methods nam",
-        ),
-        (["compare", "--out", "out", "--spec", "plan.yaml", "--set", "method=si"], "--set method=si: plan.yaml names"),
-        (
-            ["compare", "--out", "out", *DIGITS, "--methods", "pi", "--set", "benchmark=split-mnist"],
-            "--set benchmark=split-mnist: --benchmark split-digits says it already: give one of them",
-        ),
-        (
-            ["compare", "--out", "out", *DIGITS, "--methods", "pi", "--exemplars", "1,2", "--set", "exemplars=3"],
-            "--set exemplars=3: --exemplars 1,2 says it already",
-        ),
-        (
-            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--set", "benchmark=permuted-digits"],
-            "--set benchmark=permuted-digits: --benchmark split-digits says it already",
-        ),
-        (
-            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--set", "method=pi"],
-            "--set method=pi: --method rwalk",
-        ),
-        (
-            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1,2", "--set", "lr=3"],
-            "--set lr=3 and --grid lr=1,2: one key",
-        ),
-        (
-            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--set", "rwalk.ewc_lambda=3"],
-            "--set rwalk.ewc_lambda=3: --search continual looks for it",
-        ),
-        (
-            ["sweep", "grid.yaml", "--out", "out", "--set", "benchmark=split-mnist"],
-            "grid gives benchmark=['split-digits'",
-        ),
-        (["sweep", "grid.yaml", "--out", "out", "--set", "rwalk.ewc_lambda=3"], "methods.rwalk gives lambda=[1, 30]"),
-        (["compare", "--out", "out", "--spec", "none.yaml"], "no spec file at none.yaml"),
-        (["compare", "--out", "plan.yaml/x", *DIGITS, "--methods", "rwalk"], "is a file: --out names a folder"),
-        (["compare", "--out", "out", "--spec", "plan.yaml", "--methods", "pi"], "--methods pi: the runs are those of"),
-        (["compare", "--out", "out", "--spec", "plan.yaml", "--exemplars", "1"], "--exemplars 1: the runs are"),
-        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr"], "--grid 'lr': expected KEY=A,B,C"),
-        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1,[2"], "no value that YAML knows"),
-        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1:10"], "ranges are for --search optuna"),
-        (["tune", *DIGITS, "--search=optuna", "--grid=lr=-1:2", "--method=rwalk", "--out=out"], "-1 is below 0"),
-        (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "epochs=1:10"], "epochs='1:10'"),
-        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=0"], "lr=0"),
-        (
-            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1", "--grid", "lr=2,3"],
-            "--grid 'lr=1' and --grid 'lr=2,3' are for one key: give it once",
-        ),
-        (
-            ["tune", *DIGITS, "--search=optuna", "--grid=lr=1", "--grid=lr=2:3", "--method=rwalk", "--out=out"],
-            "--grid 'lr=1' and --grid 'lr=2:3' are for one key: give it once",
-        ),
-        (
-            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1", "--metric", "x"],
-            "metric='x': choose",
-        ),
-        (
-            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1", "--set", "validation=0"],
-            "validation=0: settings are chosen on held-out",
-        ),
-        (
-            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--keep", "3", "--set", "validation=0"],
-            "validation=0: λ is chosen on held-out",
-        ),
-        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--set", "only_first=1"], "has one task here"),
-        (["tune", "--out", "out", *DIGITS, "--method", "fine-tuning"], "'fine-tuning' has no strength to choose"),
-        (
-            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--search", "grd"],
-            "--search grd (did you mean 'grid'?)",
-        ),
-        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--trials", "3"], "--trials: --search continual does"),
-        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--start", "-1"], "start=-1.0: expected a number > 0"),
-        (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--decay", "1.5"], "--decay 1.5: expected a number"),
-        (["compare", "--out", "out", *DIGITS, "--methods", "fine-tuning", "--set", "rwalk.delta_t=3"], "none of fine"),
-        (["compare", "--out", "out", "--spec", "plan.yaml", "--set", "epoch=1"], "(did you mean 'epochs'?)"),
-        (["sweep", "plan.yaml", "--out", "out"], "unknown key 'against'"),
-        (["sweep", "none.yaml", "--out", "out"], "no spec file at none.yaml"),
-        (
-            ["sweep", "lists.yaml", "--out", "out"],
-            "run 'pi, hidden 8': hidden=8: expected a list, such as [8]; in a grid",
-        ),
-        (
-            ["compare", "--spec", "half.yaml", "--out", "out"],
-            "seeds=1.5: expected whole numbers in a list, or how many",
-        ),
-        (["compare", "--spec", "no.yaml", "--out", "out"], "runs: the name False is no text; put it in quotes"),
-        (["reproduce", "everything", "--out", "out"], "unknown table 'everything': choose one of"),
-        (["reproduce", "--page", "page.md", "--out", "out"], "no stored reproduction in out"),
-        (["reproduce", "--quick", "--out", "out"], "--quick without a TABLE: name one, such as `rwalk reproduce "),
-        (["reproduce", "--row", "x", "--out", "out"], "--row without a TABLE"),
-        (["reproduce", "--seeds", "2", "--out", "out"], "--seeds without a TABLE"),
-        (["reproduce", "--finished", "--out", "out"], "--finished without a TABLE"),
-    ],
-)
-def test_what_cannot_be_is_refused_in_one_line_before_any_run(shell, options, message, monkeypatch):
-    Path("plan.yaml").write_text(COMPARISON)
-    Path("grid.yaml").write_text(SWEEP)
-    for name, text in ODD.items():
-        Path(name).write_text(text)
-    monkeypatch.setattr("rwalk.experiments.pool.run", lambda *_, **__: pytest.fail("trained for nothing"))
-    refused(shell(*options), message, holds=["grid.yaml", "plan.yaml", *ODD])
 
 
 def test_interrupted_work_goes_on_where_it_stopped(shell, monkeypatch):
@@ -423,16 +277,6 @@ def test_the_benchmark_that_is_named_is_the_one_that_runs(shell):
     assert shell("compare", "--benchmark", "permuted-digits", *options)[0] == 0
     (row,) = json.loads(Path("out/comparison.json").read_text())["rows"]
     assert row["config"]["benchmark"] == benchmark("permuted-digits").name
-
-
-SWEEP = """
-seeds: 2
-base: {epochs: 1, n_experiences: 2, hidden: [8]}
-grid: {benchmark: [split-digits, permuted-digits]}
-methods:
-  fine-tuning: {}
-  rwalk: {lambda: [1, 30]}
-"""
 
 
 def test_a_sweep_is_carried_out_and_goes_on_where_it_stopped(shell):
