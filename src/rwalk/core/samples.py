@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
 from torch.nn.parameter import UninitializedParameter
-from torch.utils import _pytree as pytree
 
 from rwalk.batches import LABELS, loss_of, ordinary, refuse_single, to_device
-from rwalk.core.closed_form import squares_of_samples, unknown_layers
 from rwalk.core.likelihood import (
-    WAYS_OUT,
     Evidence,
     Kind,
     Labels,
@@ -30,6 +25,7 @@ from rwalk.core.likelihood import (
     tell,
 )
 from rwalk.core.sharding import is_sharded, over_replicas, replicated
+from rwalk.core.squares import Question, Squares, size_of, sliced
 from rwalk.core.state import Tracked, arithmetic
 from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.module_state import in_eval_mode, with_buffers_put_back
@@ -39,11 +35,6 @@ __all__ = ["LogProb", "Protection", "fisher_of_samples", "own_loss", "protection
 log = logging.getLogger(__name__)
 
 LogProb = Callable[[nn.Module, Any, torch.Generator], Tensor]
-Method = Literal["closed form", "vmap", "one at a time"]
-Question = tuple[Callable[..., Tensor], Any]
-Way = Callable[[Question, Any, int], dict[str, Tensor]]
-#: Elements of all single samples' gradients together that may lie in memory at once.
-ROOM = 1 << 26
 
 
 def protection_of(
@@ -161,13 +152,13 @@ def fisher_of_samples(
         raise RWalkError("every parameter is frozen (requires_grad=False): there is nothing to protect")
     rng, device = torch.Generator().manual_seed(seed), next(iter(learning.values())).device
     teller = _Teller(model, labels, likelihood, class_dim, log_prob, rng, forward)
-    squares, looked_at, count = _Squares(model, learning, total, rng), 0, 0
+    squares, looked_at, count = Squares(model, learning, total, rng), 0, 0
     with in_eval_mode(model), with_buffers_put_back(model), _bar(progress, max_samples) as bar:
         for given in batches:
             plain = dict(given) if isinstance(given, Mapping) else given  # a tokenizer's batch cannot be cut
             here = ordinary(to_device(plain, device))
             batch = _first(here, None if max_samples is None else max_samples - looked_at)
-            size = _size(batch)
+            size = size_of(batch)
             if size:
                 question = teller.question(batch)
                 squares.add(question, batch, size)
@@ -265,119 +256,6 @@ class _Teller:
         return outputs_of(call(model, split(batch)[0]) if self._forward is None else self._forward(batch))
 
 
-class _Squares:
-    """Adds up the squared gradients of single samples, in the fastest way that gives the right ones.
-
-    What is right is one sample at a time. The other ways are compared with it on the first two samples.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        learning: Mapping[str, nn.Parameter],
-        total: dict[str, Tensor],
-        rng: torch.Generator,
-    ) -> None:
-        self._model, self._learning, self._total, self._rng = model, learning, total, rng
-        self.method: Method | None = None
-        self._ways: dict[Method, Way] = {
-            "closed form": self._in_closed_form,
-            "vmap": self._together,
-            "one at a time": self._alone,
-        }
-
-    def add(self, question: Question, batch: Any, size: int) -> None:
-        """Add a batch's samples."""
-        if self.method is None:
-            self.method = self._choose(question, batch, size)
-        for name, found in self._ways[self.method](question, batch, size).items():
-            self._total[name] += found.to(self._total[name].dtype)
-
-    def _choose(self, question: Question, batch: Any, size: int) -> Method:
-        if size < 2:
-            return "one at a time"
-        unknown, state = unknown_layers(self._model, self._learning), self._rng.get_state()
-        two, asked = _slice(batch, 0, 2), (question[0], _slice(question[1], 0, 2))
-        expected = self._alone(asked, two, 2)
-        for method in ("closed form", "vmap"):
-            if method == "closed form" and unknown:
-                log.info("protect(): no closed form for %s", ", ".join(unknown[:3]))
-                continue
-            self._rng.set_state(state)
-            try:
-                found = self._ways[method](asked, two, 2)
-            except Exception as error:  # whatever a model's code does that this way cannot
-                log.info("protect(): not by %s (%s)", method, (str(error).splitlines() or [""])[0][:200])
-                continue
-            finally:
-                self._rng.set_state(state)
-            if _alike(found, expected):
-                return method
-            log.info("protect(): not by %s, whose gradients are others", method)
-        return "one at a time"
-
-    def _in_closed_form(self, question: Question, batch: Any, size: int) -> dict[str, Tensor]:
-        function, fixed = question
-
-        def log_probs() -> Tensor:
-            found = function(self._model, batch, fixed)
-            _check(found, size)
-            _check_graph(found)
-            return found
-
-        return squares_of_samples(self._model, self._learning, log_probs)
-
-    def _alone(self, question: Question, batch: Any, size: int) -> dict[str, Tensor]:
-        function, fixed = question
-        total: dict[str, Tensor] = {}
-        for index in range(size):
-            one, given = _slice(batch, index, index + 1), _slice(fixed, index, index + 1)
-            with torch.enable_grad():
-                found = function(self._model, one, given)
-                _check(found, 1)
-                _check_graph(found)
-                gradients = torch.autograd.grad(found.sum(), list(self._learning.values()), allow_unused=True)
-            for name, gradient in zip(self._learning, gradients, strict=True):
-                if gradient is not None:
-                    total[name] = _precise(gradient).square().add_(total.get(name, 0.0))
-        return total
-
-    def _together(self, question: Question, batch: Any, size: int) -> dict[str, Tensor]:
-        function, fixed = question
-        weights, total = {name: p.detach() for name, p in self._learning.items()}, dict[str, Tensor]()
-        step = max(1, ROOM // sum(p.numel() for p in self._learning.values()))
-        for begin in range(0, size, step):
-            some, given = (_slice(tree, begin, begin + step) for tree in (batch, fixed))
-
-            def of_one(weights: dict[str, Tensor], one: list[Tensor], kept: list[Tensor]) -> Tensor:
-                sample = _rebuilt(some, [tensor.unsqueeze(0) for tensor in one])  # noqa: B023
-                rest = _rebuilt(given, [tensor.unsqueeze(0) for tensor in kept])  # noqa: B023
-                found = function(_Called(self._model, weights), sample, rest)
-                _check(found, 1)
-                return found.sum()
-
-            mapped = vmap(grad(of_one), in_dims=(None, 0, 0), randomness="different")
-            with warnings.catch_warnings():  # of operations that torch maps one by one: slower, and right
-                warnings.filterwarnings("ignore", message="There is a performance drop")
-                found = mapped(weights, _tensors(some), _tensors(given))
-            for name, gradients in found.items():
-                total[name] = _precise(gradients.detach()).square().sum(0) + total.get(name, 0.0)
-        return total
-
-
-class _Called:
-    """The model with other weights."""
-
-    def __init__(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        self._model, self._weights = model, weights
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return functional_call(self._model, dict(self._weights), args, kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-
 def own_loss(model: nn.Module, batch: Any) -> float | None:
     """What a model computes itself from labels that are among its arguments."""
     if not isinstance(batch, Mapping) or LABELS not in batch:
@@ -389,61 +267,11 @@ def own_loss(model: nn.Module, batch: Any) -> float | None:
     return None if loss is None or loss.numel() != 1 else float(loss)
 
 
-def _alike(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
-    zero = torch.zeros(())
-    for name in found.keys() | expected.keys():
-        mine, right = found.get(name, zero), expected.get(name, zero)
-        if mine.numel() == right.numel() == 0:
-            continue
-        if not float((mine - right).abs().max()) <= 1e-4 * float(right.abs().max()) + 1e-30:
-            return False
-    return True
-
-
-def _check(found: Tensor, size: int) -> None:
-    if not isinstance(found, Tensor) or found.shape != (size,):
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise RWalkError(f"log_prob returned {shape} for {size} sample(s): expected a tensor of shape ({size},)")
-
-
-def _check_graph(found: Tensor) -> None:
-    if not found.requires_grad:
-        raise RWalkError(
-            "the log-probabilities do not depend on the model's weights: they were computed under torch.no_grad(), "
-            "detached, or by another model"
-        )
-
-
 def _counted(question: Question, size: int) -> int:
     """How many samples have a label that counts."""
     counted = question[1][1] if question[1] else None
     return size if counted is None else int(counted.reshape(size, -1).any(1).sum())
 
 
-def _precise(gradient: Tensor) -> Tensor:
-    """In the dtype of the arithmetic: a half's squares vanish, and a sum of many of them stands still."""
-    return gradient.to(arithmetic(gradient.dtype))
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.dim()]
-
-
-def _rebuilt(tree: Any, tensors: list[Tensor]) -> Any:
-    left = iter(tensors)
-    return pytree.tree_map(lambda leaf: next(left) if isinstance(leaf, Tensor) and leaf.dim() else leaf, tree)
-
-
-def _size(batch: Any) -> int:
-    sizes = {len(tensor) for tensor in _tensors(batch)}
-    if len(sizes) != 1:
-        raise RWalkError(f"a batch's tensors have {sorted(sizes)} samples: expected one number; {WAYS_OUT}")
-    return sizes.pop()
-
-
-def _slice(tree: Any, begin: int, end: int) -> Any:
-    return pytree.tree_map(lambda leaf: leaf[begin:end] if isinstance(leaf, Tensor) and leaf.dim() else leaf, tree)
-
-
 def _first(batch: Any, limit: int | None) -> Any:
-    return batch if limit is None else _slice(batch, 0, max(limit, 0))
+    return batch if limit is None else sliced(batch, 0, max(limit, 0))
