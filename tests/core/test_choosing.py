@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from rwalk import RWalk, RWalkConfig, RWalkError, choose_lambda
+from rwalk import RWalk, RWalkConfig, RWalkError, StateError, choose_lambda
+from rwalk.core import choosing
 from rwalk.core.choosing import Trial
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
@@ -56,6 +57,58 @@ def test_trials_are_what_one_would_do_by_hand():
     chosen = next(trial for trial in choice.trials if trial.ewc_lambda == choice.ewc_lambda)
     assert chosen.agreement + chosen.accuracy == best
     assert str(choice).count("<- chosen") == 1
+
+
+def watched(preset):
+    """A network that learned under RWalk, and what RWalk has of it; one that is shares takes the task's data."""
+    model = network()
+    optimizer = adam(model)
+    rwalk = RWalk(model, optimizer, RWalkConfig.preset(preset))
+    for x in 5 * OLD:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), (x[:, 1] > 0).long()).backward()
+        optimizer.step()
+    if rwalk.config.fisher_source == "step":
+        rwalk.consolidate()
+    else:
+        rwalk.consolidate([(x, (x[:, 1] > 0).long()) for x in OLD], lambda batch: model(batch[0]))
+    rwalk.detach()
+    return model, rwalk.state_dict()
+
+
+@pytest.mark.parametrize(("preset", "strengths"), [("paper", choosing.GRID), ("laplace", choosing.SHARES)])
+def test_a_watched_model_is_held_by_its_state(preset, strengths):
+    model, state = watched(preset)
+    torch.manual_seed(5)
+    choice = choose_lambda(model, adam, train, OLD, NEW, state=state)
+    assert tuple(trial.ewc_lambda for trial in choice.trials) == strengths
+    for trial in choice.trials[::5]:
+        torch.manual_seed(5)
+        twin = copy.deepcopy(model)
+        optimizer = adam(twin)
+        RWalk(twin, optimizer, RWalkConfig.preset(preset, ewc_lambda=trial.ewc_lambda)).load_state_dict(state)
+        train(twin, optimizer)
+        twin.eval()
+        assert trial.accuracy == pytest.approx(float((twin(NEW[0][0]).argmax(1) == NEW[0][1]).float().mean()))
+    assert choice.trials[-1].agreement > choice.trials[0].agreement
+    told = choose_lambda(model, adam, train, OLD, NEW, state=state, config=RWalkConfig.paper(), class_dim=1)
+    assert [trial.ewc_lambda for trial in told.trials] == list(choosing.GRID)
+
+
+def test_what_is_refused_of_a_state():
+    model, state = watched("paper")
+    before, optimizer = network(), adam(network())
+    fresh = RWalk(before, adam(before)).state_dict()
+    for given, error, message in (
+        ({"state": {"weights": 1}}, StateError, "not an rwalk state"),
+        ({"state": optimizer}, StateError, "not an rwalk state, but an? Adam"),
+        ({"state": fresh}, RWalkError, "state knows no task that has ended"),
+        ({"state": state, "max_samples": 5}, TypeError, "max_samples: of RWalk.protect, whose place the state takes"),
+    ):
+        with pytest.raises(error, match=message):
+            choose_lambda(model, adam, lambda model, optimizer: pytest.fail("trained"), OLD, NEW, **given)
+    with pytest.raises(StateError):
+        choose_lambda(nn.Linear(4, 2), adam, lambda model, optimizer: pytest.fail("trained"), OLD, NEW, state=state)
 
 
 def test_what_is_refused():

@@ -6,28 +6,29 @@ import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rwalk.batches import refuse_single, to_device
+from rwalk.batches import refuse_single
+from rwalk.core.asking import NONE_COUNTS, accuracy, answers
+from rwalk.core.checking import check_state
 from rwalk.core.config import RWalkConfig
-from rwalk.core.likelihood import IGNORED, call, checked_class_dim, outputs_of, split, tell
+from rwalk.core.likelihood import IGNORED, split
 from rwalk.core.regularizer import RWalk
-from rwalk.core.samples import own_loss
 from rwalk.errors import RWalkError
-from rwalk.module_state import in_eval_mode
 
-__all__ = ["GRID", "Choice", "Trial", "choose_lambda"]
+__all__ = ["GRID", "SHARES", "Choice", "Trial", "choose_lambda"]
 
 log = logging.getLogger(__name__)
 
 #: From no penalty at all to one that holds almost everything.
 GRID = (0.0, 1.0, 10.0, 100.0, 1000.0, 10000.0)
+#: The same where importances are shares (``scaling="sum"``), which add up to 1.
+SHARES = (0.0, 400.0, 4000.0, 40000.0, 400000.0, 4000000.0)
 NO_LABELS = "new batches need labels: pairs (x, y), or dictionaries with 'labels'"
-NONE_COUNTS = f"new has no label that counts, there are none but {IGNORED}: give batches whose answers are known"
 
 
 @dataclass(frozen=True)
@@ -73,35 +74,42 @@ def choose_lambda(
     old: Iterable[Any],
     new: Iterable[Any],
     *,
-    grid: Iterable[float] = GRID,
+    grid: Iterable[float] | None = None,
     config: RWalkConfig | None = None,
+    state: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Choice:
-    """Try strengths for a model that nobody watched, without old labels: protect a copy, train it, ask both ways.
+    """Try strengths without old labels: hold a copy to what it knows, train it on the new task, ask both ways.
 
     One training on the new task for each strength; the model itself is not touched. Every trial starts from the same
-    state of torch's generator.
+    state of torch's generator. A model that nobody watched is protected by ``old``; one that was, by its ``state``.
 
     Args:
         model: Knows the old task; its outputs are scores of classes, over the last dimension or ``class_dim``.
         optimizer: Makes an optimizer for a copy.
         train: Trains a copy on the new task with its optimizer.
-        old: Batches of what it knows, without labels or with: they protect it, and its answers to them are to stay.
+        old: Batches of what it knows, without labels or with: they protect it, unless there is a ``state``, and its
+            answers to them are to stay.
         new: Batches (x, y), or dictionaries with ``labels``, of the new task, best such that ``train`` does not see.
             Here and in ``old``, batches that are no sequence, as a loader's, are read once and kept.
-        grid: Strengths.
-        config: All other settings; ``RWalkConfig()`` if None.
-        options: Of ``RWalk.protect``.
+        grid: Strengths; None: 0 and 1 to 10,000, or where ``config`` says ``scaling="sum"`` (as ``.laplace()`` does) 0
+            and 400 to 4,000,000, each ten times the one before.
+        config: All other settings; None: those of ``state``, else ``RWalkConfig()``.
+        state: What watched the model so far, as ``RWalk.state_dict`` gives it after a task's end. Trials go on from it.
+        options: Of ``RWalk.protect``; with a ``state``, ``class_dim`` alone.
 
     Returns:
         The choice and its trials.
 
     Raises:
         ValueError: ``grid``, ``old`` or ``new`` is empty, or a strength is no number or out of range.
-        TypeError: ``old`` or ``new`` is a single batch.
-        RWalkError: As ``RWalk.protect``; new batches have no labels, or none that counts.
+        TypeError: ``old`` or ``new`` is a single batch; a ``state`` and options of ``RWalk.protect`` besides.
+        StateError: ``state`` is not rwalk's, or does not fit the model.
+        RWalkError: As ``RWalk.protect``; new batches have no labels, or none that counts; ``state`` knows no task.
     """
-    config, strengths = config or RWalkConfig(), _strengths(grid)
+    settled = RWalkConfig() if state is None else _watched_under(state, options)
+    config = config or settled
+    strengths = _strengths((SHARES if config.scaling == "sum" else GRID) if grid is None else grid)
     old, new = _listed("old", old), _listed("new", new)
     for name, given in (("grid", strengths), ("old", old), ("new", new)):
         if not len(given):
@@ -109,20 +117,35 @@ def choose_lambda(
     settings = [config.replace(ewc_lambda=strength) for strength in strengths]  # refuses what is out of range
     _check_labels(new)
     class_dim = options.get("class_dim")
-    before, state, trials = _answers(model, old, class_dim), torch.get_rng_state(), []
+    before, generator, trials = answers(model, old, class_dim), torch.get_rng_state(), []
     for setting in settings:
-        torch.set_rng_state(state)
+        torch.set_rng_state(generator)
         trained = copy.deepcopy(model)
         moving = optimizer(trained)
         rwalk = RWalk(trained, moving, setting)
-        rwalk.protect(old, **options)
+        if state is None:
+            rwalk.protect(old, **options)
+        else:
+            rwalk.load_state_dict(state)
         train(trained, moving)
         rwalk.detach()
-        agreement = float((_answers(trained, old, class_dim) == before).float().mean())
-        trials.append(Trial(setting.ewc_lambda, agreement, _accuracy(trained, new, class_dim)))
+        agreement = float((answers(trained, old, class_dim) == before).float().mean())
+        trials.append(Trial(setting.ewc_lambda, agreement, accuracy(trained, new, class_dim)))
         log.info("choose_lambda: %s", trials[-1])
     best = max(trials, key=lambda trial: (trial.agreement + trial.accuracy, -trial.ewc_lambda))
     return Choice(best.ewc_lambda, tuple(trials))
+
+
+def _watched_under(state: Mapping[str, Any], options: Mapping[str, Any]) -> RWalkConfig:
+    """The settings of a state that a trial can go on from."""
+    config = check_state(state)
+    if not state["tasks"]:
+        raise RWalkError("state knows no task that has ended: take it after rwalk.consolidate()")
+    if extra := sorted(options.keys() - {"class_dim"}):
+        raise TypeError(
+            f"{', '.join(extra)}: of RWalk.protect, whose place the state takes: leave out one or the other"
+        )
+    return config
 
 
 def _strengths(grid: Iterable[float]) -> list[float]:
@@ -145,39 +168,3 @@ def _check_labels(batches: Sequence[Any]) -> None:
         raise RWalkError(NO_LABELS)
     if not any(bool((each != IGNORED).any()) for each in labels if each is not None):
         raise RWalkError(NONE_COUNTS)
-
-
-@torch.no_grad()
-def _answers(model: nn.Module, batches: Iterable[Any], class_dim: int | None) -> Tensor:
-    device, found = next(model.parameters()).device, []
-    with in_eval_mode(model):
-        for batch in batches:
-            outputs = outputs_of(call(model, split(to_device(batch, device))[0]))
-            dim = checked_class_dim(class_dim, outputs)
-            found.append(outputs.argmax(-1 if dim is None else dim).flatten())
-    return torch.cat(found)
-
-
-@torch.no_grad()
-def _accuracy(model: nn.Module, batches: Iterable[Any], class_dim: int | None) -> float:
-    device, right, count = next(model.parameters()).device, 0, 0
-    with in_eval_mode(model):
-        for batch in batches:
-            batch = to_device(dict(batch) if isinstance(batch, Mapping) else batch, device)  # noqa: PLW2901
-            inputs, labels = cast("tuple[Any, Tensor]", split(batch))
-            outputs = outputs_of(call(model, inputs))
-            told = tell(outputs, labels, kind=None, class_dim=class_dim, loss=own_loss(model, batch))
-            if told.kind != "categorical" or told.soft:
-                raise RWalkError(
-                    f"outputs of shape {tuple(outputs.shape)} and labels of shape {tuple(labels.shape)} are "
-                    f"{told.kind}: choose_lambda counts classes; for other tasks, try strengths in your own loop"
-                )
-            answers = outputs.argmax(told.class_dim)
-            if told.shift:  # what is said at one position is of the next
-                answers, labels = answers[:, :-1], labels[:, 1:]
-            counted = labels != IGNORED
-            right += int((answers == labels)[counted].sum())
-            count += int(counted.sum())
-    if not count:
-        raise RWalkError(NONE_COUNTS)
-    return right / count

@@ -1,0 +1,61 @@
+"""What a model says of batches, by class: its answers, and how many of them are right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from rwalk.batches import to_device
+from rwalk.core.likelihood import IGNORED, call, checked_class_dim, outputs_of, split, tell
+from rwalk.core.samples import own_loss
+from rwalk.errors import RWalkError
+from rwalk.module_state import in_eval_mode
+
+__all__ = ["NONE_COUNTS", "accuracy", "answers"]
+
+NONE_COUNTS = f"new has no label that counts, there are none but {IGNORED}: give batches whose answers are known"
+
+
+@torch.no_grad()
+def answers(model: nn.Module, batches: Iterable[Any], class_dim: int | None) -> Tensor:
+    """The most likely class of every sample, or of every position of one, flat, int64, shape (N,)."""
+    device, found = next(model.parameters()).device, []
+    with in_eval_mode(model):
+        for batch in batches:
+            outputs = outputs_of(call(model, split(to_device(batch, device))[0]))
+            dim = checked_class_dim(class_dim, outputs)
+            found.append(outputs.argmax(-1 if dim is None else dim).flatten())
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, batches: Iterable[Any], class_dim: int | None) -> float:
+    """Share of labels that count which the model answers rightly, 0 to 1.
+
+    Raises:
+        RWalkError: Outputs are no scores of classes, or no label counts.
+    """
+    device, right, count = next(model.parameters()).device, 0, 0
+    with in_eval_mode(model):
+        for batch in batches:
+            batch = to_device(dict(batch) if isinstance(batch, Mapping) else batch, device)  # noqa: PLW2901
+            inputs, labels = cast("tuple[Any, Tensor]", split(batch))
+            outputs = outputs_of(call(model, inputs))
+            told = tell(outputs, labels, kind=None, class_dim=class_dim, loss=own_loss(model, batch))
+            if told.kind != "categorical" or told.soft:
+                raise RWalkError(
+                    f"outputs of shape {tuple(outputs.shape)} and labels of shape {tuple(labels.shape)} are "
+                    f"{told.kind}: choose_lambda counts classes; for other tasks, try strengths in your own loop"
+                )
+            answers = outputs.argmax(told.class_dim)
+            if told.shift:  # what is said at one position is of the next
+                answers, labels = answers[:, :-1], labels[:, 1:]
+            counted = labels != IGNORED
+            right += int((answers == labels)[counted].sum())
+            count += int(counted.sum())
+    if not count:
+        raise RWalkError(NONE_COUNTS)
+    return right / count
