@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,13 @@ from rwalk.core.files import load_state
 from rwalk.core.first_protection import FirstProtection
 from rwalk.core.sharding import local, over_processes
 from rwalk.errors import MissingExtraError, RWalkError
-from rwalk.integrations.lightning_data import data_of_task, prepared, refuse_unreadable_data
+from rwalk.integrations.lightning_data import (
+    data_of_task,
+    prepared,
+    refuse_uncallable,
+    refuse_unreadable_data,
+    source_of,
+)
 from rwalk.integrations.several import RWalkGroup
 from rwalk.module_state import weights_version
 
@@ -53,14 +59,16 @@ class RWalkCallback(Callback):
             ``RWalk.protect`` protects the module as it stands, by its ``forward``; ``combine="replace"`` becomes
             ``"sum"``, so that this is kept. A state that is loaded has it already.
         protect_options: Keyword arguments of ``RWalk.protect``.
+        forward: For ``fisher_source="loader"`` and ``"samples"``, a function of module and batch that returns the
+            module's scores, where that takes more than calling it with the batch's entries but the labels.
 
     Raises:
         ValueError: ``consolidate_on`` is none of these, or an option that ``RWalk.protect`` does not have.
         TypeError: ``protect`` is a single batch.
         RWalkError: In ``fit``: DeepSpeed, LBFGS, a parameter in two optimizers, no optimizer with protected parameters,
             a second RWalk on an optimizer, a parameter or optimizer gone whose importances are kept, a state that fits
-            no optimizer or several, a Fisher that is estimated at the task's end from several loaders or through a
-            module without ``forward``.
+            no optimizer or several, a Fisher that is estimated at the task's end from several loaders, through a
+            module without ``forward`` or one that does not take the batches' entries.
 
     Attributes:
         rwalks: The cores, by the optimizer's place in ``trainer.optimizers``; empty until training starts.
@@ -80,14 +88,15 @@ class RWalkCallback(Callback):
         log: bool = False,
         protect: Any = None,
         protect_options: Mapping[str, Any] | None = None,
+        forward: Callable[[LightningModule, Any], torch.Tensor] | None = None,
     ) -> None:
         counts = isinstance(consolidate_on, int) and not isinstance(consolidate_on, bool) and consolidate_on >= 1
         if not counts and consolidate_on not in ("train_end", None):
             raise ValueError(f"consolidate_on={consolidate_on!r}: expected 'train_end', a number of steps ≥ 1 or None")
-        self.consolidate_on, self.logs = consolidate_on, log
+        self.consolidate_on, self.logs, self.forward = consolidate_on, log, forward
         self._protect = FirstProtection(protect, protect_options)
         self._group = RWalkGroup(self._protect.keeps(config) if start_from is None else config)
-        self._evaluating = False
+        self._evaluating = self._unread = False
         self._weights: list[int] | None = None  # as the steps have left them, until the next one begins
         self._walked: list[torch.Tensor] = []
         if start_from is not None:
@@ -145,12 +154,17 @@ class RWalkCallback(Callback):
                 "of steps it is not known: take 'train_end', or None and callback.rwalk.consolidate(batches)"
             )
         self._refuse_unreadable_data(trainer, pl_module)
+        self._unread = True
         if is_new:
             self._protect(self.rwalks.values(), batch_size=DEFAULT_BATCH, prepare=partial(prepared, trainer))
         self._weights = weights_version(pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Follow an optimizer put in place since. Weights put in place as an epoch began are no walk."""
+        source = source_of(self.rwalks.values())
+        if self._unread and self.forward is None and source is not None and self.consolidate_on == "train_end":
+            refuse_uncallable(pl_module, batch, source)
+        self._unread = False
         if batch_idx == 0:
             self._drop_what_is_no_walk(pl_module)
         self._weights = None
@@ -223,12 +237,17 @@ class RWalkCallback(Callback):
 
     def _refuse_unreadable_data(self, trainer: Trainer, module: LightningModule) -> None:
         if self.consolidate_on == "train_end":
-            refuse_unreadable_data(trainer, module, self.rwalks.values())
+            refuse_unreadable_data(trainer, module, self.rwalks.values(), told=self.forward is not None)
 
     def _end_task(self, trainer: Trainer) -> None:
-        if self.consolidate_on == "train_end":
-            for rwalk in self.rwalks.values():
-                rwalk.consolidate(data_of_task(trainer) if rwalk.config.fisher_source != "step" else None)
+        if self.consolidate_on != "train_end":
+            return
+        forward = None if self.forward is None else partial(self.forward, trainer.lightning_module)
+        for rwalk in self.rwalks.values():
+            if rwalk.config.fisher_source == "step":
+                rwalk.consolidate()
+            else:
+                rwalk.consolidate(data_of_task(trainer), forward)
 
 
 class _EndOfWalk(Callback):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from inspect import signature
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rwalk.core import RWalk
+from rwalk.core.likelihood import split
 from rwalk.errors import RWalkError
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-__all__ = ["data_of_task", "prepared", "refuse_unreadable_data"]
+__all__ = ["data_of_task", "prepared", "refuse_uncallable", "refuse_unreadable_data", "source_of"]
 
+CALLS = "calls the module on the task's batches at its end"
+SAY_HOW = "give RWalkCallback(forward=lambda module, batch: ...), which returns its scores of a batch"
 WAY_OUT = "take consolidate_on=None, and call callback.rwalk.consolidate(batches, forward) when the fit has ended"
 
 
@@ -32,8 +36,14 @@ def data_of_task(trainer: Trainer) -> Iterable[Any]:
     return map(partial(prepared, trainer), islice(loader, int(limit)))
 
 
-def refuse_unreadable_data(trainer: Trainer, module: LightningModule, rwalks: Iterable[RWalk]) -> None:
+def refuse_unreadable_data(trainer: Trainer, module: LightningModule, rwalks: Iterable[RWalk], *, told: bool) -> None:
     """Refuse before training what could not be read at its end.
+
+    Args:
+        trainer: Of the fit.
+        module: Is called at the end of the task.
+        rwalks: Which of them ask for data.
+        told: The user says how the module is called on a batch.
 
     Raises:
         RWalkError: The Fisher needs the task's data, and this fit has a collection of loaders or the module no
@@ -41,19 +51,51 @@ def refuse_unreadable_data(trainer: Trainer, module: LightningModule, rwalks: It
     """
     from lightning.pytorch import LightningModule  # its absence is told of where the callback is
 
-    sources = [rwalk.config.fisher_source for rwalk in rwalks if rwalk.config.fisher_source != "step"]
-    if not sources:
+    source = source_of(rwalks)
+    if source is None:
         return
     if isinstance(trainer.train_dataloader, (Mapping, list, tuple)):
         raise RWalkError(
-            f"fisher_source={sources[0]!r} calls the module on the task's batches at its end, and this fit has a "
-            f"collection of loaders ({_named(trainer.train_dataloader)}), of which it is not known how: {WAY_OUT}"
+            f"fisher_source={source!r} {CALLS}, and this fit has a collection of loaders "
+            f"({_named(trainer.train_dataloader)}), of which it is not known how: {WAY_OUT}"
         )
-    if getattr(module.forward, "__func__", None) is LightningModule.forward:
+    if not told and getattr(module.forward, "__func__", None) is LightningModule.forward:
         raise RWalkError(
-            f"fisher_source={sources[0]!r} calls the module on the task's batches at its end, and "
-            f"{type(module).__name__} has no forward: define it, or {WAY_OUT}"
+            f"fisher_source={source!r} {CALLS}, and {type(module).__name__} has no forward: define it, or {SAY_HOW}"
         )
+
+
+def refuse_uncallable(module: LightningModule, batch: Any, source: str) -> None:
+    """Refuse at the first batch what the module could not be called with at the task's end.
+
+    Raises:
+        RWalkError: The batch is nothing to call a model with, or ``forward`` does not take its entries.
+    """
+    try:
+        first = isinstance(batch, (list, tuple)) and batch and source == "loader"
+        inputs = batch[0] if first else split(batch)[0]
+    except RWalkError:
+        what = f"the fit's batch is a {type(batch).__name__}, of which it is not known how"
+    else:
+        named = isinstance(inputs, Mapping)
+        if _takes(module.forward, (), inputs) if named else _takes(module.forward, (inputs,), {}):
+            return
+        taken = ", ".join(map(repr, inputs)) if named else "one input"
+        what = f"the forward of {type(module).__name__} does not take {taken}"
+    raise RWalkError(f"fisher_source={source!r} {CALLS}, and {what}: {SAY_HOW}")
+
+
+def source_of(rwalks: Iterable[RWalk]) -> str | None:
+    """Where the Fisher comes from that asks for a task's data; None if none does."""
+    return next((rwalk.config.fisher_source for rwalk in rwalks if rwalk.config.fisher_source != "step"), None)
+
+
+def _takes(function: Callable[..., Any], positional: Sequence[Any], named: Mapping[str, Any]) -> bool:
+    try:
+        signature(function).bind(*positional, **named)
+    except TypeError:
+        return False
+    return True
 
 
 def _named(loaders: Any) -> str:
