@@ -2,7 +2,8 @@
 
 The pairs are those of ``benchmarks.choose_lambda``. Each strength is chosen on two streams of their own, by the mean of
 A and B on a fifth of the training data that is held out; where the best is at the end of those tried, the next is tried
-too, up to twice. Then five other streams are judged on test data. A task begins with a fresh optimizer state.
+too, up to twice. Then five other streams are judged on test data. A task begins with a fresh optimizer state. In one
+row nothing is chosen beforehand: ``choose_lambda`` tries strengths when B comes, by 300 unlabelled samples of A.
 
 Run it: python -m benchmarks.two_tasks --json benchmarks/results/two_tasks.json
 """
@@ -13,20 +14,19 @@ import argparse
 import datetime
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from benchmarks.choose_lambda import EXAMPLES, PROBLEMS, Problem, train_on, trained
+from benchmarks.choose_lambda import EXAMPLES, PROBLEMS
+from benchmarks.pairs import learn, learn_by_trial
 from benchmarks.strengths import tried
-from rwalk import RWalk, RWalkConfig
-from rwalk.experiments.results import versions
+from rwalk import RWalkConfig
+from rwalk.experiments.results import versions, write_json
 from rwalk.experiments.summary import half_interval
 
 DEVELOPMENT, CONFIRMATION = (10, 11), (20, 21, 22, 23, 24)
@@ -56,85 +56,38 @@ METHODS: dict[str, tuple[str, dict[str, Any], Sequence[float]]] = {
     "Path Integral": ("path_integral", {}, (0.001, 0.01, 0.1, 1.0, 10.0)),
     "fine-tuning": ("paper", {"ewc_lambda": 0.0}, ()),
 }
-Figures = tuple[float, float]
+BY_TRIAL = "laplace, λ by choose_lambda"
+ALL = (*METHODS, BY_TRIAL)
 
 
-def learn(name: str, seed: int, config: RWalkConfig, *, held_out: bool) -> Figures:
-    """Learn A, then B; what is left of A and what was learned of B, in %.
-
-    Args:
-        name: Of the pair.
-        seed: Of data, weights and batches.
-        config: Of RWalk.
-        held_out: Judge by a fifth of the training data, which is not learned, instead of test data.
-    """
-    problem = PROBLEMS[name](seed)
-    rest: tuple[Any, ...] = ()
-    if held_out:
-        cut = len(problem.tasks[0][1]) * 4 // 5
-        rest = tuple((x[cut:], y[cut:]) for x, y in problem.tasks)
-        (a, b), (c, d) = ((x[:cut], y[:cut]) for x, y in problem.tasks)
-        problem = replace(problem, tasks=((a, b), (c, d)))
-    optimizer = problem.optimizer(trained(problem.model))
-    rwalk = RWalk(problem.model, optimizer, config)
-    torch.manual_seed(seed)
-    for task in range(2):
-        train_on(problem, problem.model, optimizer, task)
-        if task == 0:
-            if config.fisher_source == "step":
-                rwalk.consolidate()
-            else:
-                rwalk.consolidate(_in_batches(problem, task), lambda batch: scores(problem.model, batch[0]))
-            optimizer.state.clear()
-    rwalk.detach()
-    if held_out:
-        return right(problem.model, *rest[0]), right(problem.model, *rest[1])
-    return problem.score(problem.model, 0), problem.score(problem.model, 1)
-
-
-def scores(model: nn.Module, x: Tensor) -> Tensor:
-    """Scores of classes, or of words after each place, shape (B, …, classes)."""
-    found: Tensor = model(x) if x.is_floating_point() else model(input_ids=x).logits
-    return found
-
-
-@torch.no_grad()
-def right(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Share of classes, or of the words that come next, that are named correctly, in %."""
-    named = scores(model, x).argmax(-1)
-    if y.dim() > 1:
-        named, y = named[:, 1:-1], y[:, 2:]
-    return 100 * float((named == y).float().mean())
-
-
-def _in_batches(problem: Problem, task: int) -> Iterator[tuple[Tensor, Tensor]]:
-    x, y = problem.tasks[task]
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-    for index in order.split(100):
-        yield x[index], y[index]
-
-
-def study(name: str) -> dict[str, Any]:
-    """Choose every method's strength, then run all of them on the other streams."""
+def study(name: str, methods: Iterable[str]) -> list[dict[str, Any]]:
+    """Choose every method's strength, then run all of them on the other streams; a row each."""
     rows = []
-    for label, (preset, changes, strengths) in METHODS.items():
-        config = RWalkConfig.preset(preset, **changes)
-        held_out: dict[float, float] = {}
-        if strengths:
-            held_out, best = tried(strengths, partial(_on_held_out, name, config), float)
-            config = config.replace(ewc_lambda=best)
-        found = [learn(name, seed, config, held_out=False) for seed in CONFIRMATION]
-        rows.append(
-            {
-                "label": label,
-                "lambda": config.ewc_lambda,
-                "tried": [{"value": value, "held_out": mean} for value, mean in held_out.items()],
-                "a": [a for a, _ in found],
-                "b": [b for _, b in found],
-            }
-        )
-        print(f"{name:>7} {label}: λ {config.ewc_lambda:g}, mean of A and B {told(rows[-1], rows[0])}", flush=True)
-    return {"development": list(DEVELOPMENT), "confirmation": list(CONFIRMATION), "rows": rows}
+    for label in methods:
+        row = by_trial(name) if label == BY_TRIAL else chosen_before(name, label)
+        rows.append({"label": label, **row})
+        print(f"{name:>7} {label}: λ {strength(row)}, mean of A and B {told(row, row)}", flush=True)
+    return rows
+
+
+def chosen_before(name: str, label: str) -> dict[str, Any]:
+    """A row of which the strength is chosen on the development streams."""
+    preset, changes, strengths = METHODS[label]
+    config = RWalkConfig.preset(preset, **changes)
+    held_out: dict[float, float] = {}
+    if strengths:
+        held_out, best = tried(strengths, partial(_on_held_out, name, config), float)
+        config = config.replace(ewc_lambda=best)
+    found = [learn(name, seed, config, held_out=False) for seed in CONFIRMATION]
+    values = [{"value": value, "held_out": mean} for value, mean in held_out.items()]
+    return {"lambda": config.ewc_lambda, "tried": values, "a": [a for a, _ in found], "b": [b for _, b in found]}
+
+
+def by_trial(name: str) -> dict[str, Any]:
+    """A row of which each stream has its own strength."""
+    found = [learn_by_trial(name, seed, RWalkConfig.laplace()) for seed in CONFIRMATION]
+    figures, strengths = [each for each, _ in found], [strength for _, strength in found]
+    return {"lambda": strengths, "tried": [], "a": [a for a, _ in figures], "b": [b for _, b in figures]}
 
 
 def _on_held_out(name: str, config: RWalkConfig, strengths: Sequence[float]) -> list[float]:
@@ -146,6 +99,12 @@ def _on_held_out(name: str, config: RWalkConfig, strengths: Sequence[float]) -> 
 def means(row: dict[str, Any]) -> list[float]:
     """The mean of A and B, stream by stream."""
     return [fmean(pair) for pair in zip(row["a"], row["b"], strict=True)]
+
+
+def strength(row: dict[str, Any]) -> str:
+    """A row's λ; where each stream has its own, all of them in ascending order."""
+    values = row["lambda"] if isinstance(row["lambda"], list) else [row["lambda"]]
+    return "/".join(f"{value:g}" for value in sorted(values))
 
 
 def told(row: dict[str, Any], against: dict[str, Any]) -> str:
@@ -163,12 +122,15 @@ def markdown(found: dict[str, Any]) -> str:
     """A table of stored results: methods by problems, differences to the preset with its λ chosen."""
     problems = found["problems"]
     lines = ["| | " + " | ".join(problems) + " |", "|---|" + "---:|" * len(problems)]
-    for label in METHODS:
+    for label in ALL:
         cells = []
         for problem in problems.values():
             rows = {row["label"]: row for row in problem["rows"]}
+            if label not in rows:
+                cells.append("–")
+                continue
             row = rows[label]
-            chosen = f"; λ {row['lambda']:g}" if row["tried"] else ""
+            chosen = f"; λ {strength(row)}" if row["tried"] or label == BY_TRIAL else ""
             cells.append(told(row, rows["laplace"]) + chosen)
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -178,6 +140,7 @@ def main() -> None:
     """Run, print, store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", nargs="+", default=CHOSEN, choices=tuple(PROBLEMS))
+    parser.add_argument("--methods", nargs="+", default=ALL, choices=ALL, help="other rows stay as they are stored")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--table", type=Path, metavar="FILE", help="print what is stored there as a table; run nothing")
     options = parser.parse_args()
@@ -187,11 +150,15 @@ def main() -> None:
     sys.path.insert(0, str(EXAMPLES))
     torch.set_num_threads(1)
     date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    found: dict[str, Any] = {"date": date, "versions": versions(), "problems": {}}
+    stored = options.json is not None and options.json.is_file()
+    found = json.loads(options.json.read_text(encoding="utf-8"))["problems"] if stored else {}
     for name in options.problems:
-        found["problems"][name] = study(name)
+        rows = {row["label"]: row for row in found.get(name, {"rows": []})["rows"]}
+        rows |= {row["label"]: row for row in study(name, options.methods)}
+        known = [rows[label] for label in ALL if label in rows]
+        found[name] = {"development": list(DEVELOPMENT), "confirmation": list(CONFIRMATION), "rows": known}
         if options.json is not None:
-            options.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json({"date": date, "versions": versions(), "problems": found}, options.json)
 
 
 if __name__ == "__main__":
