@@ -148,3 +148,11 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
 
 def test_strength_is_lambda_times_factor():
     assert RWalkConfig(ewc_lambda=3.0, penalty_factor=0.5).strength == 1.5
+
+
+@pytest.mark.parametrize("name", ["ewc_lambda", "ewc_alpha", "distance_factor", "penalty_factor", "decay", "damping"])
+def test_whole_numbers_are_the_same_setting_as_their_floats(name):
+    config = RWalkConfig(**{name: 1})
+    assert config == RWalkConfig(**{name: 1.0})
+    assert type(getattr(config, name)) is float
+    assert repr(config) == repr(RWalkConfig(**{name: 1.0}))

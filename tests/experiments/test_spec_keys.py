@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rwalk.experiments import METHODS, RunSpec
 from rwalk.experiments.loading import build_spec
+from rwalk.experiments.pool import run_name
 from rwalk.experiments.spec import LATER
 from rwalk.replay.samplers import SAMPLERS
 
@@ -136,3 +137,9 @@ def test_a_value_that_cannot_be_is_refused_with_its_key(key, value):
 )
 def test_settings_that_do_not_go_together_are_refused(values, message):
     assert refusal({**DIGITS, **values}).startswith(message)
+
+
+def test_a_whole_number_names_the_same_run_as_its_float():
+    whole, real = (build_spec({**DIGITS, "lr": one, "rwalk": {"ewc_lambda": one}}) for one in (1, 1.0))
+    assert run_name(whole) == run_name(real)
+    assert run_name(whole) != run_name(build_spec({**DIGITS, "lr": 1, "rwalk": {"ewc_lambda": 2}}))

@@ -175,23 +175,16 @@ class RWalkConfig:
     nonfinite: Nonfinite = "skip"
 
     def __post_init__(self) -> None:
-        _check_number(
-            "ewc_lambda", self.ewc_lambda, 0.0, math.inf, "a finite number ≥ 0 (strength of the penalty, Eq. 8)"
-        )
-        _check_number(
-            "ewc_alpha", self.ewc_alpha, 0.0, 1.0, "a number in [0, 1] (the weight of the new squared gradient, Eq. 6)"
-        )
+        for name, (low, high, expected) in _NUMBERS.items():
+            value = getattr(self, name)
+            if name != "damping" or value not in (None, "machine"):
+                object.__setattr__(self, name, _number(name, value, low, high, expected))
         if self.delta_t is not None:
             _check_count("delta_t", self.delta_t, "optimizer step in a window (None: each task is one)")
         if self.fisher_samples is not None:
             _check_count("fisher_samples", self.fisher_samples, "sample of each task (None: all)")
         _check_count("fisher_every", self.fisher_every, "step from one update of the Fisher to the next")
         _check_count("average_every", self.average_every, "step from one iterate that is averaged to the next")
-        for name in ("distance_factor", "penalty_factor"):
-            _check_number(name, getattr(self, name), math.ulp(0.0), math.inf, "a finite number > 0")
-        _check_number("decay", self.decay, 0.0, 1.0, "a number in [0, 1]")
-        if self.damping is not None and self.damping != "machine":
-            _check_number("damping", self.damping, math.ulp(0.0), math.inf, "a finite number > 0, 'machine' or None")
         if not isinstance(self.alpha_warmup, bool):
             raise TypeError(f"alpha_warmup={self.alpha_warmup!r}: expected True or False")
         if isinstance(self.state_dtype, torch.dtype):
@@ -370,8 +363,21 @@ def _check_count(name: str, value: Any, what: str) -> None:
         raise ValueError(f"{name}={value!r}: expected at least 1 {what}")
 
 
-def _check_number(name: str, value: Any, low: float, high: float, expected: str) -> None:
+#: The least and the largest value, and what is expected.
+_NUMBERS = {
+    "ewc_lambda": (0.0, math.inf, "a finite number ≥ 0 (strength of the penalty, Eq. 8)"),
+    "ewc_alpha": (0.0, 1.0, "a number in [0, 1] (the weight of the new squared gradient, Eq. 6)"),
+    "distance_factor": (math.ulp(0.0), math.inf, "a finite number > 0"),
+    "penalty_factor": (math.ulp(0.0), math.inf, "a finite number > 0"),
+    "decay": (0.0, 1.0, "a number in [0, 1]"),
+    "damping": (math.ulp(0.0), math.inf, "a finite number > 0, 'machine' or None"),
+}
+
+
+def _number(name: str, value: Any, low: float, high: float, expected: str) -> float:
+    """A float, so that 1 and 1.0 are the same setting, in the names of runs too."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}={value!r}: expected {expected}")
     if not low <= value <= high or value in (math.inf, -math.inf) or value > sys.float_info.max:
         raise ValueError(f"{name}={value!r}: expected {expected}")
+    return float(value)
