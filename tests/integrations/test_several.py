@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from reference.problems import assert_same_state, batches, tanh_net
-from rwalk import RWalkConfig, RWalkError
+from rwalk import RWalkConfig, RWalkError, StateError
 from rwalk.integrations.several import RWalkGroup
 
 CONFIG = RWalkConfig(ewc_lambda=0.5, delta_t=3)
@@ -147,6 +147,18 @@ def test_a_state_that_is_loaded_in_mid_training_is_gone_on_from_at_once():
         group.load_state_dict({"optimizers": {1: {}, 2: {}}})
     for index in (0, 1):
         assert_same_state(group.rwalks[index].state_dict(), before["optimizers"][index])
+
+
+def test_of_states_that_do_not_all_fit_none_is_loaded():
+    model, optimizers, group = learned()
+    early = copy.deepcopy(group.state_dict())["optimizers"]
+    del early[1]["parameters"]
+    train(model, optimizers, task=1, steps=3)
+    before = copy.deepcopy(group.state_dict())["optimizers"]
+    with pytest.raises(StateError):
+        group.load_state_dict({"optimizers": early})
+    for index in (0, 1):
+        assert_same_state(group.rwalks[index].state_dict(), before[index])
 
 
 def test_new_optimizers_are_noticed_and_followed_in_place_of_the_old_ones():

@@ -101,6 +101,7 @@ class RWalkGroup:
 
         Raises:
             RWalkError: It has the state of an optimizer that is not among those followed. Nothing has changed then.
+            StateError: One of the states does not fit. All are as they were then.
         """
         saved = dict(state_dict["optimizers"])
         if not any(rwalk.attached for rwalk in self.rwalks.values()):
@@ -112,8 +113,14 @@ class RWalkGroup:
                 f"the state holds importances for the parameters of optimizer {min(lost)}, and those followed now are "
                 f"{sorted(self.rwalks)}: load it before training starts, with the optimizers as they were"
             )
-        for index, state in saved.items():
-            self.rwalks[index].load_state_dict(state)
+        before = {index: self.rwalks[index].state_dict() for index in list(saved)[:-1]}  # the last one is loaded or not
+        try:
+            for index, state in saved.items():
+                self.rwalks[index].load_state_dict(state)
+        except BaseException:
+            for index, state in before.items():
+                self.rwalks[index].load_state_dict(state)
+            raise
 
     def start_from(self, states: Sequence[dict[str, Any]]) -> None:
         """Go on from the states of single cores, each with the optimizer that holds its parameters.
