@@ -152,6 +152,9 @@ def test_labels_are_ranked_within_their_benchmark(tmp_path):
     assert second.startswith("permuted-digits: c ends at ")
     assert evidence(both) == "Labels are ranked within their benchmark."
     assert [row.best for row in summary_table(both).rows] == [True, False, False]
+    for key in ("plane", "course"):
+        assert "a" in chart(study, key).title.split()
+        assert chart(both, key).title.endswith(", on several benchmarks: compare within one")
 
 
 def test_what_learns_everything_at_once_is_no_winner(tmp_path):

@@ -12,6 +12,8 @@ from rwalk.report.study import Group, Study
 __all__ = ["course_chart", "plane_chart"]
 
 LOWER = "lower is better"
+#: Where no label is ahead of another: they were asked different things.
+OF_SEVERAL = ", on several benchmarks: compare within one"
 
 
 def plane_chart(study: Study, *, alone: bool = False) -> Chart | None:
@@ -64,7 +66,8 @@ def plane_chart(study: Study, *, alone: bool = False) -> Chart | None:
     )
     hollow = "; hollow: as published" if has_published else ""
     axes = f"forgetting in points ({LOWER}{hollow})", f"intransigence in points ({LOWER})"
-    return Chart("plane", _plane_says(placed), note, *axes, series, zero=True)
+    says = _plane_says(placed) if len(study.benchmarks) < 2 else f"Forgetting and intransigence{OF_SEVERAL}"
+    return Chart("plane", says, note, *axes, series, zero=True)
 
 
 def _plane_says(placed: Sequence[tuple[float, float, str]]) -> str:
@@ -99,7 +102,8 @@ def course_chart(study: Study) -> Chart | None:
         return None
     spread = " Bands reach from the lowest seed to the highest." if any(one.low for one in series) else ""
     note = f"The mean over all tasks seen so far, after each task. A flat line keeps what it has learned.{spread}"
-    return Chart("course", _course_says(ends), note, "after task", "average accuracy in %", series)
+    says = _course_says(ends) if len(study.benchmarks) < 2 else f"Average accuracy after each task{OF_SEVERAL}"
+    return Chart("course", says, note, "after task", "average accuracy in %", series)
 
 
 def averages(matrix: Sequence[Sequence[float | None]] | None) -> list[float] | None:
