@@ -25,6 +25,7 @@ from benchmarks.strengths import tried
 from rwalk.experiments.results import versions, write_json
 from rwalk.experiments.runner import run
 from rwalk.experiments.spec import RunSpec
+from rwalk.experiments.summary import half_interval
 from rwalk.training import BasePlugin, RWalkPlugin
 
 STREAMS = {name: PROBLEMS[name] for name in PROBLEMS if "digits" in name and "nearest" not in name}
@@ -158,20 +159,31 @@ def study(stream: str, label: str) -> dict[str, Any]:
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """A table: accuracy, forgetting and λ of each variant, by stream."""
+    """A table of all variants, by stream."""
     streams = found["streams"]
     lines = ["| | " + " | ".join(streams) + " |", "|---|" + "---:|" * len(streams)]
     for label in VARIANTS:
-        cells = []
-        for rows in streams.values():
-            row = next((row for row in rows if row["label"] == label), None)
-            if row is None:
-                cells.append("–")
-                continue
-            best = next(each for each in row["tried"] if each["value"] == row["lambda"])
-            cells.append(f"{fmean(best['A']):.1f} ± {stdev(best['A']):.1f}, {fmean(best['F']):.3f}; {row['lambda']:g}")
+        cells = [_cell({row["label"]: row for row in rows}, label) for rows in streams.values()]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _cell(rows: Mapping[str, dict[str, Any]], label: str) -> str:
+    """Accuracy at the best strength, its difference to the preset's seed by seed, forgetting, and the strength."""
+    if label not in rows:
+        return "–"
+    best, preset = (_best(rows[name]) for name in (label, "laplace"))
+    said = f"{fmean(best['A']):.1f} ± {stdev(best['A']):.1f}"
+    if label != "laplace":
+        differences = [one - other for one, other in zip(best["A"], preset["A"], strict=True)]
+        middle, half = fmean(differences), half_interval(differences)
+        said += f" ({middle:+.1f} [{middle - half:.1f}, {middle + half:.1f}])"
+    return f"{said}, {fmean(best['F']):.3f}; {best['value']:g}"
+
+
+def _best(row: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in row["tried"] if each["value"] == row["lambda"])
+    return found
 
 
 def main() -> None:
@@ -189,7 +201,7 @@ def main() -> None:
         rows = found["streams"][stream] = []
         for label in VARIANTS:
             rows.append(study(stream, label))
-            best = max(rows[-1]["tried"], key=lambda each: fmean(each["A"]))
+            best = _best(rows[-1])
             print(f"{stream[:15]}; {label}: λ {best['value']:g}, A {fmean(best['A']):.1f}", flush=True)
             if options.json is not None:
                 write_json(found, options.json)

@@ -78,7 +78,13 @@ def test_a_variant_is_judged_over_its_seeds_and_told(monkeypatch):
     row = variants.study("digits", "over half of it")
     assert {400.0, 4000.0, 40000.0} <= {each["value"] for each in row["tried"]}
     assert all(len(each["A"]) == len(each["F"]) == 2 for each in row["tried"])
-    row = {"label": "laplace", "lambda": 4.0, "tried": [{"value": 4.0, "A": [70.0, 72.0], "F": [0.1, 0.3]}]}
-    table = variants.markdown({"streams": {"digits": [row]}}).splitlines()
-    assert table[2] == "| laplace | 71.0 ± 1.4, 0.200; 4 |"
-    assert table[3].endswith("| – |")
+    rows = [
+        {"label": "laplace", "lambda": 4.0, "tried": [{"value": 4.0, "A": [70.0, 72.0], "F": [0.1, 0.3]}]},
+        {"label": "over the largest", "lambda": 1.0, "tried": [{"value": 1.0, "A": [69.0, 72.0], "F": [0.1, 0.2]}]},
+    ]
+    table = variants.markdown({"streams": {"digits": rows}}).splitlines()
+    assert table[2:4] == [
+        "| laplace | 71.0 ± 1.4, 0.200; 4 |",
+        "| over the largest | 70.5 ± 2.1 (-0.5 [-6.9, 5.9]), 0.150; 1 |",
+    ]
+    assert table[4].endswith("| – |")
