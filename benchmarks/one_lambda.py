@@ -10,11 +10,8 @@ Run it: python -m benchmarks.one_lambda --json benchmarks/results/one_lambda.jso
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -22,9 +19,10 @@ import torch
 
 from benchmarks.choose_lambda import EXAMPLES
 from benchmarks.pairs import Way, learn
+from benchmarks.studies import begun, command_line
 from benchmarks.two_tasks import CHOSEN, DEVELOPMENT
 from rwalk import RWalkConfig
-from rwalk.experiments.results import versions
+from rwalk.experiments.results import write_json
 
 FISHER = {"terms": "fisher", "scaling": "none", "anchor_at": "last"}
 #: By label: preset, changes to it, what the past's outputs are taken for (none: what they are), strengths.
@@ -84,21 +82,15 @@ def markdown(found: dict[str, Any]) -> str:
 def main() -> None:
     """Run, print, store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--table", type=Path, metavar="FILE", help="print what is stored there as a table; run nothing")
-    options = parser.parse_args()
-    if options.table is not None:
-        print(markdown(json.loads(options.table.read_text(encoding="utf-8"))))
-        return
+    options = command_line(parser, markdown)
     sys.path.insert(0, str(EXAMPLES))
     torch.set_num_threads(1)
-    date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     rows: list[dict[str, Any]] = []
-    found = {"date": date, "versions": versions(), "development": list(DEVELOPMENT), "rows": rows}
+    found = {**begun(), "development": list(DEVELOPMENT), "rows": rows}
     for label in WAYS:
         rows.append(study(label))
         if options.json is not None:
-            options.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(found, options.json)
     print(markdown(found))
 
 

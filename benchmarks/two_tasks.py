@@ -11,12 +11,10 @@ Run it: python -m benchmarks.two_tasks --json benchmarks/results/two_tasks.json
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -25,8 +23,9 @@ import torch
 from benchmarks.choose_lambda import EXAMPLES, PROBLEMS
 from benchmarks.pairs import learn, learn_by_trial
 from benchmarks.strengths import tried
+from benchmarks.studies import begun, command_line
 from rwalk import RWalkConfig
-from rwalk.experiments.results import versions, write_json
+from rwalk.experiments.results import write_json
 from rwalk.experiments.summary import half_interval
 
 DEVELOPMENT, CONFIRMATION = (10, 11), (20, 21, 22, 23, 24)
@@ -141,15 +140,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problems", nargs="+", default=CHOSEN, choices=tuple(PROBLEMS))
     parser.add_argument("--methods", nargs="+", default=ALL, choices=ALL, help="other rows stay as they are stored")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--table", type=Path, metavar="FILE", help="print what is stored there as a table; run nothing")
-    options = parser.parse_args()
-    if options.table is not None:
-        print(markdown(json.loads(options.table.read_text(encoding="utf-8"))))
-        return
+    options = command_line(parser, markdown)
     sys.path.insert(0, str(EXAMPLES))
     torch.set_num_threads(1)
-    date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     stored = options.json is not None and options.json.is_file()
     found = json.loads(options.json.read_text(encoding="utf-8"))["problems"] if stored else {}
     for name in options.problems:
@@ -158,7 +151,7 @@ def main() -> None:
         known = [rows[label] for label in ALL if label in rows]
         found[name] = {"development": list(DEVELOPMENT), "confirmation": list(CONFIRMATION), "rows": known}
         if options.json is not None:
-            write_json({"date": date, "versions": versions(), "problems": found}, options.json)
+            write_json({**begun(), "problems": found}, options.json)
 
 
 if __name__ == "__main__":

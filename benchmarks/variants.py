@@ -9,11 +9,8 @@ Run it: python -m benchmarks.variants --json reproductions/laboratory/variants.j
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -22,7 +19,8 @@ from torch import Tensor
 
 from benchmarks.fair_fights import PROBLEMS
 from benchmarks.strengths import tried
-from rwalk.experiments.results import versions, write_json
+from benchmarks.studies import begun, command_line
+from rwalk.experiments.results import write_json
 from rwalk.experiments.runner import run
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.summary import half_interval
@@ -189,14 +187,8 @@ def _best(row: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Run, print, store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--table", type=Path, metavar="FILE", help="print what is stored there as a table; run nothing")
-    options = parser.parse_args()
-    if options.table is not None:
-        print(markdown(json.loads(options.table.read_text(encoding="utf-8"))))
-        return
-    date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    found: dict[str, Any] = {"date": date, "versions": versions(), "streams": {}}
+    options = command_line(parser, markdown)
+    found: dict[str, Any] = {**begun(), "streams": {}}
     for stream in STREAMS:
         rows = found["streams"][stream] = []
         for label in VARIANTS:
