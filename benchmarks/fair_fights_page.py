@@ -12,6 +12,7 @@ from benchmarks.strengths import BEYOND
 __all__ = ["UNTUNED", "draw", "page"]
 
 UNTUNED = "RWalk, laplace, untuned"
+AVERAGED = ", at the average"
 
 
 def draw(stored: dict[str, Any], path: Path) -> None:
@@ -28,13 +29,16 @@ def draw(stored: dict[str, Any], path: Path) -> None:
         axes.set_axis_off()
     for axes, (name, problem) in zip(panels, problems.items(), strict=False):
         ends = []
-        for index, (label, every) in enumerate(problem["tried"].items()):
+        plain = dict.fromkeys(label.removesuffix(AVERAGED) for label in problem["tried"])
+        colors = {label: f"C{index}" for index, label in enumerate(plain)}
+        for label, every in problem["tried"].items():
+            color, line = colors[label.removesuffix(AVERAGED)], "o--" if label.endswith(AVERAGED) else "o-"
             points = [point for point in every if point["average_accuracy"] is not None]  # the others diverged
             if points:
                 x = [point["forgetting"] for point in points]
                 y = [1.0 - point["learning_accuracy"] for point in points]
-                axes.plot(x, y, "o-", color=f"C{index}", markersize=3, linewidth=1)
-                ends.append((y[-1], x[-1], label, f"C{index}"))
+                axes.plot(x, y, line, color=color, markersize=3, linewidth=1)
+                ends.append((y[-1], x[-1], label, color))
         for place, (y_end, x_end, label, color) in enumerate(sorted(ends)):
             axes.annotate(
                 label, (x_end, y_end), xytext=(1.03, (place + 0.5) / len(ends)), textcoords="axes fraction",
@@ -65,9 +69,10 @@ def page(stored: dict[str, Any], problems: Iterable[str]) -> str:
         "among three values a factor of ten apart, on a tenth of the training data that is held out; where the best is "
         f"at the end of those tried, the next is tried too, up to {BEYOND} times. What was chosen then learns other "
         "streams (other permutations, orders, weights) and is judged on test data. Learning rate, "
-        "epochs and network (MLP 256-256, on CIFAR-100 four convolutions) are the same for all. "
+        "epochs and network (MLP 256-256, on CIFAR-100 four convolutions in bfloat16) are the same for all. "
         "Avalanche's RWalk is the paper's with other windows; CapyMOA's has half the strength and a Fisher that begins "
-        "anew with each task: neither has a row of its own. “Untuned” is `RWalkConfig.laplace()` with its own λ on "
+        "anew with each task: neither has a row of its own. “At the average”: each task ends at the average of its "
+        "weights, the model too (`average_weights: true`). “Untuned” is `RWalkConfig.laplace()` with its own λ on "
         "every problem. A: average accuracy in %, F: forgetting, mean ± standard deviation; the last column is the "
         "difference in A to tuned laplace, seed by seed, with its 95 % interval. A method of which a stream diverged "
         "stands and ranks below those of which none did.",
@@ -101,7 +106,8 @@ def page(stored: dict[str, Any], problems: Iterable[str]) -> str:
         "",
         "## Fronts over λ",
         "",
-        "On the development streams: each line is a method, each point the mean at one of its strengths (those that "
+        "On the development streams: each line is a method (dashed: at the average), each point the mean at one of its "
+        "strengths (those that "
         "diverged are left out); a label leads to the largest. Lower left is better.",
         "",
         "![fronts](../reproductions/fair-fights.svg)",

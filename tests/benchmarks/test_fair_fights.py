@@ -17,6 +17,7 @@ def small(monkeypatch):
     methods["L2-SP"] = ({"method": "l2-sp"}, "options.strength", (0.001, 2.0))
     monkeypatch.setattr(fair_fights, "PROBLEMS", {"small": problem})
     monkeypatch.setattr(fair_fights, "METHODS", methods)
+    monkeypatch.setattr(fair_fights, "ALL", (*methods, fair_fights.UNTUNED))
     monkeypatch.setattr(fair_fights, "CONFIRMATION", (100, 101))
 
 
@@ -46,6 +47,21 @@ def test_strengths_are_chosen_on_held_out_data_and_other_streams_confirm(small, 
     assert f"| {best['label']} | 1 | 1.0 |" in text
     assert f"{100 * rows['L2-SP']['mean']['average_accuracy']:.1f} ±" in text
     assert (tmp_path / "reproductions.svg").read_text().count("L2-SP") == 1
+    problem = fair_fights.PROBLEMS["small"]
+    for changes, kept in (({}, True), ({"lr": 0.2}, False)):  # a problem with other settings is fought anew
+        monkeypatch.setattr(fair_fights, "PROBLEMS", {"small": problem | changes})
+        again = json.loads(stored.read_text())
+        again["problems"]["small"]["rows"][0]["errors"] = {"5": "left as it is"}
+        again["problems"]["small"]["rows"][-1]["differences"] = {}
+        stored.write_text(json.dumps(again))
+        monkeypatch.setattr(sys, "argv", ["fair_fights", "--methods", "L2-SP", *places])
+        fair_fights.main()
+        one = json.loads(stored.read_text())["problems"]["small"]
+        assert (one["rows"][0]["errors"] == {"5": "left as it is"}) is kept
+        assert [row["label"] for row in one["rows"]] == [row["label"] for row in found["rows"]]
+        if kept:
+            again = {**found, "rows": [{**found["rows"][0], "errors": {"5": "left as it is"}}, *found["rows"][1:]]}
+            assert one == again
 
 
 def test_of_which_a_stream_diverged_stands_below_those_of_which_none_did():
