@@ -28,6 +28,10 @@ KEPT = {
 }  # fmt: skip
 
 
+#: Per cent; what is added is told from nothing above it.
+LEAST = 0.5
+
+
 def plot_overhead(report: Report, target: Path) -> None:
     """What each variant adds to a step, in per cent of the bare one, by case, with SGD."""
     rows = [row for row in report["rows"] if row["optimizer"] == "sgd"]
@@ -39,9 +43,9 @@ def plot_overhead(report: Report, target: Path) -> None:
     ends: dict[str, tuple[float, float]] = {}
     for variant, (name, colour, sign) in VARIANTS.items():
         added = {
-            row["case"]: 100 * row["added_ms"] / bare[row["case"]]["step_ms"]
+            row["case"]: max(LEAST, 100 * row["added_ms"] / bare[row["case"]]["step_ms"])
             for row in rows
-            if row["variant"] == variant and row["case"] in cases and row.get("added_ms", 0) > 0
+            if row["variant"] == variant and row["case"] in cases and "added_ms" in row
         }
         if not added:  # a peer that was not installed
             continue
@@ -56,7 +60,7 @@ def plot_overhead(report: Report, target: Path) -> None:
         for case, value in added.items() if variant != "eager" else ():
             shift, side = BESIDE.get(variant, ((0, -12), "center"))
             axes.annotate(
-                f"{value:.2g} %" if value < 100 else f"{value:.0f} %", (value, cases.index(case)), xytext=shift,
+                _per_cent(value), (value, cases.index(case)), xytext=shift,
                 textcoords="offset points", va="center", ha=side, color=colour, fontsize=8,
             )  # fmt: skip
     axes.set_xscale("log")
@@ -70,9 +74,16 @@ def plot_overhead(report: Report, target: Path) -> None:
     ours, theirs = ends.get("auto"), ends.get("Avalanche RWalk")
     title = "What rwalk adds to a training step on the CPU"
     if ours and theirs:
-        title = f"On the CPU rwalk adds {ours[0]:.2g} to {ours[1]:.0f} % to a step, "
+        least = f"{ours[0]:.2g} to" if ours[0] > LEAST else "up to"
+        title = f"On the CPU rwalk adds {least} {ours[1]:.0f} % to a step, "
         title += f"Avalanche's RWalk {theirs[0]:.0f} to {theirs[1]:.0f} %"
     _save(figure, title, target)
+
+
+def _per_cent(value: float) -> str:
+    if value <= LEAST:
+        return f"≤ {LEAST:g} %"
+    return f"{value:.2g} %" if value < 100 else f"{value:.0f} %"
 
 
 def plot_scaling(report: Report, target: Path) -> None:
