@@ -9,7 +9,6 @@ left as they are stored.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,10 +18,11 @@ from typing import Any
 
 from benchmarks.fair_fights_page import UNTUNED, draw, page
 from benchmarks.strengths import tried
+from benchmarks.studies import begun
 from rwalk.experiments import run_all, summarise
 from rwalk.experiments.comparison import build_comparison
 from rwalk.experiments.loading import merged, nested
-from rwalk.experiments.results import versions, write_json
+from rwalk.experiments.results import write_json
 from rwalk.experiments.summary import Row, paired_difference
 from rwalk.experiments.tune import candidates
 
@@ -117,11 +117,10 @@ def main() -> None:
         if not asked:
             parser.error(f"--problem {options.problem!r}: expected the beginning of one of {', '.join(PROBLEMS)}")
         found = json.loads(options.json.read_text(encoding="utf-8"))["problems"] if options.json.is_file() else {}
-        date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
         for name in asked:
             found[name] = _fight(PROBLEMS[name], options.methods, found.get(name, {}), options.runs, options.jobs)
             known = {name: found[name] for name in PROBLEMS if name in found}
-            write_json({"date": date, "versions": versions(), "problems": known}, options.json)
+            write_json({**begun(), "problems": known}, options.json)
     stored = json.loads(options.json.read_text(encoding="utf-8"))
     draw(stored, options.json.parent.with_suffix(".svg"))
     options.page.write_text(page(stored, PROBLEMS), encoding="utf-8")

@@ -18,15 +18,16 @@ from typing import Any
 import torch
 
 from benchmarks.choose_lambda import EXAMPLES
-from benchmarks.pairs import Way, learn
+from benchmarks.pairs import learn
 from benchmarks.studies import begun, command_line
 from benchmarks.two_tasks import CHOSEN, DEVELOPMENT
 from rwalk import RWalkConfig
+from rwalk.core.likelihood import Kind
 from rwalk.experiments.results import write_json
 
 FISHER = {"terms": "fisher", "scaling": "none", "anchor_at": "last"}
 #: By label: preset, changes to it, what the past's outputs are taken for (none: what they are), strengths.
-WAYS: dict[str, tuple[str, dict[str, Any], Way | None, Sequence[float]]] = {
+WAYS: dict[str, tuple[str, dict[str, Any], Kind | None, Sequence[float]]] = {
     "shares, steps as the optimizer's (laplace)": ("laplace", {}, None, [10.0**k for k in range(1, 8)]),
     "shares, steps by the learning rate": ("laplace", {"proximal_rate": "lr"}, None, [10.0**k for k in range(3, 10)]),
     "over the largest (paper)": ("paper", {}, None, [10.0**k for k in range(-2, 5)]),

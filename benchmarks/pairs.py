@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,12 @@ from torch.optim import Optimizer
 
 from benchmarks.choose_lambda import PROBLEMS, Problem, train_on, trained
 from rwalk import RWalk, RWalkConfig, choose_lambda
+from rwalk.core.likelihood import Kind
 
 Figures = tuple[float, float]
-Way = Literal["gaussian"]
 
 
-def learn(name: str, seed: int, config: RWalkConfig, *, held_out: bool, likelihood: Way | None = None) -> Figures:
+def learn(name: str, seed: int, config: RWalkConfig, *, held_out: bool, likelihood: Kind | None = None) -> Figures:
     """Learn A, then B; what is left of A and what was learned of B, in %.
 
     Args:
@@ -73,7 +73,7 @@ def parted(problem: Problem) -> tuple[Problem, tuple[tuple[Any, Tensor], ...]]:
 
 
 def _watching_a(
-    problem: Problem, seed: int, config: RWalkConfig, likelihood: Way | None = None
+    problem: Problem, seed: int, config: RWalkConfig, likelihood: Kind | None = None
 ) -> tuple[Optimizer, RWalk]:
     """Learn A; the optimizer, and an RWalk that holds A."""
     optimizer = problem.optimizer(trained(problem.model))

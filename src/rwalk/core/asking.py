@@ -50,11 +50,11 @@ def accuracy(model: nn.Module, batches: Iterable[Any], class_dim: int | None) ->
                     f"outputs of shape {tuple(outputs.shape)} and labels of shape {tuple(labels.shape)} are "
                     f"{told.kind}: choose_lambda counts classes; for other tasks, try strengths in your own loop"
                 )
-            answers = outputs.argmax(told.class_dim)
+            said = outputs.argmax(told.class_dim)
             if told.shift:  # what is said at one position is of the next
-                answers, labels = answers[:, :-1], labels[:, 1:]
+                said, labels = said[:, :-1], labels[:, 1:]
             counted = labels != IGNORED
-            right += int((answers == labels)[counted].sum())
+            right += int((said == labels)[counted].sum())
             count += int(counted.sum())
     if not count:
         raise RWalkError(NONE_COUNTS)

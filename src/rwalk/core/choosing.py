@@ -92,8 +92,8 @@ def choose_lambda(
             answers to them are to stay.
         new: Batches (x, y), or dictionaries with ``labels``, of the new task, best such that ``train`` does not see.
             Here and in ``old``, batches that are no sequence, as a loader's, are read once and kept.
-        grid: Strengths; None: 0 and 1 to 10,000, or where ``config`` says ``scaling="sum"`` (as ``.laplace()`` does) 0
-            and 400 to 4,000,000, each ten times the one before.
+        grid: Strengths; None: 0 and 1 to 10,000, each ten times the one before, or 0 and 400 to 4,000,000 where
+            importances are shares: by ``scaling="sum"`` (as in ``.laplace()``) of ``config``, or of what ``state`` has.
         config: All other settings; None: those of ``state``, else ``RWalkConfig()``.
         state: What watched the model so far, as ``RWalk.state_dict`` gives it after a task's end. Trials go on from it.
         options: Of ``RWalk.protect``; with a ``state``, ``class_dim`` alone.
@@ -107,9 +107,12 @@ def choose_lambda(
         StateError: ``state`` is not rwalk's, or does not fit the model.
         RWalkError: As ``RWalk.protect``; new batches have no labels, or none that counts; ``state`` knows no task.
     """
-    settled = RWalkConfig() if state is None else _watched_under(state, options)
-    config = config or settled
-    strengths = _strengths((SHARES if config.scaling == "sum" else GRID) if grid is None else grid)
+    if state is None:
+        config = scaled_by = config or RWalkConfig()
+    else:
+        scaled_by = _watched_under(state, options)
+        config = config or scaled_by
+    strengths = _strengths((SHARES if scaled_by.scaling == "sum" else GRID) if grid is None else grid)
     old, new = _listed("old", old), _listed("new", new)
     for name, given in (("grid", strengths), ("old", old), ("new", new)):
         if not len(given):

@@ -68,7 +68,8 @@ class RWalkCallback(Callback):
         RWalkError: In ``fit``: DeepSpeed, LBFGS, a parameter in two optimizers, no optimizer with protected parameters,
             a second RWalk on an optimizer, a parameter or optimizer gone whose importances are kept, a state that fits
             no optimizer or several, a Fisher that is estimated at the task's end from several loaders, through a
-            module without ``forward`` or one that does not take the batches' entries.
+            module without ``forward`` or one that does not take the batches' entries, or of what is no batch of
+            samples.
 
     Attributes:
         rwalks: The cores, by the optimizer's place in ``trainer.optimizers``; empty until training starts.
@@ -161,10 +162,10 @@ class RWalkCallback(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Follow an optimizer put in place since. Weights put in place as an epoch began are no walk."""
-        source = source_of(self.rwalks.values())
-        if self._unread and self.forward is None and source is not None and self.consolidate_on == "train_end":
-            refuse_uncallable(pl_module, batch, source)
-        self._unread = False
+        if self._unread:
+            source, self._unread = source_of(self.rwalks.values()), False
+            if source is not None and self.consolidate_on == "train_end":
+                refuse_uncallable(pl_module, batch, source, told=self.forward is not None)
         if batch_idx == 0:
             self._drop_what_is_no_walk(pl_module)
         self._weights = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rwalk.core import RWalk
 from rwalk.core.likelihood import split
+from rwalk.core.squares import size_of
 from rwalk.errors import RWalkError
 
 if TYPE_CHECKING:
@@ -65,24 +66,38 @@ def refuse_unreadable_data(trainer: Trainer, module: LightningModule, rwalks: It
         )
 
 
-def refuse_uncallable(module: LightningModule, batch: Any, source: str) -> None:
+def refuse_uncallable(module: LightningModule, batch: Any, source: str, *, told: bool) -> None:
     """Refuse at the first batch what the module could not be called with at the task's end.
+
+    Args:
+        module: Is called at the end of the task.
+        batch: The first of the fit.
+        source: Of the Fisher: ``"samples"`` needs batches whose samples can be told apart, whoever calls the module.
+        told: The user says how the module is called on a batch.
 
     Raises:
         RWalkError: The batch is nothing to call a model with, or ``forward`` does not take its entries.
     """
+    if source == "loader" and told:
+        return
     try:
         first = isinstance(batch, (list, tuple)) and batch and source == "loader"
         inputs = batch[0] if first else split(batch)[0]
+        if source == "samples":
+            size_of(batch)
     except RWalkError:
-        what = f"the fit's batch is a {type(batch).__name__}, of which it is not known how"
-    else:
-        named = isinstance(inputs, Mapping)
-        if _takes(module.forward, (), inputs) if named else _takes(module.forward, (inputs,), {}):
-            return
-        taken = ", ".join(map(repr, inputs)) if named else "one input"
-        what = f"the forward of {type(module).__name__} does not take {taken}"
-    raise RWalkError(f"fisher_source={source!r} {CALLS}, and {what}: {SAY_HOW}")
+        raise RWalkError(
+            f"fisher_source={source!r} {CALLS}, and of this fit's, a {type(batch).__name__}, it is not known how: "
+            "expected a tensor x, a pair (x, y) or a dictionary, of tensors with as many samples each; "
+            + (SAY_HOW if source == "loader" else WAY_OUT)
+        ) from None
+    named = isinstance(inputs, Mapping)
+    if told or (_takes(module.forward, (), inputs) if named else _takes(module.forward, (inputs,), {})):
+        return
+    taken = ", ".join(map(repr, inputs)) if named else "one input"
+    raise RWalkError(
+        f"fisher_source={source!r} {CALLS}, and the forward of {type(module).__name__} does not take {taken}: {SAY_HOW}"
+    )
 
 
 def source_of(rwalks: Iterable[RWalk]) -> str | None:

@@ -114,12 +114,14 @@ class RWalkGroup:
                 f"{sorted(self.rwalks)}: load it before training starts, with the optimizers as they were"
             )
         before = {index: self.rwalks[index].state_dict() for index in list(saved)[:-1]}  # the last one is loaded or not
+        loaded: list[int] = []
         try:
             for index, state in saved.items():
                 self.rwalks[index].load_state_dict(state)
+                loaded.append(index)
         except BaseException:
-            for index, state in before.items():
-                self.rwalks[index].load_state_dict(state)
+            for index in loaded:
+                self.rwalks[index].load_state_dict(before[index])
             raise
 
     def start_from(self, states: Sequence[dict[str, Any]]) -> None:
