@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fair_fights_page import UNTUNED, draw, page
+from benchmarks.fair_fights_page import AVERAGED, UNTUNED, draw, page
 from benchmarks.strengths import tried
 from benchmarks.studies import begun
 from rwalk.experiments import run_all, summarise
@@ -96,8 +96,8 @@ METHODS: dict[str, tuple[dict[str, Any], str, tuple[float, ...]]] = {
     "L2-SP": ({"method": "l2-sp"}, "options.strength", (0.001, 0.01, 0.1)),
     "LwF": ({"method": "lwf"}, "options.strength", (0.1, 1.0, 10.0)),
 }
-ALL = (*METHODS, UNTUNED)
 AGAINST = "RWalk, laplace"
+ALL = (*METHODS, AGAINST + UNTUNED, f"{AGAINST}{AVERAGED}{UNTUNED}")
 FIGURES = ("average_accuracy", "forgetting", "learning_accuracy")
 
 
@@ -143,8 +143,8 @@ def _fight(
         return summarise(run_all(specs, development, jobs=jobs, folder=folder), list(specs))
 
     for label in methods:
-        what, key, values = METHODS.get(label, (METHODS[AGAINST][0], "", ()))
-        if not values:
+        what, key, values = METHODS[label.removesuffix(UNTUNED)]
+        if not values or label.endswith(UNTUNED):
             chosen[label] = what
             continue
         found, best = tried(values, partial(run, what, key), _accuracy)

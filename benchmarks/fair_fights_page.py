@@ -11,8 +11,7 @@ from benchmarks.strengths import BEYOND
 
 __all__ = ["UNTUNED", "draw", "page"]
 
-UNTUNED = "RWalk, laplace, untuned"
-AVERAGED = ", at the average"
+UNTUNED, AVERAGED = ", untuned", ", at the average"  # how labels end
 
 
 def draw(stored: dict[str, Any], path: Path) -> None:
@@ -90,7 +89,7 @@ def page(stored: dict[str, Any], problems: Iterable[str]) -> str:
             "| | λ | A % | F | against laplace |",
             "|---|---:|---:|---:|---:|",
         ]
-        for rank, row in enumerate((row for row in rows if row["label"] != UNTUNED), start=1):
+        for rank, row in enumerate((row for row in rows if not row["label"].endswith(UNTUNED)), start=1):
             ranks.setdefault(row["label"], []).append(rank)
         for row in rows:
             lines.append(_row(row, problem["chosen"][row["label"]], streams))
@@ -117,7 +116,7 @@ def page(stored: dict[str, Any], problems: Iterable[str]) -> str:
 
 def _row(row: dict[str, Any], chosen: dict[str, Any], streams: int) -> str:
     strength = chosen.get("rwalk", {}).get("ewc_lambda", chosen.get("options", {}).get("strength"))
-    told = "default" if row["label"] == UNTUNED else "" if strength is None else f"{strength:g}"
+    told = "default" if row["label"].endswith(UNTUNED) else "" if strength is None else f"{strength:g}"
     accuracy = f"{100 * row['mean']['average_accuracy']:.1f} ± {100 * row['deviation']['average_accuracy']:.1f}"
     forgetting = f"{row['mean']['forgetting']:.3f} ± {row['deviation']['forgetting']:.3f}"
     against = row["differences"].get("average_accuracy")

@@ -8,16 +8,19 @@ import pytest
 from benchmarks import fair_fights, fair_fights_page, strengths
 from rwalk import RWalkConfig
 
+SMALL = ("fine-tuning", "RWalk, laplace", "RWalk, laplace, at the average", "L2-SP")
+UNTUNED = ("RWalk, laplace, untuned", "RWalk, laplace, at the average, untuned")
+
 
 @pytest.fixture
 def small(monkeypatch):
     problem = {"benchmark": "permuted-digits", "n_experiences": 2, "shuffle_classes": True, "hidden": (16,)}
     problem |= {"epochs": 1, "batch_size": 64, "optimizer": "sgd", "lr": 0.1}
-    methods = {label: fair_fights.METHODS[label] for label in ("fine-tuning", "RWalk, laplace", "L2-SP")}
+    methods = {label: fair_fights.METHODS[label] for label in SMALL}
     methods["L2-SP"] = ({"method": "l2-sp"}, "options.strength", (0.001, 2.0))
     monkeypatch.setattr(fair_fights, "PROBLEMS", {"small": problem})
     monkeypatch.setattr(fair_fights, "METHODS", methods)
-    monkeypatch.setattr(fair_fights, "ALL", (*methods, fair_fights.UNTUNED))
+    monkeypatch.setattr(fair_fights, "ALL", (*methods, *UNTUNED))
     monkeypatch.setattr(fair_fights, "CONFIRMATION", (100, 101))
 
 
@@ -38,13 +41,18 @@ def test_strengths_are_chosen_on_held_out_data_and_other_streams_confirm(small, 
     rows = {row["label"]: row for row in found["rows"]}
     assert rows["L2-SP"]["config"]["validation"] == 0.0
     assert list(rows["L2-SP"]["seeds"]) == ["100", "101"]
-    assert rows[fair_fights.UNTUNED]["config"]["rwalk"]["ewc_lambda"] == RWalkConfig.laplace().ewc_lambda
+    plain, averaged = (rows[label] for label in UNTUNED)
+    assert {row["config"]["rwalk"]["ewc_lambda"] for row in (plain, averaged)} == {RWalkConfig.laplace().ewc_lambda}
+    assert [row["config"].get("average_weights", False) for row in (plain, averaged)] == [False, True]
+    assert plain["mean"] != averaged["mean"]
     text = page.read_text()
     best = max(
-        (row for row in rows.values() if row["label"] != fair_fights.UNTUNED),
+        (row for row in rows.values() if row["label"] not in UNTUNED),
         key=lambda row: row["mean"]["average_accuracy"],
     )
     assert f"| {best['label']} | 1 | 1.0 |" in text
+    assert [text.count(f"| {label} | default |") for label in UNTUNED] == [1, 1]
+    assert not any(f"| {label} | 1 |" in text for label in UNTUNED)  # they have no rank
     assert f"{100 * rows['L2-SP']['mean']['average_accuracy']:.1f} ±" in text
     assert (tmp_path / "reproductions.svg").read_text().count("L2-SP") == 1
     problem = fair_fights.PROBLEMS["small"]
