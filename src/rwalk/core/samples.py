@@ -175,7 +175,9 @@ def fisher_of_samples(
         )
     teller.check_all()
     found = {name: value.div_(count) for name, value in total.items()}
-    return found, Protection(count, teller.name, labels if log_prob is None else "log_prob's", str(squares.method))
+    return found, Protection(
+        count, teller.name, labels if log_prob is None else "log_prob's", squares.method or "one at a time"
+    )
 
 
 def _bar(wanted: bool, total: int | None) -> AbstractContextManager[Any]:

@@ -26,12 +26,15 @@ Question = tuple[Callable[..., Tensor], Any]
 Way = Callable[[Question, Any, int], dict[str, Tensor]]
 #: Elements of all single samples' gradients together that may lie in memory at once.
 ROOM = 1 << 26
+#: Samples of a batch that ways are compared on, at most.
+LOOKED_AT = 16
 
 
 class Squares:
     """Adds up the squared gradients of single samples, in the fastest way that gives the right ones.
 
-    What is right is one sample at a time. The other ways are compared with it on the first two samples.
+    What is right is one sample at a time. The other ways are compared with it on the first samples that have gradients,
+    two by two, until every parameter has had one.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Squares:
         rng: torch.Generator,
     ) -> None:
         self._model, self._learning, self._total, self._rng = model, learning, total, rng
-        self.method: Method | None = None
+        self.method: Method | None = None  # until a sample has had a gradient
         self._ways: dict[Method, Way] = {
             "closed form": self._in_closed_form,
             "vmap": self._together,
@@ -53,31 +56,43 @@ class Squares:
         """Add a batch's samples."""
         if self.method is None:
             self.method = self._choose(question, batch, size)
-        for name, found in self._ways[self.method](question, batch, size).items():
+        for name, found in self._ways[self.method or "one at a time"](question, batch, size).items():
             self._total[name] += found.to(self._total[name].dtype)
 
-    def _choose(self, question: Question, batch: Any, size: int) -> Method:
+    def _choose(self, question: Question, batch: Any, size: int) -> Method | None:
         if size < 2:
             return "one at a time"
-        unknown, state = unknown_layers(self._model, self._learning), self._rng.get_state()
-        two, asked = sliced(batch, 0, 2), (question[0], sliced(question[1], 0, 2))
-        expected = self._alone(asked, two, 2)
-        for method in ("closed form", "vmap"):
-            if method == "closed form" and unknown:
-                log.info("protect(): no closed form for %s", ", ".join(unknown[:3]))
-                continue
+        compared, reached, state = list[tuple[Question, Any, dict[str, Tensor]]](), set[str](), self._rng.get_state()
+        for begin in range(0, min(size - 1, LOOKED_AT), 2):
+            two, asked = sliced(batch, begin, begin + 2), (question[0], sliced(question[1], begin, begin + 2))
+            expected = self._alone(asked, two, 2)
             self._rng.set_state(state)
-            try:
-                found = self._ways[method](asked, two, 2)
-            except Exception as error:  # whatever a model's code does that this way cannot
-                log.info("protect(): not by %s (%s)", method, (str(error).splitlines() or [""])[0][:200])
-                continue
-            finally:
-                self._rng.set_state(state)
-            if _alike(found, expected):
-                return method
+            found = {name for name, right in expected.items() if bool((right != 0).any())}
+            if found - reached:  # where all is zero, every way is right
+                compared.append((asked, two, expected))
+            reached |= found
+            if len(reached) == len(self._learning):
+                break
+        if not compared:
+            return None
+        if unknown := unknown_layers(self._model, self._learning):
+            log.info("protect(): no closed form for %s", ", ".join(unknown[:3]))
+        ways: tuple[Method, ...] = ("vmap",) if unknown else ("closed form", "vmap")
+        return next((way for way in ways if all(self._agrees(way, *each) for each in compared)), "one at a time")
+
+    def _agrees(self, method: Method, question: Question, two: Any, expected: Mapping[str, Tensor]) -> bool:
+        state = self._rng.get_state()
+        try:
+            found = self._ways[method](question, two, 2)
+        except Exception as error:  # whatever a model's code does that this way cannot
+            log.info("protect(): not by %s (%s)", method, (str(error).splitlines() or [""])[0][:200])
+            return False
+        finally:
+            self._rng.set_state(state)
+        if not _alike(found, expected):
             log.info("protect(): not by %s, whose gradients are others", method)
-        return "one at a time"
+            return False
+        return True
 
     def _in_closed_form(self, question: Question, batch: Any, size: int) -> dict[str, Tensor]:
         function, fixed = question
