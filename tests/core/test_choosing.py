@@ -200,3 +200,36 @@ def test_classes_may_be_in_another_dimension():
         model, adam, lambda model, optimizer: None, [images], [(images, labels)], grid=[1.0], class_dim=1
     )
     assert choice.trials[0] == Trial(1.0, 1.0, 1.0)
+
+
+def test_the_dimension_of_the_classes_is_told_by_the_labels_for_old_answers_too():
+    torch.manual_seed(2)
+    model, signals = nn.Conv1d(2, 3, 1), torch.randn(40, 2, 7)
+    labels, answers = 2 - (signals > 0).sum(1), model(signals).argmax(1)
+    kept = []
+
+    def train(model, optimizer):
+        for _ in range(40):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(signals), labels).backward()
+            optimizer.step()
+        kept.append(float((model(signals).argmax(1) == answers).double().mean()))
+
+    choice = choose_lambda(model, adam, train, [(signals, answers)], [(signals, labels)], grid=[0.0, 100.0])
+    assert [trial.agreement for trial in choice.trials] == pytest.approx(kept)
+    assert kept[0] < kept[1]
+
+
+def test_a_network_that_answers_nan_keeps_and_knows_nothing():
+    model = network()
+
+    def train(model, optimizer):
+        with torch.no_grad():
+            model[0].weight.fill_(float("nan") if optimizer.param_groups[0]["lr"] > 0.5 else 0.0)
+
+    for rate, expected in ((1.0, (0.0, 0.0)), (0.1, None)):
+        choice = choose_lambda(
+            model, lambda model, rate=rate: torch.optim.SGD(model.parameters(), lr=rate), train, OLD, NEW, grid=[0.0]
+        )
+        found = (choice.trials[0].agreement, choice.trials[0].accuracy)
+        assert found == expected if expected else min(found) > 0.0

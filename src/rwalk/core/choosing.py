@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rwalk.batches import refuse_single
-from rwalk.core.asking import NONE_COUNTS, accuracy, answers
+from rwalk.core.asking import NONE_COUNTS, accuracy, answers, class_dim_of
 from rwalk.core.checking import check_state
 from rwalk.core.config import RWalkConfig
 from rwalk.core.likelihood import IGNORED, split
@@ -85,7 +85,8 @@ def choose_lambda(
     state of torch's generator. A model that nobody watched is protected by ``old``; one that was, by its ``state``.
 
     Args:
-        model: Knows the old task; its outputs are scores of classes, over the last dimension or ``class_dim``.
+        model: Knows the old task; its outputs are scores of classes, over ``class_dim``; None: the dimension that the
+            labels of ``new`` tell.
         optimizer: Makes an optimizer for a copy.
         train: Trains a copy on the new task with its optimizer.
         old: Batches of what it knows, without labels or with: they protect it, unless there is a ``state``, and its
@@ -119,7 +120,7 @@ def choose_lambda(
             raise ValueError(f"{name} is empty: expected at least one")
     settings = [config.replace(ewc_lambda=strength) for strength in strengths]  # refuses what is out of range
     _check_labels(new)
-    class_dim = options.get("class_dim")
+    class_dim = class_dim_of(model, new, options.get("class_dim"))
     before, generator, trials = answers(model, old, class_dim), torch.get_rng_state(), []
     for setting in settings:
         torch.set_rng_state(generator)
