@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reference.problems import assert_same, assert_same_state, tanh_net, train, weights
-from rwalk import RWalk, RWalkConfig
+from rwalk import RWalk, RWalkConfig, RWalkError
 
 
 def sgd_walk(config=None, lr=0.1, **arguments):
@@ -108,3 +108,30 @@ def test_a_window_that_ends_where_it_began_has_a_finite_relative_score():
     rwalk.consolidate()
     assert all(bool(torch.isfinite(score).all()) for score in rwalk.importances("score").values())
     assert all(bool((value == 2.0).all()) for value in rwalk.importances().values())
+
+
+@pytest.mark.parametrize("source", ["step", "loader", "samples"])
+def test_a_task_whose_end_is_refused_ends_as_if_it_had_not_been_asked_for(source):
+    """Weights that are not finite are put right, and it is called again: nothing has joined twice, no window closed."""
+    states = []
+    for spoils in (False, True):
+        model, optimizer, rwalk = sgd_walk(RWalkConfig(fisher_source=source, ewc_alpha=0.5))
+        rng = torch.Generator().manual_seed(0)
+        data = [] if source == "step" else [[torch.randn(8, 3, generator=rng).double() for _ in range(3)]]
+        # Of the first layer's outputs, which are finite whatever the last one is.
+        asked = {"forward": lambda batch, model=model: model[0](batch)} if data else {}
+        for steps in (10, 13):
+            train(model, optimizer, task=0, steps=steps)
+            if spoils:
+                before, kept = rwalk.state_dict(), model[2].bias.detach().clone()
+                model[2].bias.data[0] = float("nan")
+                with pytest.raises(RWalkError, match="not finite"):
+                    rwalk.consolidate(*data, **asked)
+                with pytest.raises(RWalkError, match="not finite"):
+                    rwalk.protect([torch.zeros(2, 3).double()])
+                assert rwalk.window_steps == before["window_steps"]
+                model[2].bias.data.copy_(kept)
+                assert_same_state(rwalk.state_dict(), before)
+            rwalk.consolidate(*data, **asked)
+        states.append(rwalk.state_dict())
+    assert_same_state(*states)

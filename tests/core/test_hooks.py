@@ -302,3 +302,35 @@ def test_complex_parameters_are_refused():
     model.weight.abs().sum().backward()
     with pytest.raises(RWalkError, match="weight is complex"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("at", ["before_step", "after_step"])
+def test_a_step_that_was_interrupted_does_not_block_the_next(at, monkeypatch):
+    """Control-C may come when the gradient is read and before the step ends."""
+    model, optimizer, rwalk = walk(lambda p: torch.optim.SGD(p, lr=0.1))
+    train(model, optimizer, task=0, steps=3)
+    original = getattr(rwalk, at)
+
+    def interrupted(**how):
+        if at == "before_step":
+            original(**how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rwalk, at, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, optimizer, task=0, steps=1)
+    monkeypatch.undo()
+    train(model, optimizer, task=0, steps=2)
+    assert (rwalk.steps, rwalk.skipped) == (5, 1)
+
+
+def test_a_refused_attach_leaves_it_with_the_optimizer_it_had():
+    model, optimizer, rwalk = walk(lambda p: torch.optim.SGD(p, lr=0.1))
+    train(model, optimizer, task=0, steps=3)
+    rwalk.detach()
+    with pytest.raises(RWalkError, match="LBFGS"):
+        rwalk.attach(torch.optim.LBFGS(model.parameters()))
+    assert rwalk.optimizer is optimizer
+    rwalk.attach()
+    train(model, optimizer, task=0, steps=2)
+    assert rwalk.steps == 5

@@ -184,6 +184,51 @@ def test_it_is_noticed_through_a_wrapper_and_in_a_part(wrap):
     assert rwalk.steps == 2
 
 
+@pytest.mark.parametrize("delta_t", [4, None])
+@pytest.mark.parametrize("part", ["target", "nothing"])
+@both
+def test_loading_what_is_not_followed_is_no_replacement(backend, part, delta_t):
+    """A target network that lies in the same module is refreshed; or nothing at all is loaded."""
+    scores = []
+    for refreshes in (False, True):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"online": tanh_net(), "target": tanh_net().requires_grad_(False)})
+        rwalk = RWalk(
+            model, optimizer := torch.optim.SGD(model["online"].parameters(), lr=0.1),
+            RWalkConfig(delta_t=delta_t, backend=backend),
+        )  # fmt: skip
+        for index, (x, y) in enumerate(batches(0, 11)):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model["online"](x), y).backward()
+            optimizer.step()
+            if refreshes and index % 3 == 2 and part == "target":
+                model["target"].load_state_dict(model["online"].state_dict())
+            elif refreshes and index % 3 == 2:
+                model.load_state_dict({}, strict=False)
+        scores.append(rwalk.state_dict())
+        if refreshes and part == "target":  # of the whole it does replace them
+            model.load_state_dict(model.state_dict())
+            assert rwalk.window_steps == 0
+    assert_same_state(*scores)
+
+
+def test_weights_that_a_loaded_state_follows_are_watched_too():
+    model = tanh_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer)
+    for x, y in batches(0, 3):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(x), y).backward()
+        optimizer.step()
+    state, optimizer = rwalk.state_dict(), torch.optim.SGD(model[2].parameters(), lr=0.1)
+    rwalk.detach()
+    later = RWalk(model, optimizer)
+    later.load_state_dict(state)
+    assert later.window_steps == 3
+    model[0].load_state_dict(model[0].state_dict())
+    assert later.window_steps == 0
+
+
 class Lookahead(torch.optim.Optimizer):
     """Every few steps of the inner optimizer the weights go half the way back to where they were."""
 

@@ -18,6 +18,15 @@ def network(seed=0):
     return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
 
 
+class Times(nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x):
+        return x * self.factor
+
+
 def train(model, optimizer, steps, seed=0, shift=0.0):
     rng = torch.Generator().manual_seed(seed)
     loss = torch.zeros(())
@@ -220,12 +229,16 @@ def test_warning_unstable_explicit_step():
 
 def test_warning_outputs_were_added():
     model, optimizer, rwalk, _ = walked(steps=0)
+    small = rwalk.state_dict()
     with torch.no_grad():
         for name in ("weight", "bias"):
             old = getattr(model[2], name)
             old.set_(torch.cat([old.detach(), torch.zeros_like(old)]))
             old.grad = None
     optimizer.state.clear()
+    train(model, optimizer, 3)
+    assert "'2.weight' has grown since the last task" in only(rwalk.report())
+    rwalk.load_state_dict(small, strict=False)
     train(model, optimizer, 3)
     assert "'2.weight' has grown since the last task" in only(rwalk.report())
     rwalk.consolidate()
@@ -319,6 +332,23 @@ def test_the_strength_suggested_gives_that_ratio(lam, preset):
     rwalk.config = rwalk.config.replace(ewc_lambda=rwalk.suggest_lambda(target=2.0))
     assert rwalk.report().total.ratio == pytest.approx(2.0, rel=1e-9)
     assert here.ratio == pytest.approx(2.0, rel=0.5)
+
+
+@pytest.mark.parametrize("look", ["importances", "state_dict", "settle"])
+def test_a_layer_that_took_no_part_in_the_last_step_counts_no_more_once_the_state_was_asked_for(look):
+    torch.manual_seed(0)
+    body, heads = nn.Linear(5, 8).double(), [nn.Linear(8, 3).double() for _ in range(2)]
+    model = nn.ModuleList([body, *heads])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    rwalk = RWalk(model, optimizer, RWalkConfig(ewc_lambda=0.0))
+    for head, steps, size in ((heads[0], 20, 100.0), (heads[1], 12, 1.0)):  # the first one's gradient is kept
+        train(nn.Sequential(body, nn.Tanh(), head, Times(size)), optimizer, steps)
+        if head is heads[0]:
+            rwalk.consolidate()
+    before = rwalk.report().total.unit_ratio, rwalk.suggest_lambda()
+    getattr(rwalk, look)()
+    assert rwalk.report().total.unit_ratio == pytest.approx(before[0], rel=0.2)
+    assert rwalk.suggest_lambda() == pytest.approx(before[1], rel=0.2)
 
 
 def test_the_strength_suggested_is_one_at_which_sgd_converges():

@@ -73,11 +73,17 @@ def test_it_is_told_again_when_strength_or_learning_rate_change(caplog):
     assert step() == 0
 
 
-def test_a_learning_rate_in_a_tensor_is_read(caplog):
+@pytest.mark.parametrize("fills", [True, False])
+def test_a_learning_rate_in_a_tensor_is_read(fills, caplog):
     model, optimizer, rwalk = learned(torch.tensor(0.1), RWalkConfig(ewc_lambda=1.0))
     rwalk.consolidate()
     assert "too strong" not in caplog.text
-    optimizer.param_groups[0]["lr"].fill_(0.6)
+    if fills:
+        optimizer.param_groups[0]["lr"].fill_(0.6)
+    else:
+        model["p"].grad = torch.zeros(1).double()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] = torch.tensor(0.6)
     model["p"].grad = torch.zeros(1).double()
     optimizer.step()
     assert "too strong" in caplog.text

@@ -101,6 +101,9 @@ def _check_parameters(state: Mapping[str, Any]) -> None:
         raise StateError(f"the state's parameters are {shown(parameters)}")
     if type(is_compact) is not bool or (is_compact and not state["tasks"]):
         raise StateError(f"the state's compact is {shown(is_compact)}, after {state['tasks']} tasks")
+    protected = state.get("protected", False)
+    if type(protected) is not bool or (protected and not state["tasks"]):
+        raise StateError(f"the state's protected is {shown(protected)}, after {state['tasks']} tasks")
     for name, values in parameters.items():
         if not isinstance(name, str) or not isinstance(values, Mapping):
             raise StateError(f"the state of {shown(name)} is {shown(values)}: it is damaged")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from types import FrameType
 from typing import Any, Protocol
@@ -54,6 +54,9 @@ class StepFollower(Protocol):
 
     def after_step(self, *, skipped: bool | Tensor = False) -> None:
         """The optimizer has stepped, or skipped the step, or raised."""
+
+    def abandon_step(self) -> None:
+        """A step that has begun, if there is one, will not end any more: the optimizer raised, or was interrupted."""
 
     def protected(self) -> set[int]:
         """The parameters that the optimizer moves and RWalk protects, by identity."""
@@ -150,9 +153,9 @@ class OptimizerHooks:
             self._nested += 1
             return None
         self._nested = 0
-        if self._read is not None:  # the optimizer raised in its last step
-            self._read = None
-            self.rwalk.after_step(skipped=True)
+        if self._read is not None or self._caller is not None:  # the last step raised, or was interrupted
+            self.forget()
+            self.rwalk.abandon_step()
         self._caller = sys._getframe(1)
         if closure is None:
             self.rwalk.before_step(grad_scale=getattr(optimizer, "grad_scale", None))
@@ -208,16 +211,20 @@ class OptimizerHooks:
             return
         if self._caller is None:  # it called super().step() without the closure, and that step has ended
             return
-        unread = self._read is None and _closure_in(args, kwargs) is not None
-        self.forget()
-        if unread:
+        if self._read is None and _closure_in(args, kwargs) is not None:
+            self.forget()
             raise RWalkError(
                 f"{type(optimizer).__name__} did not call the closure that its step() was given, so RWalk could not "
                 "read the gradient, and the weights may have moved unseen: call step() without the closure, after "
                 "backward(), or have step() call it"
             )
         found_inf = getattr(optimizer, "found_inf", None)
-        self.rwalk.after_step(skipped=False if found_inf is None else found_inf)
+        try:
+            self.rwalk.after_step(skipped=False if found_inf is None else found_inf)
+        except Exception:
+            self.forget()
+            raise
+        self.forget()  # interrupted before, the step is still to be ended
 
 
 def _closure_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any] | None:
@@ -293,24 +300,51 @@ def _candidates(parameters: set[int], stepping: bool) -> Iterator[Optimizer]:
             yield followed
 
 
-class _LoadingWatch:
-    """What a module calls when ``load_state_dict`` has replaced its weights."""
-
-    def __init__(self, replaced: Callable[[], None]) -> None:
-        self._replaced = WeakMethod(replaced)
-
-    def __call__(self, *_: Any) -> None:
-        replaced = self._replaced()
-        if replaced is not None:
-            replaced()
+class _LoadingHook:
+    """A hook of a module's ``load_state_dict``."""
 
     def __reduce__(self) -> Any:
         """A copy of the model watches nothing, and needs no rwalk where it is unpickled: a log of level -1 is void."""
         return partial, (logging.getLogger("rwalk").log, -1)
 
 
-def watch_loading(model: nn.Module, replaced: Callable[[], None]) -> list[RemovableHandle]:
-    """Have a bound method called whenever ``load_state_dict`` replaces weights of a model, or of a module in it."""
-    watch = _LoadingWatch(replaced)
-    holders = [module for module in model.modules() if module._parameters]
-    return [module.register_load_state_dict_post_hook(watch) for module in holders]
+class _Loaded(_LoadingHook):
+    """Called when ``load_state_dict`` is through with a module: tells whose weights it may have replaced."""
+
+    def __init__(self, replaced: Callable[[], None]) -> None:
+        self._replaced = WeakMethod(replaced)
+        self.touches = True  # a module that loads in a way of its own need not say what it takes
+
+    def __call__(self, *_: Any) -> None:
+        touched, self.touches = self.touches, True
+        replaced = self._replaced()
+        if touched and replaced is not None:
+            replaced()
+
+
+class _Loads(_LoadingHook):
+    """Called before ``load_state_dict`` fills a module: whether there is anything for these parameters of it."""
+
+    def __init__(self, names: list[str], loaded: _Loaded) -> None:
+        self._names, self._loaded = names, loaded
+
+    def __call__(self, _: nn.Module, state_dict: Mapping[str, Any], prefix: str, *__: Any) -> None:
+        self._loaded.touches = any(prefix + name in state_dict for name in self._names)
+
+
+def watch_loading(model: nn.Module, parameters: set[int], replaced: Callable[[], None]) -> list[RemovableHandle]:
+    """Have a bound method called whenever ``load_state_dict`` replaces some of a model's parameters.
+
+    Args:
+        model: The model; it may be loaded as a whole, or module by module.
+        parameters: Which of its parameters, by identity. That others are loaded (a target network's) is not told.
+        replaced: What to call.
+    """
+    handles: list[RemovableHandle] = []
+    for module in model.modules():
+        names = [name for name, parameter in module._parameters.items() if id(parameter) in parameters]
+        if names:
+            loaded = _Loaded(replaced)
+            handles.append(module.register_load_state_dict_pre_hook(_Loads(names, loaded)))
+            handles.append(module.register_load_state_dict_post_hook(loaded))
+    return handles

@@ -198,8 +198,9 @@ class Readings:
         r"""Is it doing anything? Per layer what is held, how far it has moved, and how hard the penalty pulls.
 
         From what is kept of the last step, :math:`\|\nabla \text{penalty}\| / \|\nabla \mathcal L\|`: no forward or
-        backward pass, one pass over the state. Nothing changes. Where parameters are sharded, all processes must call
-        it.
+        backward pass, one pass over the state. Nothing changes. Where that step is in the state by now
+        (``state_dict`` or ``importances`` was asked for), the penalty's gradient is taken where the weights are. If
+        parameters are sharded, all processes must call it.
 
         Args:
             loss: The loss of the last step without the penalty, to be told the penalty's part of both.
@@ -218,13 +219,13 @@ class Readings:
         told = report.loss_told(loss)
         self._tracker.check()
         self._make_room()
-        pending = self._steps.pending
+        steps, tracker = self._steps, self._tracker
         layers, total = report.layers_of(
-            self._tracker.resident(), self._tracker.config, None if pending is None else pending.entries
+            tracker.resident(), tracker.config, steps.last, is_settled=steps.pending is None
         )
-        signs = warning_signs.signs(self._tracker, self.optimizer, self.tasks, self.task_steps)
+        signs = warning_signs.signs(tracker, self.optimizer, self.tasks, self.task_steps)
         return report.report_of(
-            self.backend, (self.tasks, self.task_steps), self._tracker.config, layers, total,
+            self.backend, (self.tasks, self.task_steps), tracker.config, layers, total,
             loss=told, warnings=[*signs, *hints],
         )  # fmt: skip
 
@@ -288,12 +289,12 @@ class Readings:
         return min(found, limit / 2.0)
 
     def _last_gradient_is_finite(self) -> bool:
-        pending = self._steps.pending
+        last = self._steps.last
         return all(
             bool(bucket.view(entry, "gradient").isfinite().all())
             for bucket in self._tracker.buckets
             for entry in bucket.starts
-            if "gradient" in bucket.flat and (pending is None or entry in pending.entries)
+            if "gradient" in bucket.flat and (last is None or entry in last)
         )
 
     def plot_importances(self, kind: Kind = "penalty", *, ax: Any = None, layers: int = 20) -> Any:

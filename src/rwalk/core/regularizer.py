@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from rwalk.core import files, proximal
 from rwalk.core.checking import COUNTERS
@@ -98,7 +99,8 @@ class RWalk(Readings):
         self._strength, self._rates = StrengthCheck(), list[Any]()
         self._held_share, self._has_protected = (-1, 0.0), False
         self._hooks: OptimizerHooks | None = None
-        self._loading = watch_loading(model, self._weights_replaced)
+        self._loading: list[RemovableHandle] = []
+        self._watch()
         if attach:
             self.attach()
 
@@ -161,7 +163,7 @@ class RWalk(Readings):
             due.pop(cohort, None)
         unstage(keepings)
         pending.doubt(voids, cohorts)
-        steps.pending, steps.begun = pending, True
+        steps.begin(pending)
 
         # Without a finite gradient it will not count.
         scaled = grad_scale is not None or getattr(self.optimizer, "found_inf", None) is not None
@@ -197,6 +199,14 @@ class RWalk(Readings):
             steps.drop("was skipped by the optimizer, or raised")
         elif steps.tasks and self._tracker.config.penalty == "proximal" and self._tracker.config.ewc_lambda:
             self._pull(steps.pending.entries, skipped)
+
+    def abandon_step(self) -> None:
+        """Leave out the step that was begun, if there is one: the optimizer raised, or was interrupted.
+
+        An attached RWalk does so by itself when the next step begins.
+        """
+        if self._steps.begun:
+            self.after_step(skipped=True)
 
     @quietly
     def hold_weights(self) -> None:
@@ -258,11 +268,17 @@ class RWalk(Readings):
         residents = tracker.resident()
         # Whose Fisher is asked for: what rests out of the optimizer keeps its own, as what is frozen does.
         asked = [entry for entry in _entries(residents) if entry.group is not None or entry.last_task == steps.tasks]
+        found = None
         if batches is not None and config.fisher_source == "samples":
-            take_fisher(residents, fisher_of_task(self.model, asked, batches, forward, config, steps.tasks))
+            found = fisher_of_task(self.model, asked, batches, forward, config, steps.tasks)
         elif batches is not None:
             parameters = {entry.name: entry.parameter for entry in asked}
-            merge_fisher(residents, estimate_fisher(self.model, parameters, batches, forward), config)
+            found = estimate_fisher(self.model, parameters, batches, forward)
+        check_finite(tracker.buckets, residents, config)
+        if found is not None and config.fisher_source == "samples":
+            take_fisher(residents, found)
+        elif found is not None:
+            merge_fisher(residents, found, config)
         steps.flush_window(residents)
         if self._has_protected and config.combine == "replace":
             self._has_protected = False
@@ -335,9 +351,9 @@ class RWalk(Readings):
         steps.settle()
         steps.make_room(tracker.moved)
         residents = tracker.resident()
-        steps.flush_window(residents)
         check_finite(tracker.buckets, residents, config)
         take_fisher(residents, estimate)
+        steps.flush_window(residents)
         fresh = steps.task_steps if config.combine in ("sum", "mean") else steps.steps  # else a score would join twice
         terms = "both" if fresh > 0 and config.terms != "fisher" else "fisher"
         asked = {entry for entry in tracker.moved if entry.parameter.requires_grad}
@@ -405,10 +421,15 @@ class RWalk(Readings):
         """
         if self._hooks is not None:
             raise RWalkError("this RWalk is attached already; detach() it first")
+        before = self.model, self.optimizer
         if optimizer is not None or model is not None:
             self.follow(model, optimizer)
-        self._end_begun()  # a copy's, of whose end no hook will tell
-        self._hooks = OptimizerHooks(self.optimizer, self)
+        self.abandon_step()  # a copy's, of whose end no hook will tell
+        try:
+            self._hooks = OptimizerHooks(self.optimizer, self)
+        except RWalkError:
+            self.follow(*before)
+            raise
 
     def follow(self, model: nn.Module | None = None, optimizer: Optimizer | None = None) -> None:
         """Go on with another model or optimizer, without attaching to it.
@@ -422,7 +443,7 @@ class RWalk(Readings):
         """
         if self._hooks is not None:
             raise RWalkError("this RWalk is attached to its present optimizer; detach() it first")
-        self._end_begun()
+        self.abandon_step()
         base = self.optimizer if optimizer is None else base_optimizer(optimizer)
         chosen = self.model if model is None else model
         if base is not self.optimizer or chosen is not self.model:
@@ -441,7 +462,7 @@ class RWalk(Readings):
             raise RWalkError("this RWalk is not attached, so there is nothing to detach")
         self._hooks.remove()
         self._hooks = None
-        self._end_begun()
+        self.abandon_step()
         self.settle()
 
     def protected(self) -> set[int]:
@@ -492,7 +513,8 @@ class RWalk(Readings):
         counters = restore(self._tracker, state_dict, strict=strict)
         self._end_abandoned()
         self._steps.start_over(counters)
-        self._held = self._has_protected = False
+        self._watch()
+        self._held, self._has_protected = False, state_dict.get("protected", False)
         self._strength, self._rates, self._held_share = StrengthCheck(), [], (-1, 0.0)
 
     @quietly
@@ -534,7 +556,7 @@ class RWalk(Readings):
     ) -> RWalk:
         """Read a saved state into a new RWalk.
 
-        Tensors are read one by one, and each is checked against its checksum.
+        Load the model's weights before: where ``load_state_dict`` replaces them later, the open window is dropped. Tensors are read one by one, and each is checked against its checksum.
 
         Args:
             path: A file that ``save`` wrote.
@@ -570,14 +592,15 @@ class RWalk(Readings):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Watch the copy's model."""
         vars(self).update(state)
-        self._loading = watch_loading(self.model, self._weights_replaced)
+        self._watch()
 
     def _export(self) -> dict[str, Any]:
         self._refuse_within_step("state_dict")
         self._tracker.check()
         self.settle()
         self._make_room()
-        return export(self._tracker, {name: getattr(self._steps, name) for name in COUNTERS})
+        state = export(self._tracker, {name: getattr(self._steps, name) for name in COUNTERS})
+        return {**state, "protected": True} if self._has_protected else state
 
     # --- its parts ----------------------------------------------------------------------------------------------------
 
@@ -601,7 +624,7 @@ class RWalk(Readings):
             keepings = keepings_of(cohorts, entries, gradients, **how)
             if steps.ahead.can_go_on(cohorts, self.config, keepings):
                 steps.ahead.step(self.config, keepings)
-                steps.pending, steps.begun = Pending(entries), True
+                steps.begin(Pending(entries))
                 unstage(keepings)
                 return True
         steps.refuse_capture()
@@ -642,21 +665,18 @@ class RWalk(Readings):
 
     def _watch(self) -> None:
         self._stop_watching()
-        self._loading = watch_loading(self.model, self._weights_replaced)
+        followed = {id(entry.parameter) for entry in self._tracker.entries}
+        self._loading = watch_loading(self.model, followed, self._weights_replaced)
 
     def _stop_watching(self) -> None:
         for handle in self._loading:
             handle.remove()
 
-    def _end_begun(self) -> None:
-        if self._steps.begun:
-            self.after_step(skipped=True)
-
     def _end_abandoned(self) -> None:
         """The optimizer raised in the step that was begun."""
         if self._hooks is not None and not self._hooks.is_stepping():
             self._hooks.forget()
-            self._end_begun()
+            self.abandon_step()
 
     def _refuse_within_step(self, called: str) -> None:
         self._end_abandoned()
@@ -673,10 +693,17 @@ class RWalk(Readings):
 
     def _check_strength(self, *, anew: bool = False) -> None:
         """Look whether the penalty is too strong, where a learning rate, the settings or importances have changed."""
-        rates = [lr._version if isinstance(lr := g.get("lr"), Tensor) else lr for g in self.optimizer.param_groups]
+        rates = [_known(group.get("lr")) for group in self.optimizer.param_groups]
         if self._steps.tasks and (anew or rates != self._rates):
             self._rates = rates
             self._strength(self._tracker, self.optimizer, anew=anew)
+
+
+def _known(rate: Any) -> Any:
+    """What a learning rate can be told apart by, without waiting for a device."""
+    if not isinstance(rate, Tensor):
+        return rate
+    return float(rate) if rate.device.type == "cpu" else (id(rate), rate._version)
 
 
 def _check_config(config: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -193,7 +193,7 @@ def _figures_tell(tasks: int, task_steps: int, config: RWalkConfig, total: Layer
 
 @torch.no_grad()
 def layers_of(
-    cohorts: Sequence[Cohort], config: RWalkConfig, last_step: Sequence[Tracked] | None
+    cohorts: Sequence[Cohort], config: RWalkConfig, last_step: Collection[Tracked] | None, *, is_settled: bool
 ) -> tuple[list[Layer], Layer]:
     """Measure each layer, and all of them together.
 
@@ -202,8 +202,10 @@ def layers_of(
     Args:
         cohorts: All parameters that have state.
         config: The settings.
-        last_step: Who took part in the step whose gradient and weights are kept; None if it is in the state already:
-            then every kept gradient counts, and weights are taken as they are now.
+        last_step: Who took part in the last step, whose gradient is kept; None if no step of this task was seen: then
+            every kept gradient counts.
+        is_settled: That step is in the state already, and the weights it was taken at are not kept: they are taken as
+            they are now.
     """
     entries = [entry for cohort in cohorts for entry in cohort.entries]
     if not entries:
@@ -217,7 +219,7 @@ def layers_of(
         peak = over_processes(peak, parameters, "max").cpu()
     threshold = HELD * float(peak)
     rows = [
-        _measure(cohort, index, config.strength, threshold, last_step, has_anchor=has_anchor)
+        _measure(cohort, index, config.strength, threshold, last_step, has_anchor=has_anchor, is_settled=is_settled)
         for cohort in cohorts
         for index in range(len(cohort.entries))
     ]
@@ -249,9 +251,10 @@ def _measure(
     index: int,
     strength: float,
     threshold: float,
-    last_step: Sequence[Tracked] | None,
+    last_step: Collection[Tracked] | None,
     *,
     has_anchor: bool,
+    is_settled: bool,
 ) -> Tensor:
     """Elements, Σ Ω, elements held, ‖θ − θ*‖², ‖θ*‖², penalty, ‖∇penalty‖² at λ = 1, ‖∇L‖²."""
     entry, dtype = cohort.entries[index], cohort.bucket.dtype
@@ -273,7 +276,7 @@ def _measure(
     found[3], found[4] = _squared(moved), _squared(anchor)
     found[5] = F.penalty(importance, weights.to(dtype), anchor, strength)
     if stepped:
-        there = weights if last_step is None else cohort.views("before")[index]
+        there = weights if is_settled else cohort.views("before")[index]
         found[6] = _squared(F.penalty_gradient(importance, there.to(dtype), anchor, 1.0))
     return found
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -222,6 +223,7 @@ def _note_growth(target: _Target, shape: torch.Size, fresh: Any) -> None:
     flags = torch.zeros(shape, dtype=torch.bool) if fresh is None else _made(fresh)
     if shape != target.shape:
         flags = ~_widened(~flags.cpu(), target.shape)
+    target.entry.grew = prod(target.shape) > prod(shape)
     target.entry.fresh = own_share(flags, target.entry.parameter).to(target.bucket.device, torch.bool, copy=True)
 
 

@@ -109,6 +109,7 @@ class Steps:
         window_steps: Those of the open window.
         skipped: Steps that began and do not count.
         pending: The step that is not in the state yet.
+        last: Who took part in the last step of this task, whose gradient and weights are kept; None if there was none.
         begun: Whether it has begun and not ended.
         window_is_open: Whether the window's start is known: from its first gradient on, and where the last window has
             closed in the same pass; but not once weights may have moved before a first gradient.
@@ -118,10 +119,15 @@ class Steps:
         self._tracker = tracker
         self.tasks = self.steps = self.task_steps = self.window_steps = self.skipped = 0
         self.pending: Pending | None = None
+        self.last: list[Tracked] | None = None
         self.begun = self.window_is_open = False
         self.ahead = Ahead()
         self._told: set[str] = set()
         self._skipped_before = 0  # when weights were last averaged: where some are lost, a step does not count
+
+    def begin(self, step: Pending) -> None:
+        """A step is pending from now on: its gradient and weights are kept."""
+        self.pending, self.last, self.begun = step, step.entries, True
 
     def settle(self) -> None:
         """Bring the pending step into the state, the weights being where it led."""
@@ -195,7 +201,7 @@ class Steps:
             self.pending = None
             return
         if self.pending is None:  # replayed
-            self.pending = Pending(members)
+            self.pending, self.last = Pending(members), members
         self.pending.decide(is_void)
 
     def take_up(self) -> dict[Cohort, Settling]:
@@ -331,7 +337,7 @@ class Steps:
     def end_task(self) -> None:
         """Another task has ended."""
         self.tasks += 1
-        self.task_steps = 0
+        self.task_steps, self.last = 0, None
         self.ahead.outdate()
         if self._tracker.config.unfinished != "carry":
             self.drop_window()
@@ -342,7 +348,7 @@ class Steps:
         """Go on from a state that was loaded."""
         self.ahead.outdate()
         vars(self).update(counters)
-        self.pending, self.begun, self.window_is_open = None, False, self.window_steps > 0
+        self.pending, self.last, self.begun, self.window_is_open = None, None, False, self.window_steps > 0
 
     def _rates(self, cohort: Cohort) -> Sequence[float] | None:
         """For each parameter the weight of its squared gradient: 1 at its first update (Eq. 6). None: not now."""

@@ -237,6 +237,9 @@ class BaseProtection:
     def after_step(self, *, skipped: bool | Tensor = False) -> None:
         """Nothing: a step leaves no state."""
 
+    def abandon_step(self) -> None:
+        """Nothing: a step leaves no state."""
+
     def hold_weights(self) -> None:
         """Nothing: a step leaves no state."""
 
