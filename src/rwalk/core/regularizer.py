@@ -556,7 +556,8 @@ class RWalk(Readings):
     ) -> RWalk:
         """Read a saved state into a new RWalk.
 
-        Load the model's weights before: where ``load_state_dict`` replaces them later, the open window is dropped. Tensors are read one by one, and each is checked against its checksum.
+        Tensors are read one by one, and each is checked against its checksum. Load the model's weights before: where its
+        ``load_state_dict`` replaces them later, the open window is dropped.
 
         Args:
             path: A file that ``save`` wrote.
