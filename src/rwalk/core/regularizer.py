@@ -556,7 +556,7 @@ class RWalk(Readings):
     ) -> RWalk:
         """Read a saved state into a new RWalk.
 
-        Tensors are read one by one, and each is checked against its checksum. Load the model's weights before: where its
+        Tensors are read one by one, and each is checked against its checksum. Load the model's weights before: where
         ``load_state_dict`` replaces them later, the open window is dropped.
 
         Args:
