@@ -8,7 +8,7 @@ from torch import nn
 
 from reference.problems import assert_same, assert_same_state, weights
 from rwalk import RWalkConfig
-from rwalk.training import ReplayPlugin, RWalkPlugin
+from rwalk.training import BasePlugin, ReplayPlugin, RWalkPlugin, WeightAveragePlugin
 from training.toys import ITERATION, Recorder, evaluation, naive, net, sgd, toy, training
 
 CONFIG = RWalkConfig(ewc_lambda=5.0, delta_t=2)
@@ -65,6 +65,25 @@ def test_rwalk_sees_one_step_for_two_accumulated_batches():
         expected = whole[1].importances(kind)
         for name, value in halves[1].importances(kind).items():
             torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)
+
+
+class Overflow(BasePlugin):
+    """Every third gradient is infinite, as those in half precision may be."""
+
+    def after_backward(self, strategy, **kwargs):
+        if strategy.clock.train_exp_iterations % 3 == 1:
+            strategy.model[0].weight.grad.fill_(torch.inf)
+
+
+@pytest.mark.parametrize(("accumulated", "scaled"), [(2, False), (3, False), (1, True)])
+def test_the_average_is_of_steps_as_the_cores_is(accumulated, scaled):
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulated)
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=16.0) if scaled else None
+    model, walk = net(), RWalkPlugin.from_config(CONFIG.replace(anchor_at="average", average_every=2))
+    plugins = [walk, WeightAveragePlugin(2), *([Overflow()] if scaled else [])]
+    naive(model, train_epochs=4, plugins=plugins, accelerator=accelerator).train(toy().train_stream[0])
+    assert walk.rwalk.steps == (4 if accumulated == 3 else 8)
+    assert_same(weights(model), walk.rwalk.anchors())
 
 
 def test_while_gradients_accumulate_nothing_moves():

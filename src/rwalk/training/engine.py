@@ -65,6 +65,11 @@ class PlainEngine:
         """Whether no gradient is kept for a later iteration."""
         return True
 
+    @property
+    def stepped(self) -> bool:
+        """Whether the last iteration was a step of the optimizer, and that was not skipped."""
+        return True
+
     def state_dict(self) -> dict[str, Any]:
         """What goes on from one step to the next; nothing here."""
         return {}
@@ -91,7 +96,7 @@ class AcceleratedEngine(PlainEngine):
     def __init__(self, accelerator: Any) -> None:
         super().__init__(accelerator.device)
         self.accelerator = accelerator
-        self._used = True
+        self._used = self._stepped = True
 
     def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
         """Model and optimizer as Accelerate wraps them."""
@@ -133,11 +138,17 @@ class AcceleratedEngine(PlainEngine):
         """Step, unless gradients are still being accumulated."""
         optimizer.step()
         self._used = self.accelerator.sync_gradients
+        self._stepped = self._used and not getattr(optimizer, "step_was_skipped", False)
 
     @property
     def at_rest(self) -> bool:
         """Whether the last iteration has used what was accumulated."""
         return self._used
+
+    @property
+    def stepped(self) -> bool:
+        """Whether it has, and no gradient was infinite in mixed precision."""
+        return self._stepped
 
     def state_dict(self) -> dict[str, Any]:
         """The scaler of mixed precision, and how many iterations were counted."""

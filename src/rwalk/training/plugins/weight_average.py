@@ -31,7 +31,8 @@ class WeightAveragePlugin(BasePlugin):
     is needed.
 
     Args:
-        every: Iterations from one iterate that is averaged to the next.
+        every: Optimizer steps from one iterate that is averaged to the next, as ``average_every`` counts them: an iteration
+            that only accumulates gradients is none, nor is a step that a gradient scaler skips.
 
     Raises:
         ValueError: ``every`` is no positive whole number.
@@ -50,31 +51,34 @@ class WeightAveragePlugin(BasePlugin):
 
     def __init__(self, every: int = 10) -> None:
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every={every!r}: expected a positive whole number of iterations")
+            raise ValueError(f"every={every!r}: expected a positive whole number of steps")
         self.every = every
-        self._iterations = self._count = 0
+        self._steps = self._count = 0
         self._average: dict[str, Tensor] = {}
 
     def moment_dict(self, strategy: Any) -> dict[str, Any]:
         """The average so far."""
-        return {"iterations": self._iterations, "count": self._count, "average": dict(self._average)}
+        return {"steps": self._steps, "count": self._count, "average": dict(self._average)}
 
     def load_moment_dict(self, strategy: Any, moment: dict[str, Any]) -> None:
         """Go on averaging."""
         places = _averaged(strategy.model)
-        self._iterations, self._count = int(moment["iterations"]), int(moment["count"])
+        self._steps, self._count = int(moment["steps"]), int(moment["count"])
         self._average = {name: value.to(places[name].device, copy=True) for name, value in moment["average"].items()}
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Begin anew."""
-        self._iterations = self._count = 0
+        self._steps = self._count = 0
         self._average = {}
 
     @torch.no_grad()
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Every so often, take the weights into the average."""
-        self._iterations += 1
-        if self._iterations % self.every:
+        engine = getattr(strategy, "engine", None)  # elsewhere each iteration is a step
+        if engine is not None and not engine.stepped:
+            return
+        self._steps += 1
+        if self._steps % self.every:
             return
         self._count += 1
         share = (POWER + 1) / (self._count + POWER)
@@ -86,7 +90,7 @@ class WeightAveragePlugin(BasePlugin):
 
     @torch.no_grad()
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """The model takes the average's place, in its own memory; after fewer than ``every`` iterations it stays."""
+        """The model takes the average's place, in its own memory; after fewer than ``every`` steps it stays."""
         places = _averaged(strategy.model)
         for name, value in self._average.items():
             places[name].copy_(value)
