@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from reference.problems import assert_same, weights
+from rwalk import RWalkConfig
 from rwalk.streams import Stream
-from rwalk.training import EarlyStoppingPlugin, EvaluationPlugin, RWalkPlugin
+from rwalk.training import EarlyStoppingPlugin, EvaluationPlugin, RWalkPlugin, WeightAveragePlugin
 from training.toys import ITERATION, Recorder, naive, net, toy, training
 
 KEY = "Top1_Acc_Stream/eval_phase/valid_stream"
@@ -177,6 +178,16 @@ def test_rwalk_keeps_the_walk_and_anchors_at_the_best_weights_in_whichever_order
     assert (found["tasks"], found["steps"]) == (1, 9)
     for name, parameter in end.items():
         assert_same({name: found["parameters"][name]["anchor"]}, {name: parameter})
+
+
+@pytest.mark.parametrize("listed", ["before", "after"])
+@pytest.mark.parametrize("values", [[0.5, 0.9, 0.8, 0.7], [0.5, 0.9, 0.8], [0.1, 0.2, 0.3]])
+def test_beside_an_average_of_weights_the_best_stay_and_rwalk_anchors_there(values, listed):
+    walk = RWalkPlugin.from_config(RWalkConfig(anchor_at="average", average_every=2))
+    plugins = [walk, WeightAveragePlugin(2)]
+    seen, end = told(values, epochs=len(values), **{"before" if listed == "before" else "plugins": plugins})
+    assert_same(end, seen[values.index(max(values))])
+    assert_same(walk.rwalk.anchors(), end)
 
 
 def test_the_walk_of_a_stopped_experience_is_that_of_the_same_steps_without_a_stop():

@@ -1,5 +1,7 @@
 """Where an experience ends: at the average of its iterates, weighted as the formula says."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,39 @@ def test_it_is_where_the_core_holds_the_weights():
     held = plugin.state_dict()["rwalk"]["parameters"]
     for name, weight in model.named_parameters():
         torch.testing.assert_close(held[name]["anchor"], weight.detach(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("at", [3, 5, 6, 12])
+def test_where_weights_are_replaced_it_begins_anew_as_the_core_does(at):
+    class Loading(BasePlugin):
+        def after_training_iteration(self, strategy, **kwargs):
+            if strategy.clock.train_exp_iterations + 1 == at:
+                strategy.model.load_state_dict(net(seed=7).state_dict())
+
+    model = net()
+    walk = RWalkPlugin.from_config(RWalkConfig(delta_t=3, anchor_at="average", average_every=2))
+    learn(model, walk, WeightAveragePlugin(2), Loading())
+    for name, weight in model.named_parameters():
+        assert torch.equal(walk.rwalk.anchors()[name], weight.detach())
+    if at == 12:
+        assert all(torch.equal(value, numbers(net(seed=7))[name]) for name, value in numbers(model).items())
+
+
+def test_a_copy_is_no_watch_on_the_model_that_it_was_made_of():
+    other = net(seed=7).state_dict()
+    model, plugin, copies = net(), WeightAveragePlugin(1), []
+
+    class Copying(BasePlugin):
+        def after_training_epoch(self, strategy, **kwargs):
+            copies.append(pickle.loads(pickle.dumps(strategy.model)))
+            copies[-1].load_state_dict(other)
+
+    iterates, _ = learn(model, plugin, Copying())
+    twin = net()
+    learn(twin, WeightAveragePlugin(1))
+    assert all(torch.equal(value, numbers(twin)[name]) for name, value in numbers(model).items())
+    model.load_state_dict(iterates[0])
+    assert not any(module._load_state_dict_post_hooks for module in model.modules())
 
 
 def test_after_an_experience_shorter_than_an_interval_the_model_stays():

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from rwalk.metrics.names import metric_key
 from rwalk.training.events import BasePlugin
 from rwalk.training.plugins.rwalk import RWalkPlugin
+from rwalk.training.plugins.weight_average import WeightAveragePlugin
 
 __all__ = ["EarlyStoppingPlugin"]
 
@@ -25,7 +26,8 @@ class EarlyStoppingPlugin(BasePlugin):
     The metric must be measured while training goes on: give the strategy ``eval_every ≥ 1`` and ``train`` an
     evaluation stream of the name ``val_stream_name``. Weights that were measured last also take part: where the last
     epoch brings no evaluation, there is one more. A value that is not a number is no improvement. The best weights are
-    there before any plugin's ``after_training_exp``, in whichever order plugins are listed.
+    there before any plugin's ``after_training_exp``, in whichever order plugins are listed; ``WeightAveragePlugin``
+    leaves them as they are.
 
     Args:
         patience: Epochs (or iterations) without improvement, as far as evaluations show, before training stops.
@@ -137,7 +139,7 @@ class EarlyStoppingPlugin(BasePlugin):
             self._refuse()
         if self._kept is None:
             log.warning("early stopping: %s was never a number, so that no weights are the best", self.key)
-        elif self._stopped or math.isnan(self._last) or self._gain() < 0:
+        elif self._stopped or math.isnan(self._last) or self._gain() < 0 or _averages(strategy):
             weights, measured = self._kept
             for plugin in strategy.plugins:
                 if isinstance(plugin, RWalkPlugin) and plugin.rwalk is not None:
@@ -151,3 +153,8 @@ class EarlyStoppingPlugin(BasePlugin):
             f"early stopping watches {self.key!r}, which is not measured: give the strategy eval_every=1 and "
             "train() an evaluation stream of that name"
         )
+
+
+def _averages(strategy: Any) -> bool:
+    """Whether even the last weights have to be put back, so that no average takes the place of what was measured."""
+    return any(isinstance(plugin, WeightAveragePlugin) for plugin in strategy.plugins)

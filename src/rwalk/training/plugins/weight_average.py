@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from rwalk.core.averaging import POWER
+from rwalk.core.hooks import watch_loading
 from rwalk.core.sharding import local
 from rwalk.models.wrappers import unwrapped
 from rwalk.training.events import BasePlugin
@@ -26,13 +28,17 @@ class WeightAveragePlugin(BasePlugin):
     Weights that are trained are averaged, and the floating-point buffers with them (a batch normalization's statistics
     are then nearly those of the averaged network; ``torch.optim.swa_utils.update_bn`` measures them exactly).
 
+    Where ``load_state_dict`` replaces weights, as ``EarlyStoppingPlugin`` does with the best ones, the average begins
+    anew, and the step that had led to the old ones does not count. Weights that are put back when the last epoch is
+    over stay.
+
     Put it after ``RWalkPlugin``, whose scores then are of the steps alone, and let that hold the same average, with
     ``anchor_at="average"``; before plugins that look at the finished model (replay, MAS, LwF). A second model's memory
     is needed.
 
     Args:
-        every: Optimizer steps from one iterate that is averaged to the next, as ``average_every`` counts them: an iteration
-            that only accumulates gradients is none, nor is a step that a gradient scaler skips.
+        every: Optimizer steps from one iterate that is averaged to the next, as ``average_every`` counts them: an
+            iteration that only accumulates gradients is none, nor is a step that a gradient scaler skips.
 
     Raises:
         ValueError: ``every`` is no positive whole number.
@@ -54,10 +60,13 @@ class WeightAveragePlugin(BasePlugin):
             raise ValueError(f"every={every!r}: expected a positive whole number of steps")
         self.every = every
         self._steps = self._count = 0
+        self._pending = False  # whether the last step is still to be counted
         self._average: dict[str, Tensor] = {}
+        self._watching: list[RemovableHandle] = []
 
     def moment_dict(self, strategy: Any) -> dict[str, Any]:
         """The average so far."""
+        self._take_up(strategy)
         return {"steps": self._steps, "count": self._count, "average": dict(self._average)}
 
     def load_moment_dict(self, strategy: Any, moment: dict[str, Any]) -> None:
@@ -68,15 +77,41 @@ class WeightAveragePlugin(BasePlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Begin anew."""
-        self._steps = self._count = 0
-        self._average = {}
+        self._steps = 0
+        self._replaced()
+        self._stop_watching()
+        parameters = {id(parameter) for parameter in strategy.model.parameters()}
+        self._watching = watch_loading(strategy.model, parameters, self._replaced)
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """The last step has led here."""
+        self._take_up(strategy)
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """A step counts when the next begins, as in the core, unless the weights are replaced before."""
+        engine = getattr(strategy, "engine", None)  # elsewhere each iteration is a step
+        self._pending = engine is None or engine.stepped
 
     @torch.no_grad()
-    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Every so often, take the weights into the average."""
-        engine = getattr(strategy, "engine", None)  # elsewhere each iteration is a step
-        if engine is not None and not engine.stepped:
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """The model takes the average's place, in its own memory; after fewer than ``every`` steps it stays."""
+        self._take_up(strategy)
+        self._stop_watching()
+        places = _averaged(strategy.model)
+        for name, value in self._average.items():
+            places[name].copy_(value)
+        self._average = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of the model is not watched."""
+        return {**vars(self), "_watching": []}
+
+    @torch.no_grad()
+    def _take_up(self, strategy: Any) -> None:
+        """Count the pending step; every so often, take the weights into the average."""
+        if not self._pending:
             return
+        self._pending = False
         self._steps += 1
         if self._steps % self.every:
             return
@@ -88,13 +123,13 @@ class WeightAveragePlugin(BasePlugin):
             else:  # the first iterate, or a layer that is new
                 self._average[name] = value.to(torch.promote_types(value.dtype, torch.float32), copy=True)
 
-    @torch.no_grad()
-    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """The model takes the average's place, in its own memory; after fewer than ``every`` steps it stays."""
-        places = _averaged(strategy.model)
-        for name, value in self._average.items():
-            places[name].copy_(value)
-        self._average = {}
+    def _replaced(self) -> None:
+        """No step has led to the weights that are there now."""
+        self._pending, self._count, self._average = False, 0, {}
+
+    def _stop_watching(self) -> None:
+        for handle in self._watching:
+            handle.remove()
 
 
 def _averaged(model: nn.Module) -> dict[str, Tensor]:
