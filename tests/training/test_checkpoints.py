@@ -105,6 +105,13 @@ def dropped():
     return net(dropout=0.3)
 
 
+class Freezing(BasePlugin):
+    """The first layer is frozen from the second epoch of each experience on."""
+
+    def before_training_iteration(self, strategy, **kwargs):
+        strategy.model[0].requires_grad_(strategy.clock.train_exp_epochs == 0)
+
+
 #: By name: a network, what trains it, and the stream.
 CASES = {
     "rwalk": (dropped, lambda m: trained(m, core()), toy),
@@ -132,6 +139,7 @@ CASES = {
         lambda m: trained(m, RWalkPlugin.from_config(RWalkConfig(anchor_at="average")), WeightAveragePlugin(2)),
         toy,
     ),
+    "weight average, frozen": (dropped, lambda m: trained(m, core(), WeightAveragePlugin(2), Freezing()), toy),
     "measured": (dropped, measured, toy),
     "early stopping": (dropped, watched, toy),
     "mas and lwf": (dropped, lambda m: trained(m, MASPlugin(0.1), L2SPPlugin(0.1), LwFPlugin()), toy),

@@ -89,6 +89,45 @@ def test_where_weights_are_replaced_it_begins_anew_as_the_core_does(at):
         assert all(torch.equal(value, numbers(net(seed=7))[name]) for name, value in numbers(model).items())
 
 
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("frozen", [[(0, 2)], [(0, 0), (0, 1)], [(1, 0), (1, 1)], [(0, 1), (1, 0)]])
+def test_a_layer_that_is_frozen_for_a_while_ends_where_the_core_anchors_it(frozen, every):
+    class Freezing(BasePlugin):
+        def before_training_epoch(self, strategy, **kwargs):
+            now = (strategy.clock.train_exp_counter, strategy.clock.train_exp_epochs)
+            strategy.model[0].requires_grad_(now not in frozen)
+
+    model = net()
+    walk = RWalkPlugin.from_config(RWalkConfig(anchor_at="average", average_every=every))
+    _, strategy = learn(model, walk, WeightAveragePlugin(every), Freezing())
+    for experience in (None, *toy().train_stream[1:]):
+        if experience is not None:
+            strategy.train(experience)
+        assert all(torch.equal(walk.rwalk.anchors()[name], value.detach()) for name, value in model.named_parameters())
+
+
+def test_a_layer_that_is_never_trained_is_not_kept_beside_the_model():
+    model, held = net(), []
+    model[0].requires_grad_(False)
+    plugin = WeightAveragePlugin(1)
+    recorder = Recorder(lambda s: held.extend(plugin.moment_dict(s)["average"]), "after_training_epoch")
+    naive(model, plugins=[plugin, recorder]).train(toy().train_stream[0])
+    assert held == ["2.weight", "2.bias"]
+
+
+def test_a_layer_that_has_grown_or_gone_since_the_last_iterate_stays_as_it_is():
+    class Changing(BasePlugin):
+        def after_training_epoch(self, strategy, **kwargs):
+            strategy.model[2] = nn.Linear(8, 5)
+            strategy.model.append(nn.Linear(5, 4))
+            new.update(numbers(strategy.model[2:]))
+
+    model, new = net(), {}
+    naive(model, plugins=[WeightAveragePlugin(1), Changing()]).train(toy().train_stream[0])
+    assert len(new) == 4
+    assert all(torch.equal(value, new[name]) for name, value in numbers(model[2:]).items())
+
+
 def test_a_copy_is_no_watch_on_the_model_that_it_was_made_of():
     other = net(seed=7).state_dict()
     model, plugin, copies = net(), WeightAveragePlugin(1), []

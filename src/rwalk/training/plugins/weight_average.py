@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -26,7 +27,9 @@ class WeightAveragePlugin(BasePlugin):
     itself goes on from the iterates; the next experience begins at the average.
 
     Weights that are trained are averaged, and the floating-point buffers with them (a batch normalization's statistics
-    are then nearly those of the averaged network; ``torch.optim.swa_utils.update_bn`` measures them exactly).
+    are then nearly those of the averaged network; ``torch.optim.swa_utils.update_bn`` measures them exactly). What is
+    frozen after it was trained goes on being averaged, as in the core: frozen in the middle of an experience, it ends
+    at the average too, and otherwise it stays where it is.
 
     Where ``load_state_dict`` replaces weights, as ``EarlyStoppingPlugin`` does with the best ones, the average begins
     anew, and the step that had led to the old ones does not count. Weights that are put back when the last epoch is
@@ -59,20 +62,30 @@ class WeightAveragePlugin(BasePlugin):
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"every={every!r}: expected a positive whole number of steps")
         self.every = every
-        self._steps = self._count = 0
+        self._steps = 0
         self._pending = False  # whether the last step is still to be counted
+        self._trained: set[str] = set()  # names of weights, in this experience or an earlier one
+        self._counts: dict[str, int] = {}  # iterates in each average
         self._average: dict[str, Tensor] = {}
         self._watching: list[RemovableHandle] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which weights have been trained."""
+        return {"trained": sorted(self._trained)} if self._trained else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back which weights have been trained."""
+        self._trained = set(state_dict["trained"])
 
     def moment_dict(self, strategy: Any) -> dict[str, Any]:
         """The average so far."""
         self._take_up(strategy)
-        return {"steps": self._steps, "count": self._count, "average": dict(self._average)}
+        return {"steps": self._steps, "counts": dict(self._counts), "average": dict(self._average)}
 
     def load_moment_dict(self, strategy: Any, moment: dict[str, Any]) -> None:
         """Go on averaging."""
-        places = _averaged(strategy.model)
-        self._steps, self._count = int(moment["steps"]), int(moment["count"])
+        places = _places(strategy.model)
+        self._steps, self._counts = int(moment["steps"]), dict(moment["counts"])
         self._average = {name: value.to(places[name].device, copy=True) for name, value in moment["average"].items()}
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -91,15 +104,19 @@ class WeightAveragePlugin(BasePlugin):
         """A step counts when the next begins, as in the core, unless the weights are replaced before."""
         engine = getattr(strategy, "engine", None)  # elsewhere each iteration is a step
         self._pending = engine is None or engine.stepped
+        if self._pending and not (self._steps + 1) % self.every:
+            named = unwrapped(strategy.model).named_parameters()
+            self._trained |= {name for name, weight in named if weight.requires_grad}
 
     @torch.no_grad()
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """The model takes the average's place, in its own memory; after fewer than ``every`` steps it stays."""
         self._take_up(strategy)
         self._stop_watching()
-        places = _averaged(strategy.model)
+        places = _places(strategy.model)
         for name, value in self._average.items():
-            places[name].copy_(value)
+            if name in places and places[name].shape == value.shape:  # it has neither gone nor grown since
+                places[name].copy_(value)
         self._average = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,25 +132,25 @@ class WeightAveragePlugin(BasePlugin):
         self._steps += 1
         if self._steps % self.every:
             return
-        self._count += 1
-        share = (POWER + 1) / (self._count + POWER)
-        for name, value in _averaged(strategy.model).items():
-            if name in self._average:
-                self._average[name].lerp_(value.to(self._average[name].dtype), share)
-            else:  # the first iterate, or a layer that is new
+        for name, value in _places(strategy.model, self._trained).items():
+            mean = self._average.get(name)
+            self._counts[name] = count = 1 if mean is None or mean.shape != value.shape else self._counts[name] + 1
+            if mean is None or count == 1:
                 self._average[name] = value.to(torch.promote_types(value.dtype, torch.float32), copy=True)
+            else:
+                mean.lerp_(value.to(mean.dtype), (POWER + 1) / (count + POWER))
 
     def _replaced(self) -> None:
         """No step has led to the weights that are there now."""
-        self._pending, self._count, self._average = False, 0, {}
+        self._pending, self._counts, self._average = False, {}, {}
 
     def _stop_watching(self) -> None:
         for handle in self._watching:
             handle.remove()
 
 
-def _averaged(model: nn.Module) -> dict[str, Tensor]:
-    """Weights that are trained and buffers that are numbers, by name; of sharded ones this process's shard."""
+def _places(model: nn.Module, weights: Collection[str] | None = None) -> dict[str, Tensor]:
+    """Weights of these names (of any if None) and buffers that are numbers; of sharded ones this process's shard."""
     inner = unwrapped(model)
-    weights = {name: local(weight) for name, weight in inner.named_parameters() if weight.requires_grad}
-    return weights | {name: local(value) for name, value in inner.named_buffers() if value.is_floating_point()}
+    chosen = {name: local(weight) for name, weight in inner.named_parameters() if weights is None or name in weights}
+    return chosen | {name: local(value) for name, value in inner.named_buffers() if value.is_floating_point()}
