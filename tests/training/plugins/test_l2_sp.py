@@ -56,6 +56,21 @@ def test_what_grows_is_free_and_what_was_there_stays_held():
     assert torch.equal(again.anchors["0.classifier.weight"], now)
 
 
+def test_a_layer_that_was_frozen_for_an_experience_is_held_when_it_is_free_again():
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 6)).double()
+    first, second, third = six_classes()
+    strategy = trained(model, L2SPPlugin(strength=5e3), first, lr=1e-4)  # each step goes back to the anchor
+    model[0].requires_grad_(False)
+    strategy.train(second)
+    before = model[0].weight.detach().clone()
+    model[0].requires_grad_(True)
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    strategy.train(third)
+    assert float((model[0].weight.detach() - before).abs().max()) < 1e-3
+
+
 @pytest.mark.parametrize("strength", [-1.0, float("nan"), float("inf")])
 def test_a_strength_out_of_range_is_refused(strength):
     with pytest.raises(ValueError, match="strength="):

@@ -27,7 +27,7 @@ class L2SPPlugin(BasePlugin):
         ValueError: ``strength`` is negative.
 
     Attributes:
-        anchors: :math:`\theta^*` by parameter name, where the last experience left them.
+        anchors: :math:`\theta^*` by parameter name, where the last experience that trained them left them.
 
     Example:
         >>> L2SPPlugin(strength=0.5).anchors
@@ -69,6 +69,6 @@ class L2SPPlugin(BasePlugin):
                 strategy.loss = strategy.loss + self.strength * away.square().sum()
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """What was learned becomes the anchor."""
+        """What was learned becomes the anchor; what is frozen keeps its own."""
         named = unwrapped(strategy.model).named_parameters()
-        self.anchors = {name: parameter.detach().clone() for name, parameter in named if parameter.requires_grad}
+        self.anchors |= {name: parameter.detach().clone() for name, parameter in named if parameter.requires_grad}
