@@ -12,6 +12,7 @@ __all__ = [
     "LABELS",
     "LABEL_COLUMNS",
     "TASK_LABELS",
+    "checked_scores",
     "detached",
     "inputs_of",
     "loss_of",
@@ -21,6 +22,7 @@ __all__ = [
     "targets_of",
     "task_labels_of",
     "to_device",
+    "with_scores",
 ]
 
 LABELS, TASK_LABELS = "labels", "task_labels"
@@ -122,10 +124,59 @@ def task_labels_of(batch: Any, otherwise: int) -> Any:
 
 
 def scores_of(output: Any) -> Any:
-    """What a model's output says of the targets: itself, or its ``logits`` (Hugging Face's models)."""
+    """What a model's output says of the targets: itself, its ``logits`` (Hugging Face's), or the first of several.
+
+    Example:
+        >>> scores, features = torch.zeros(2, 3), torch.zeros(2, 8)
+        >>> all(scores_of(output) is scores for output in (scores, {"logits": scores}, (scores, features)))
+        True
+    """
     if isinstance(output, Tensor):
         return output
-    return output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(output, Mapping):
+        return output.get("logits")
+    found = getattr(output, "logits", None)
+    return scores_of(output[0]) if found is None and isinstance(output, (list, tuple)) and output else found
+
+
+def checked_scores(output: Any, needed_by: str) -> Tensor:
+    """As ``scores_of``, for what cannot do without them.
+
+    Args:
+        output: The model's, of a batch.
+        needed_by: Who asks.
+
+    Raises:
+        TypeError: It holds no tensor with a row for each sample where scores are looked for.
+
+    Example:
+        >>> checked_scores({"out": torch.zeros(2, 3)}, "cross-entropy")
+        Traceback (most recent call last):
+        TypeError: cross-entropy needs the model's scores, and it returns a dict of 'out': expected a tensor with a ...
+    """
+    found = scores_of(output)
+    if isinstance(found, Tensor) and found.dim():
+        return found
+    held = f" of {', '.join(map(repr, output))}" if isinstance(output, Mapping) else ""
+    begins = f" that begins with a {type(output[0]).__name__}" if isinstance(output, (list, tuple)) and output else ""
+    told = f"a {type(output).__name__}{held}{begins}"
+    raise TypeError(
+        f"{needed_by} needs the model's scores, and it returns {told}: expected a tensor with a row for each sample, "
+        "such a tensor as its 'logits', or a tuple or list that begins with either"
+    )
+
+
+def with_scores(output: Any, scores: Tensor) -> Any:
+    """Other scores in place of a model's: alone, or as the first of as many as there were.
+
+    Example:
+        >>> with_scores((torch.zeros(1), "features"), torch.ones(1))
+        (tensor([1.]), 'features')
+    """
+    if not isinstance(output, (list, tuple)) or getattr(output, "logits", None) is not None:
+        return scores
+    parts = [with_scores(output[0], scores), *output[1:]]
+    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
 
 def loss_of(output: Any) -> Tensor | None:

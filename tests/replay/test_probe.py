@@ -101,8 +101,18 @@ def test_a_layer_that_gives_no_features_is_refused(layer, error, message):
 
 
 def test_a_model_that_gives_no_tensor_is_refused():
-    with pytest.raises(TypeError, match="the model gives a tuple: expected a tensor"):
-        Probe(nn.GRU(4, 2)).logits([points(6)[0]])
+    class Named(nn.Module):
+        def forward(self, x):
+            return {"out": x}
+
+    with pytest.raises(TypeError, match="the model gives a dict: expected a tensor"):
+        Probe(Named()).logits([points(6)[0]])
+
+
+def test_of_several_outputs_the_first_are_the_logits():
+    model, samples = nn.GRU(4, 2), points(6)[0]
+    expected = Probe(model, forward=lambda batch: model(batch[0])[0]).logits([samples])
+    assert torch.equal(Probe(model).logits([samples]), expected)
 
 
 def test_rows_of_different_lengths_are_refused():

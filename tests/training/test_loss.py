@@ -1,12 +1,25 @@
 """The loss that is trained on: the criterion itself, and whatever else was added to it, in place or not."""
 
+import re
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
 
 from reference.problems import assert_same, weights
+from rwalk import RWalkConfig
 from rwalk.streams import Stream
-from rwalk.training import BasePlugin, EvaluationPlugin, Naive
+from rwalk.training import (
+    BasePlugin,
+    EvaluationPlugin,
+    LwFPlugin,
+    MASPlugin,
+    Naive,
+    NearestMeanPlugin,
+    ReplayPlugin,
+    RWalkPlugin,
+)
 from training.toys import naive, net, sgd, toy
 
 
@@ -126,3 +139,95 @@ def test_a_criterion_of_ones_own_may_do_without_labels():
     strategy = naive(OfRows(), criterion=lambda output, _: output.square().mean())
     strategy.train(Stream("rows", [rows])[0])
     assert strategy.clock.train_iterations == 2
+
+
+class Answers(NamedTuple):
+    """What a model says, and on what grounds."""
+
+    scores: torch.Tensor
+    grounds: torch.Tensor
+
+
+class Several(nn.Module):
+    """A network that returns its scores as part of something."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.net, self.form = net(), form
+
+    def forward(self, x):
+        scores = self.net(x)
+        return self.form(scores, scores.relu())
+
+
+def judged():
+    replay = ReplayPlugin(per_class=2)
+    return [replay, NearestMeanPlugin(replay)]
+
+
+#: What looks at a model's scores, by name.
+LOOKING = {
+    "metrics": lambda: [EvaluationPlugin(track_training=True)],
+    "laplace": lambda: [RWalkPlugin.from_config(RWalkConfig.laplace())],
+    "loader": lambda: [RWalkPlugin.from_config(RWalkConfig(fisher_source="loader"))],
+    "mas": lambda: [MASPlugin(0.1)],
+    "lwf": lambda: [LwFPlugin()],
+    "herding": lambda: [ReplayPlugin(per_class=2, sampler="mean-of-features")],
+    "judged": judged,
+}
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["cross-entropy", "criterion"])
+@pytest.mark.parametrize("plugins", LOOKING.values(), ids=LOOKING)
+@pytest.mark.parametrize("form", [lambda *parts: parts, lambda *parts: list(parts), Answers])
+def test_the_first_of_several_outputs_are_the_scores(form, plugins, own):
+    found = []
+    for made in (form, lambda scores, grounds: scores):
+        model, first = Several(made), made is form
+        criterion = (
+            (lambda out, y, first=first: nn.functional.cross_entropy(out[0] if first else out, y)) if own else None
+        )
+        strategy = naive(model, plugins=plugins(), criterion=criterion)
+        torch.manual_seed(1)
+        strategy.train(toy().train_stream)
+        found.append((weights(model), strategy.eval(toy().test_stream)))
+    assert_same(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+    assert "Top1_Acc_Stream/eval_phase/test_stream" in found[0][1]
+
+
+def in_a_mapping(scores, grounds):
+    return {"out": scores, "grounds": grounds}
+
+
+def behind_the_loss(scores, grounds):
+    return scores.sum(), grounds
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        (in_a_mapping, "a dict of 'out', 'grounds': expected a"),
+        (behind_the_loss, "a tuple that begins with a Tensor: exp"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "plugins"),
+    [
+        ("cross-entropy", list),
+        ("RWalkPlugin with fisher_source='samples'", LOOKING["laplace"]),
+        ("RWalkPlugin with fisher_source='loader'", LOOKING["loader"]),
+        ("MASPlugin", LOOKING["mas"]),
+        ("LwFPlugin", LOOKING["lwf"]),
+    ],
+)
+def test_scores_that_are_needed_and_not_there_are_named_in_the_first_batch(name, plugins, form, told):
+    def own(output, y):
+        return sum(part.sum() for part in (output.values() if isinstance(output, dict) else output))
+
+    criterion = None if name == "cross-entropy" else own
+    strategy = naive(Several(form), plugins=plugins(), criterion=criterion)
+    before = weights(strategy.model)
+    with pytest.raises(TypeError, match=f"^{re.escape(f'{name} needs the model')}.*{re.escape(told)}"):
+        strategy.train(toy().train_stream)
+    assert_same(weights(strategy.model), before)

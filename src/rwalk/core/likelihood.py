@@ -229,8 +229,6 @@ def outputs_of(found: Any) -> Tensor:
         RWalkError: There is none.
     """
     chosen = scores_of(found)
-    if chosen is None and isinstance(found, (list, tuple)) and found:
-        chosen = found[0]
     if not isinstance(chosen, Tensor) or not chosen.is_floating_point() or chosen.dim() < 1:
         raise RWalkError(f"the model returns a {type(found).__name__} without scores: {WAYS_OUT}")
     return chosen

@@ -55,7 +55,7 @@ def called(model: nn.Module, batch: Any) -> Any:
 
 
 def scores_in(output: Any) -> Tensor:
-    """A model's output, or the ``logits`` in it.
+    """A model's output, the ``logits`` in it, or the first of several.
 
     Raises:
         TypeError: It is no tensor and holds none.

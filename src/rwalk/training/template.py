@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 
 from rwalk.batches import (
     LABELS,
+    checked_scores,
     detached,
     inputs_of,
     loss_of,
-    scores_of,
     targets_of,
     task_labels_of,
     to_device,
@@ -72,7 +72,8 @@ class SupervisedTemplate:
             ``before_training_exp`` or ``before_eval_exp``.
         optimizer: What trains it.
         criterion: Loss of ``(mb_output, mb_y)``, for any task: its mean over samples. If None, the one that the model
-            computes by itself (a mapping's ``labels`` reach a model that takes them), else cross-entropy.
+            computes by itself (a mapping's ``labels`` reach a model that takes them), else cross-entropy of its scores:
+            the output, its ``logits``, or the first of several. They are also what plugins and metrics look at.
         train_mb_size: Samples in a training batch (per process).
         train_epochs: Passes over each experience.
         eval_mb_size: Samples in an evaluation batch; ``train_mb_size`` if None.
@@ -398,10 +399,11 @@ class SupervisedTemplate:
 
         Raises:
             ValueError: Cross-entropy of a batch without labels, or of a label that the model has no output for.
+            TypeError: Cross-entropy of an output that holds no scores.
         """
         if self.has_its_own_loss:
             return cast("Tensor", loss_of(self.mb_output))
-        output = scores_of(self.mb_output) if self._takes_models_loss else self.mb_output
+        output = checked_scores(self.mb_output, "cross-entropy") if self._takes_models_loss else self.mb_output
         self._check_labels(output)
         return self._criterion(output, self.mb_y)
 

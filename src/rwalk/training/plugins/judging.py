@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rwalk.batches import scores_of
+from rwalk.batches import checked_scores, with_scores
 from rwalk.models.masking import lowest
 from rwalk.replay import Probe
 from rwalk.replay.ranking import class_of
@@ -76,11 +76,11 @@ class JudgedByExemplars(BasePlugin):
         """The judge's scores take the output's place."""
         if self.judge is None:
             return
-        output = scores_of(strategy.mb_output)
+        output = checked_scores(strategy.mb_output, type(self).__name__)
         features = self._features(strategy, [strategy.mbatch])
         worst = lowest(output.dtype)
         scores = self.judge.scores(features, output.shape[1], worst).to(output)
-        strategy.mb_output = scores.masked_fill(output <= worst, worst)
+        strategy.mb_output = with_scores(strategy.mb_output, scores.masked_fill(output <= worst, worst))
 
     def _measured(self, strategy: Any, **kwargs: Any) -> Judge | None:
         samples = self.replay.memory.samples

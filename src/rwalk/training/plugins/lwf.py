@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rwalk.batches import scores_of
+from rwalk.batches import checked_scores
 from rwalk.models import CurrentClassifier, ModelCall, MultiTaskModule
 from rwalk.models.multi_head import classes_by_task
 from rwalk.models.wrappers import unwrapped
@@ -114,6 +114,7 @@ class LwFPlugin(BasePlugin):
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the distillation to the loss."""
+        checked_scores(strategy.mb_output, "LwFPlugin")
         if self.teacher is None:
             return
         told, by_task = ModelCall(self.teacher), _has_tasks(self.teacher)
@@ -123,7 +124,9 @@ class LwFPlugin(BasePlugin):
             with torch.no_grad():
                 theirs = told(strategy.mb_x, labels)
             ours = ModelCall(strategy.model)(strategy.mb_x, labels) if by_task else strategy.mb_output
-            student, teacher = (scores_of(output).index_select(1, classes) for output in (ours, theirs))
+            student, teacher = (
+                checked_scores(output, "LwFPlugin").index_select(1, classes) for output in (ours, theirs)
+            )
             strategy.loss = strategy.loss + self.strength * distillation(student, teacher, self.temperature)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rwalk.batches import inputs_of, scores_of, task_labels_of, to_device
+from rwalk.batches import checked_scores, inputs_of, task_labels_of, to_device
 from rwalk.models import ModelCall
 from rwalk.models.following import resized
 from rwalk.models.wrappers import unwrapped
@@ -104,6 +104,7 @@ class MASPlugin(BasePlugin):
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the penalty to the loss."""
+        checked_scores(strategy.mb_output, "MASPlugin")
         for name, parameter in _trained(strategy.model):
             if name in self.importances:
                 away = parameter - self.anchors[name]
@@ -120,7 +121,7 @@ class MASPlugin(BasePlugin):
         with in_eval_mode(model):
             for batch in data_loader(dataset, self.batch_size, shuffle=False, **options):
                 here = to_device(batch, strategy.device)
-                outputs = scores_of(call(inputs_of(here), task_labels_of(here, task_label)))
+                outputs = checked_scores(call(inputs_of(here), task_labels_of(here, task_label)), "MASPlugin")
                 torch._foreach_add_(totals, sensitivity(outputs, list(parameters)))
         for name, parameter, total in zip(names, parameters, totals, strict=True):
             old = self.importances.get(name)

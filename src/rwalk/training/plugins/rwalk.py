@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from rwalk.batches import scores_of
+from rwalk.batches import checked_scores
 from rwalk.core import RWalk, RWalkConfig
 from rwalk.core.checking import check_state, fault
 from rwalk.core.container import shown
@@ -43,7 +43,8 @@ class RWalkPlugin(BasePlugin):
         delta_t: Iterations :math:`\Delta t` between checkpoints of the path score.
 
     Raises:
-        TypeError: A setting has the wrong type.
+        TypeError: A setting has the wrong type. In training, with ``fisher_source="samples"`` or ``"loader"``: the
+            model's output holds no scores.
         ValueError: A setting is out of range.
         RWalkError: In training: two of these plugins in one strategy, a strategy of another protocol, or a model
             replaced by one that lacks parameters whose importances are kept. Later: a new setting that the state which
@@ -189,6 +190,11 @@ class RWalkPlugin(BasePlugin):
         ):
             self._follow(strategy, **kwargs)
 
+    def after_forward(self, strategy: Any, **kwargs: Any) -> None:
+        """Where the experience's data is read again at its end, what that needs has to be there."""
+        if self.config.fisher_source != "step":
+            checked_scores(strategy.mb_output, f"RWalkPlugin with fisher_source={self.config.fisher_source!r}")
+
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """The task ends. Steps taken until the next experience begins are not followed."""
         if self.rwalk is not None:
@@ -250,14 +256,13 @@ def _without_task_labels(batch: Any) -> Any:
 
 def _scores(strategy: Any, batch: Any) -> Tensor:
     """What the strategy's own forward pass says of a batch."""
-    outputs: Tensor = scores_of(forward_on(strategy, batch))
-    return outputs
+    return checked_scores(forward_on(strategy, batch), "RWalkPlugin")
 
 
 def _scores_by_class(strategy: Any, batch: Any) -> Tensor:
     """The same, shape (B, C, ...): models that answer by a mapping (Hugging Face's) have their classes last."""
     output = forward_on(strategy, batch)
-    scores: Tensor = scores_of(output)
+    scores = checked_scores(output, "RWalkPlugin")
     return scores.movedim(-1, 1) if isinstance(output, Mapping) else scores
 
 
