@@ -319,3 +319,65 @@ def test_a_plateau_is_judged_by_one_series_weighted_by_samples(chosen):
     )  # batches of 5, 5 and 2
     strategy.train(benchmark.train_stream[0], streams)
     assert seen == pytest.approx(expected)
+
+
+class Replacing(BasePlugin):
+    """The strategy has a new optimizer from the second experience, or its second epoch, on."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def before_training_epoch(self, strategy, **kwargs):
+        if (strategy.clock.train_exp_counter, strategy.clock.train_exp_epochs) == self.at:
+            strategy.optimizer = torch.optim.Adam(strategy.model.parameters(), LR)
+
+
+def test_an_optimizer_that_the_scheduler_does_not_move_is_refused_until_there_is_a_scheduler_of_it():
+    model, stream = net(), toy().train_stream
+    optimizer = sgd(model, LR)
+    strategy = naive(model, optimizer=optimizer, plugins=[LRSchedulerPlugin(halving(optimizer))], train_epochs=2)
+    strategy.train(stream[0])
+    strategy.optimizer = torch.optim.Adam(model.parameters(), LR)
+    with pytest.raises(
+        ValueError, match="StepLR moves an optimizer, SGD, that is not the strategy's, Adam: make a sch"
+    ):
+        strategy.train(stream[1])
+    recorder = Recorder(lambda strategy: strategy.optimizer.param_groups[0]["lr"], "before_update")
+    strategy.plugins[0] = LRSchedulerPlugin(halving(strategy.optimizer))
+    strategy.plugins.append(recorder)
+    strategy.train(stream[1])
+    assert recorder.notes("before_update") == each(0.1, 0.05)
+
+
+def test_an_optimizer_that_is_replaced_within_an_experience_is_refused_at_the_next_step():
+    model = net()
+    optimizer = sgd(model, LR)
+    plugins = [LRSchedulerPlugin(halving(optimizer)), Replacing((0, 1))]
+    with pytest.raises(ValueError, match="that is not the strategy's"):
+        naive(model, optimizer=optimizer, plugins=plugins, train_epochs=3).train(toy().train_stream[0])
+
+
+def test_a_scheduler_that_is_done_has_no_say_in_the_optimizer():
+    model = net()
+    optimizer = sgd(model, LR)
+    plugins = [LRSchedulerPlugin(halving(optimizer), first_exp_only=True), Replacing((1, 0))]
+    strategy = naive(model, optimizer=optimizer, plugins=plugins, train_epochs=2)
+    strategy.train(toy().train_stream)
+    assert strategy.optimizer.param_groups[0]["lr"] == LR
+
+
+def test_an_optimizer_in_a_wrapper_is_the_one_that_it_holds():
+    class Wrapper(torch.optim.Optimizer):
+        def __init__(self, inner):
+            super().__init__(inner.param_groups, {})
+            self.inner, self.param_groups = inner, inner.param_groups
+
+        def step(self, closure=None):
+            return self.inner.step(closure)
+
+    model = net()
+    optimizer = sgd(model, LR)
+    recorder = Recorder(lambda strategy: optimizer.param_groups[0]["lr"], "before_update")
+    plugins = [LRSchedulerPlugin(halving(optimizer)), recorder]
+    naive(model, optimizer=Wrapper(optimizer), plugins=plugins, train_epochs=2).train(toy().train_stream[0])
+    assert recorder.notes("before_update") == each(0.1, 0.05)

@@ -31,7 +31,7 @@ class LRSchedulerPlugin(BasePlugin):
 
     Raises:
         ValueError: A metric is missing, unknown, or given to a scheduler that takes none; or, in training, the
-            validation loss is not measured.
+            validation loss is not measured, or the strategy has another optimizer than the scheduler.
     """
 
     supports_distributed = True
@@ -88,6 +88,7 @@ class LRSchedulerPlugin(BasePlugin):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Start measuring; from the beginning also after a training that was broken off."""
+        self._check_optimizer(strategy)
         if self._training:
             self._reset()
         self._loss, self._training, self._series = RunningMean(), True, self.val_stream_name
@@ -138,7 +139,7 @@ class LRSchedulerPlugin(BasePlugin):
     def _check_measured(self, strategy: Any) -> None:
         """After an epoch there is a validation loss, or nothing would ever move the learning rate."""
         clock = strategy.clock
-        idle = self.metric != "val_loss" or (self.first_exp_only and clock.train_exp_counter > 0)
+        idle = self.metric != "val_loss" or self._is_over(strategy)
         if idle or self._measured or not clock.train_exp_epochs:
             return
         stream = "" if self.val_stream_name is None else f" of stream {self.val_stream_name!r}"
@@ -149,12 +150,30 @@ class LRSchedulerPlugin(BasePlugin):
             f"train() an evaluation stream{wanted}"
         )
 
+    def _check_optimizer(self, strategy: Any) -> None:
+        """What the scheduler moves is what trains, be it wrapped."""
+        moved, trains = self.scheduler.optimizer, strategy.optimizer
+        if self._is_over(strategy) or any(
+            group is other for group in moved.param_groups for other in trains.param_groups
+        ):
+            return
+        raise ValueError(
+            f"LRSchedulerPlugin's {type(self.scheduler).__name__} moves an optimizer, {type(moved).__name__}, that is "
+            f"not the strategy's, {type(trains).__name__}: make a scheduler of the new optimizer, and put "
+            "LRSchedulerPlugin(scheduler) in this one's place in strategy.plugins"
+        )
+
+    def _is_over(self, strategy: Any) -> bool:
+        """Whether the learning rate is left alone from here on."""
+        return self.first_exp_only and bool(strategy.clock.train_exp_counter > 0)
+
     def _count(self, strategy: Any) -> None:
         batch, self._measured = answers_of(strategy), True
         self._loss.add_sum(batch.loss, batch.count)
 
     def _step(self, strategy: Any) -> None:
-        if not (self.first_exp_only and strategy.clock.train_exp_counter > 0):
+        if not self._is_over(strategy):
+            self._check_optimizer(strategy)
             before = [_notes(group) for group in self.scheduler.optimizer.param_groups]
             with warnings.catch_warnings():
                 # A copied optimizer lacks the mark by which torch sees that it steps first; in this loop it does.
