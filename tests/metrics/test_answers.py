@@ -70,6 +70,19 @@ def test_batches_of_several_sizes_add_up_to_the_whole():
     assert found == {"Top1_Acc": pytest.approx(float(right)), "Loss": pytest.approx(float(whole), rel=1e-6)}
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right"), [(math.nan, 0), (math.inf, 0), (-math.inf, 4)], ids=["nan", "inf", "minus inf"]
+)
+@pytest.mark.parametrize("keep", [False, True])
+def test_an_answer_that_is_not_finite_is_not_right_and_a_class_that_is_ruled_out_is_none(wrong, right, keep):
+    outputs = torch.zeros(4, 3)
+    outputs[:, 1] = 1.0
+    outputs[:, 0] = wrong
+    targets = torch.full((4,), 1 if wrong == -math.inf else 0)
+    assert int(Answers.of(outputs, targets, torch.zeros(()), 4, keep=keep).right) == right
+    assert int(Answers.of(torch.full((4, 3), wrong), torch.zeros(4).long(), torch.zeros(()), 4, keep=keep).right) == 0
+
+
 @pytest.mark.parametrize("count", [5, torch.tensor(5)])
 def test_what_was_counted_goes_on_from_a_state(count):
     mean, other = RunningMean(), RunningMean()

@@ -65,7 +65,7 @@ class Answers:
     Attributes:
         loss: Sum of the loss over what counts, a scalar.
         count: How many targets count: each sample, or each class number that does.
-        right: How many of them got the largest score; None where there is no accuracy.
+        right: How many of them got the largest score, as long as that is finite; None where there is no accuracy.
         answers: Scores of classes, shape (N, C), of the N class numbers that count; elsewhere the scores as they are;
             None if they are no tensor.
         targets: In like manner: class numbers, shape (N,), or as they are.
@@ -116,7 +116,8 @@ class Answers:
         total = torch.where(counts > 0, losses * counts, 0.0).sum()  # the loss of a sample without any is NaN
         if not aligned:
             return cls(total, counts.sum())
-        right = together(_each((classes.argmax(dim=1) == targets) & mask)).sum()
+        said = (classes.argmax(dim=1) == targets) & classes.amax(dim=1).isfinite()  # of NaN, class 0 would be
+        right = together(_each(said & mask)).sum()
         if not keep:
             return cls(total, counts.sum(), right)
         everywhere, numbers = together(classes.detach()), together(targets)
