@@ -170,5 +170,5 @@ def test_several_loaders_are_read_where_the_user_says_how():
     trainer = Trainer(max_epochs=1, callbacks=[walk], **QUIET)
     with quiet():
         trainer.fit(module, {"a": loader(PROBLEM, 0, 1), "b": loader(PROBLEM, 1, 1)})
-    walk.rwalk.consolidate(loader(PROBLEM, 0, 1), lambda batch: module.net(batch[0]))
+    walk.consolidate(loader(PROBLEM, 0, 1), lambda batch: module.net(batch[0]))
     assert walk.rwalk.tasks == 1

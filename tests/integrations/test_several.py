@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from reference.problems import assert_same_state, batches, tanh_net
+from reference.problems import assert_same, assert_same_state, batches, tanh_net
 from rwalk import RWalkConfig, RWalkError, StateError
 from rwalk.integrations.several import RWalkGroup
 
@@ -159,6 +159,65 @@ def test_of_states_that_do_not_all_fit_none_is_loaded():
         group.load_state_dict({"optimizers": early})
     for index in (0, 1):
         assert_same_state(group.rwalks[index].state_dict(), before[index])
+
+
+def not_finite(core):
+    with torch.no_grad():
+        core.model[2].weight[0, 0] = torch.nan
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_task_that_cannot_end_in_every_core_ends_in_none(interrupted, monkeypatch):
+    model, optimizers, group = learned()
+    twin, others, expected = learned()
+    kept = model[2].weight.detach().clone()
+    before = copy.deepcopy(group.state_dict())["optimizers"]
+    if interrupted:
+        end = group.rwalks[1].consolidate
+
+        def consolidate(*arguments):
+            end(*arguments)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(group.rwalks[1], "consolidate", consolidate)
+    else:
+        not_finite(group.rwalks[1])
+    with pytest.raises(KeyboardInterrupt if interrupted else RWalkError):
+        group.consolidate()
+    monkeypatch.undo()
+    with torch.no_grad():
+        model[2].weight.copy_(kept)
+    assert [rwalk.tasks for rwalk in group.rwalks.values()] == [1, 1]
+    assert_same_state(group.rwalks[0].state_dict(), before[0])
+    for each, own, its in ((model, optimizers, group), (twin, others, expected)):
+        train(each, own, task=1, steps=3)
+        its.consolidate()
+    for index in (0, 1):
+        assert group.rwalks[index].tasks == 2
+        assert_same(group.rwalks[index].importances("fisher"), expected.rwalks[index].importances("fisher"))
+    assert_same_state(group.rwalks[0].state_dict(), expected.rwalks[0].state_dict())
+
+
+@pytest.mark.parametrize("config", [RWalkConfig.facil(), RWalkConfig.laplace()])
+def test_every_core_reads_all_of_the_tasks_data(config):
+    def scores(batch):
+        return model(batch[0])
+
+    found = []
+    for once in (False, True):
+        model, optimizers = model_and_optimizers()
+        group = RWalkGroup(config)
+        group.attach(model, optimizers)
+        train(model, optimizers, task=0, steps=6)
+        with pytest.raises(RWalkError, match="needs the task's data"):
+            group.consolidate()
+        data = [(x, (y[:, 0] > 0).long()) for x, y in batches(0, 4)]
+        group.consolidate((batch for batch in data) if once else data, scores)
+        assert [rwalk.tasks for rwalk in group.rwalks.values()] == [1, 1]
+        found.append([rwalk.importances() for rwalk in group.rwalks.values()])
+    assert all(bool(value.any()) for importances in found[0] for value in importances.values())
+    for one, other in zip(*found, strict=True):
+        assert_same(one, other)
 
 
 def test_new_optimizers_are_noticed_and_followed_in_place_of_the_old_ones():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from rwalk.core.first_protection import FirstProtection
 from rwalk.core.sharding import local, over_processes
 from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.integrations.lightning_data import (
-    data_of_task,
+    DataOfTask,
     prepared,
     refuse_uncallable,
     refuse_unreadable_data,
@@ -123,9 +123,16 @@ class RWalkCallback(Callback):
             )
         return next(iter(self.rwalks.values()))
 
-    def consolidate(self) -> None:
-        """End a task, in every core. Data for ``fisher_source="loader"`` goes to ``callback.rwalk.consolidate``."""
-        self._group.consolidate()
+    def consolidate(
+        self, batches: Iterable[Any] | None = None, forward: Callable[[Any], torch.Tensor] | None = None
+    ) -> None:
+        """End a task, in every core or in none.
+
+        Args:
+            batches: For ``fisher_source="loader"`` and ``"samples"``, as in ``RWalk.consolidate``; each core reads all.
+            forward: Maps a batch to scores of classes.
+        """
+        self._group.consolidate(batches, forward)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Note whether a checkpoint may be loaded only to be evaluated; refuse what cannot work."""
@@ -152,7 +159,7 @@ class RWalkCallback(Callback):
         if isinstance(self.consolidate_on, int) and any(r.config.fisher_source != "step" for r in self.rwalks.values()):
             raise RWalkError(
                 f"consolidate_on={self.consolidate_on}: fisher_source needs a task's data at its end, and of a number "
-                "of steps it is not known: take 'train_end', or None and callback.rwalk.consolidate(batches)"
+                "of steps it is not known: take 'train_end', or None and callback.consolidate(batches)"
             )
         self._refuse_unreadable_data(trainer, pl_module)
         self._unread = True
@@ -243,12 +250,11 @@ class RWalkCallback(Callback):
     def _end_task(self, trainer: Trainer) -> None:
         if self.consolidate_on != "train_end":
             return
-        forward = None if self.forward is None else partial(self.forward, trainer.lightning_module)
-        for rwalk in self.rwalks.values():
-            if rwalk.config.fisher_source == "step":
-                rwalk.consolidate()
-            else:
-                rwalk.consolidate(data_of_task(trainer), forward)
+        if source_of(self.rwalks.values()) is None:
+            self.consolidate()
+        else:
+            forward = None if self.forward is None else partial(self.forward, trainer.lightning_module)
+            self.consolidate(DataOfTask(trainer), forward)
 
 
 class _EndOfWalk(Callback):

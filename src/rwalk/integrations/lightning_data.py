@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from itertools import islice
@@ -16,11 +16,11 @@ from rwalk.errors import RWalkError
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-__all__ = ["data_of_task", "prepared", "refuse_uncallable", "refuse_unreadable_data", "source_of"]
+__all__ = ["DataOfTask", "prepared", "refuse_uncallable", "refuse_unreadable_data", "source_of"]
 
 CALLS = "calls the module on the task's batches at its end"
 SAY_HOW = "give RWalkCallback(forward=lambda module, batch: ...), which returns its scores of a batch"
-WAY_OUT = "take consolidate_on=None, and call callback.rwalk.consolidate(batches, forward) when the fit has ended"
+WAY_OUT = "take consolidate_on=None, and call callback.consolidate(batches, forward) when the fit has ended"
 
 
 def prepared(trainer: Trainer, batch: Any) -> Any:
@@ -28,13 +28,23 @@ def prepared(trainer: Trainer, batch: Any) -> Any:
     return trainer.precision_plugin.convert_input(trainer.strategy.batch_to_device(batch))
 
 
-def data_of_task(trainer: Trainer) -> Iterable[Any]:
-    """The fit's batches, once through: as many as an epoch has; where that is not known, as many as were trained."""
-    limit = trainer.num_training_batches
-    if limit == float("inf"):  # it may be endless
-        limit = trainer.fit_loop.total_batch_idx + 1
-    loader: Any = trainer.train_dataloader
-    return map(partial(prepared, trainer), islice(loader, int(limit)))
+class DataOfTask:
+    """The fit's batches, each time it is gone through: as many as an epoch has; or as were trained, if not known.
+
+    Args:
+        trainer: Of the fit.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def __iter__(self) -> Iterator[Any]:
+        """Once through, read anew."""
+        limit = self._trainer.num_training_batches
+        if limit == float("inf"):  # it may be endless
+            limit = self._trainer.fit_loop.total_batch_idx + 1
+        loader: Any = self._trainer.train_dataloader
+        return map(partial(prepared, self._trainer), islice(loader, int(limit)))
 
 
 def refuse_unreadable_data(trainer: Trainer, module: LightningModule, rwalks: Iterable[RWalk], *, told: bool) -> None:

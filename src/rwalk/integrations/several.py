@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rwalk.core import RWalk, RWalkConfig
@@ -86,10 +86,30 @@ class RWalkGroup:
             if rwalk.attached:
                 rwalk.detach()
 
-    def consolidate(self) -> None:
-        """End a task, in every core."""
-        for rwalk in self.rwalks.values():
-            rwalk.consolidate()
+    def consolidate(self, batches: Iterable[Any] | None = None, forward: Callable[[Any], Tensor] | None = None) -> None:
+        """End a task, in every core or in none.
+
+        Args:
+            batches: As in ``RWalk.consolidate``, and so is ``forward``. Each core reads all of them: what can be read
+                only once (a generator) is kept in memory where there are several cores.
+            forward: Maps a batch to scores of classes.
+
+        Raises:
+            RWalkError: A core refuses, as ``RWalk.consolidate``. No core's task has ended then.
+            TypeError: ``batches`` is a single batch.
+        """
+        cores = list(self.rwalks.values())
+        if len(cores) > 1 and isinstance(batches, Iterator):
+            batches = list(batches)
+        before = [core.state_dict() for core in cores] if len(cores) > 1 else []
+        try:
+            for core in cores:
+                core.consolidate(batches, forward)
+        except BaseException:
+            for core, state in zip(cores, before, strict=False):
+                if core.tasks > state["tasks"]:
+                    core.load_state_dict(state)
+            raise
 
     def state_dict(self) -> dict[str, Any]:
         """The cores' states, by the optimizer's place; empty before there are any."""
