@@ -352,19 +352,29 @@ def test_before_training_there_is_no_core():
 
 
 class Leaves(Callback):
-    """Puts other weights in place as training ends, as callbacks that average weights do."""
+    """Puts other weights in place as training ends, as callbacks do that average weights, or load the best ones."""
+
+    def __init__(self, loads=None) -> None:
+        self.loads = loads
 
     def on_train_end(self, trainer, pl_module):
+        if self.loads is not None:
+            part = getattr(pl_module, self.loads) if self.loads else pl_module
+            part.load_state_dict({name: value / 2 for name, value in part.state_dict().items()})
+            return
         with torch.no_grad():
             for parameter in pl_module.parameters():
                 parameter.data.mul_(0.5)
 
 
+@pytest.mark.parametrize("loads", [None, "", "net"])
 @pytest.mark.parametrize("first", [True, False])
-def test_the_anchor_is_what_the_fit_leaves_and_the_scores_are_the_walks_whatever_the_order(first):
-    plain, walk = Module(PROBLEM), RWalkCallback(CONFIG)
+@pytest.mark.parametrize("options", [{}, {"anchor_at": "average"}])
+def test_the_anchor_is_what_the_fit_leaves_and_the_scores_are_the_walks_whatever_the_order(first, loads, options):
+    config = CONFIG.replace(delta_t=7)  # a window is open as the fit ends
+    plain, walk = Module(PROBLEM), RWalkCallback(config)
     fit(plain, 0, [walk])
-    module, other, leaves = Module(PROBLEM), RWalkCallback(CONFIG), Leaves()
+    module, other, leaves = Module(PROBLEM), RWalkCallback(config.replace(**options)), Leaves(loads)
     fit(module, 0, [other, leaves] if first else [leaves, other])
     found, expected = (cb.rwalk.state_dict()["parameters"] for cb in (other, walk))
     for name, parameter in module.named_parameters():

@@ -12,7 +12,6 @@ import torch
 from rwalk.core import RWalk, RWalkConfig
 from rwalk.core.files import load_state
 from rwalk.core.first_protection import FirstProtection
-from rwalk.core.sharding import local, over_processes
 from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.integrations.lightning_data import (
     DataOfTask,
@@ -22,6 +21,7 @@ from rwalk.integrations.lightning_data import (
     source_of,
 )
 from rwalk.integrations.several import RWalkGroup
+from rwalk.integrations.walk_end import WalkEnd
 from rwalk.module_state import weights_version
 
 try:
@@ -99,7 +99,7 @@ class RWalkCallback(Callback):
         self._group = RWalkGroup(self._protect.keeps(config) if start_from is None else config)
         self._evaluating = self._unread = False
         self._weights: list[int] | None = None  # as the steps have left them, until the next one begins
-        self._walked: list[torch.Tensor] = []
+        self._end: WalkEnd | None = None  # while the other callbacks' training ends
         if start_from is not None:
             files = [start_from] if isinstance(start_from, (str, Path)) else start_from
             self._group.start_from([load_state(file) for file in files])
@@ -239,7 +239,9 @@ class RWalkCallback(Callback):
         return [callback for callback in _callbacks(trainer) if not is_ours(callback)]
 
     def _let_go(self, trainer: Trainer) -> None:
-        self._evaluating, self._weights = False, None
+        if self._end is not None:
+            self._end.let_go()
+        self._evaluating, self._weights, self._end = False, None, None
         self._group.detach()
         _set_callbacks(trainer, self._without_ends(trainer))
 
@@ -270,11 +272,11 @@ class _EndOfWalk(Callback):
         self._walk._weights = weights_version(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring the last step in, and keep the weights that it has led to until the task ends."""
+        """Bring the last step in, and keep where it has led until the task ends."""
+        if self._walk.consolidate_on == "train_end":
+            self._walk._end = WalkEnd(self._walk.rwalks.values(), pl_module)
         for rwalk in self._walk.rwalks.values():
             rwalk.settle()
-        if self._walk.consolidate_on == "train_end":
-            self._walk._walked = [local(parameter).detach().clone() for parameter in pl_module.parameters()]
 
 
 class _EndOfTask(Callback):
@@ -283,25 +285,12 @@ class _EndOfTask(Callback):
     def __init__(self, walk: RWalkCallback) -> None:
         self._walk = walk
 
-    @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the task; a window that is open ends where the steps have led."""
-        parameters, walked = list(pl_module.parameters()), self._walk._walked
-        left = [local(parameter).detach() for parameter in parameters]
-        moved = any(not torch.equal(one, other) for one, other in zip(walked, left, strict=False))
-        if over_processes(torch.tensor(float(moved)), parameters, "max"):
-            left = [weights.clone() for weights in left]
-            _put(walked, parameters)
-            for rwalk in self._walk.rwalks.values():
-                rwalk.end_window()
-            _put(left, parameters)
-        self._walk._walked = []
+        if self._walk._end is not None:
+            self._walk._end.close()
+            self._walk._end = None
         self._walk._end_task(trainer)
-
-
-def _put(weights: list[torch.Tensor], parameters: list[torch.nn.Parameter]) -> None:
-    for parameter, values in zip(parameters, weights, strict=False):
-        local(parameter).copy_(values)
 
 
 def _callbacks(trainer: Any) -> list[Callback]:

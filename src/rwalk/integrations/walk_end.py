@@ -1,0 +1,93 @@
+"""Other callbacks put other weights in place as training ends: where the steps have led is kept until the task does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+from weakref import WeakMethod
+
+import torch
+from torch import Tensor, nn
+
+from rwalk.core import RWalk
+from rwalk.core.sharding import local, over_processes
+
+__all__ = ["WalkEnd"]
+
+
+class WalkEnd:
+    """Brings the last step in, and ends the open window where the steps have led if other weights take their place.
+
+    They may be written in place, which shows at the task's end, or loaded, which would drop the window: it ends just
+    before.
+
+    Args:
+        rwalks: The cores.
+        module: Whose weights the others may replace.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> rwalk = RWalk(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> end = WalkEnd([rwalk], model)
+        >>> # other callbacks
+        >>> end.close()
+        >>> rwalk.consolidate()
+    """
+
+    def __init__(self, rwalks: Iterable[RWalk], module: nn.Module) -> None:
+        self._rwalks = list(rwalks)
+        for rwalk in self._rwalks:
+            rwalk.settle()
+        protected = {each for rwalk in self._rwalks for each in rwalk.protected()}
+        self._parameters = [p for p in module.parameters() if p.requires_grad or id(p) in protected]
+        self._walked = [local(p).detach().clone() for p in self._parameters]
+        self._ended = False
+        hook = _BeforeLoading(self._end_window)
+        self._handles = [each.register_load_state_dict_pre_hook(hook) for each in module.modules()]
+
+    def close(self) -> None:
+        """All others are done: look whether the weights have moved, and let go."""
+        self.let_go()
+        present = [local(p).detach() for p in self._parameters]
+        moved = any(not torch.equal(one, other) for one, other in zip(self._walked, present, strict=True))
+        if over_processes(torch.tensor(float(moved)), self._parameters, "max"):
+            self._end_window()
+
+    def let_go(self) -> None:
+        """Notice no more loading."""
+        for handle in self._handles:
+            handle.remove()
+
+    @torch.no_grad()
+    def _end_window(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        left = [local(p).detach().clone() for p in self._parameters]
+        _put(self._walked, self._parameters)
+        for rwalk in self._rwalks:
+            rwalk.end_window()
+        _put(left, self._parameters)
+
+
+class _BeforeLoading:
+    """What a module calls before ``load_state_dict`` replaces its weights; that of a copy does nothing."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = WeakMethod(act)
+
+    def __call__(self, *_: Any) -> None:
+        act = self._act()
+        if act is not None:
+            act()
+
+    def __reduce__(self) -> Any:
+        """A copy needs no rwalk where it is unpickled: a log of level -1 is void."""
+        return partial, (logging.getLogger("rwalk").log, -1)
+
+
+def _put(weights: Sequence[Tensor], parameters: Iterable[nn.Parameter]) -> None:
+    for parameter, values in zip(parameters, weights, strict=True):
+        local(parameter).copy_(values)
