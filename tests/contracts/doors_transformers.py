@@ -29,7 +29,7 @@ class WithLoss(nn.Module):
 
 
 class Recorder(TrainerCallback):
-    """Takes a snapshot when training ends: where it stands among the callbacks says before or after RWalk's."""
+    """Takes a snapshot before the task ends, which is after all callbacks."""
 
     def __init__(self, outcome: Outcome, rwalk: RWalkTrainerCallback) -> None:
         self.outcome, self.rwalk = outcome, rwalk
@@ -76,12 +76,13 @@ def trainer(problem: Problem, precision: Precision, accumulation: int) -> Outcom
                 model,
                 arguments(folder, problem, precision, accumulation),
                 train_dataset=[{"x": a, "labels": b} for a, b in zip(x, y, strict=True)],
-                callbacks=[Recorder(outcome, rwalk), rwalk, Recorder(outcome, rwalk)],
+                callbacks=[rwalk, Recorder(outcome, rwalk)],
                 optimizers=(optimizer, constant),
             )
             if precision == "fp16":
                 scale_losses(framework.accelerator)
             framework.train()
+            outcome.record(rwalk.rwalk, prefix="net.")
     return outcome
 
 

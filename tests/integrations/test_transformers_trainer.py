@@ -292,6 +292,59 @@ def test_the_fisher_can_come_from_a_pass_over_the_tasks_data(tmp_path):
         assert all(value.any() for value in callback.rwalk.importances("fisher").values())
 
 
+class Leaves(TrainerCallback):
+    """Puts other weights in place as training ends, as callbacks do that average weights, or load the best ones."""
+
+    def __init__(self, loads):
+        self.loads = loads
+
+    def on_train_end(self, args, state, control, **kwargs):
+        model = kwargs["model"]
+        if self.loads:
+            model.load_state_dict({name: value / 2 for name, value in model.state_dict().items()})
+            return
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(0.5)
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("loads", [False, True])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_anchor_is_what_train_leaves_and_the_scores_are_the_walks_whatever_the_order(tmp_path, first, loads, log):
+    plain, walk = classifier(), RWalkTrainerCallback(CONFIG)
+    trainer(plain, tmp_path, labelled(0), walk).train()
+    model, other, leaves = classifier(), RWalkTrainerCallback(CONFIG, log=log), Leaves(loads)
+    framework = trainer(model, tmp_path, labelled(0), *([other, leaves] if first else [leaves, other]))
+    before = set(framework.callback_handler.callbacks)
+    framework.train()
+    assert set(framework.callback_handler.callbacks) == before
+    found, expected = (callback.rwalk.state_dict()["parameters"] for callback in (other, walk))
+    for name, parameter in model.named_parameters():
+        assert torch.equal(found[name]["anchor"], parameter)
+        torch.testing.assert_close(2 * found[name]["anchor"], expected[name]["anchor"])
+        for quantity in ("fisher", "score", "importance"):
+            assert torch.equal(found[name][quantity], expected[name][quantity])
+
+
+def test_the_callbacks_of_a_training_that_was_interrupted_are_left_alone(tmp_path):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                raise KeyboardInterrupt
+
+    callback, stop = RWalkTrainerCallback(CONFIG), Stop()
+    framework = trainer(classifier(), tmp_path, labelled(0), callback, stop)
+    before = list(framework.callback_handler.callbacks)
+    with pytest.raises(KeyboardInterrupt):
+        framework.train()
+    framework.remove_callback(stop)
+    framework.train()
+    before.remove(stop)
+    assert framework.callback_handler.callbacks == before
+    assert (callback.rwalk.tasks, callback.rwalk.steps) == (1, 3 + 8)
+
+
 class Endless(IterableDataset):
     """The task's samples, over and over."""
 

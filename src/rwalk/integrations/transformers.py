@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -21,6 +20,7 @@ from rwalk.integrations.lora_checks import is_peft
 from rwalk.integrations.trainer_base import HeldBase
 from rwalk.integrations.trainer_checkpoints import checkpoint_of, resumed_from, state_file
 from rwalk.integrations.trainer_steps import StepWatch, shows_averages, where_steps_led
+from rwalk.integrations.walk_end import WalkEnd
 
 try:
     from accelerate import PartialState
@@ -28,6 +28,8 @@ try:
     from transformers import TrainerCallback
     from transformers.trainer_callback import CallbackHandler
     from transformers.trainer_utils import has_length
+
+    from rwalk.integrations.trainer_ends import Ends, handler_that_calls
 except ImportError as error:
     raise MissingExtraError("RWalkTrainerCallback", "transformers", error) from error
 
@@ -42,7 +44,8 @@ class RWalkTrainerCallback(TrainerCallback):
 
     Args:
         config: Settings; ``RWalkConfig()``, or with ``start_from`` the saved ones, if None.
-        consolidate_on: When a task ends: ``"train_end"``, when ``train()`` does (once the best model is loaded back);
+        consolidate_on: When a task ends: ``"train_end"``, when ``train()`` does (once the best model is loaded back,
+            and after all other callbacks: weights that one of them averages are the anchor);
             ``"epoch_end"``, or at a best model of mid-epoch that is loaded back; every so many optimizer steps of a
             ``train()`` call; or None, when you say ``callback.rwalk.consolidate()``.
         start_from: An rwalk state file, or a checkpoint folder that holds one, to go on from in a first ``train()``.
@@ -93,11 +96,13 @@ class RWalkTrainerCallback(TrainerCallback):
         self.log, self.base = log, HeldBase(base_lambda)
         self.rwalk: RWalk | None = None
         self._watch: StepWatch | None = None
+        self._ends: Ends | None = None
+        self._walk_end: WalkEnd | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Follow this training's model and optimizer; if it is resumed, from its checkpoint's state."""
         _refuse_what_cannot_work(state, kwargs["optimizer"])
-        if self.rwalk is not None and self.rwalk.attached:  # an earlier training was interrupted
+        if self.rwalk is not None and (self.rwalk.attached or self._ends):  # an earlier training was interrupted
             self._let_go(self.rwalk)
         source = None
         if state.global_step:
@@ -129,8 +134,11 @@ class RWalkTrainerCallback(TrainerCallback):
         rwalk.attach()
         self.base.attach()
         self._watch = StepWatch(rwalk)
-        if self.log:
-            _put_before_reporters(self, sys._getframe(1).f_locals.get("self"))
+        handler = handler_that_calls(self)
+        if handler is not None:
+            if self.log:
+                _put_before_reporters(self, handler)
+            self._ends = Ends(handler, self._end_walk, self._end_training)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Be ready to notice a step that RWalk cannot see."""
@@ -172,7 +180,13 @@ class RWalkTrainerCallback(TrainerCallback):
             state.log_history[-1].update(figures)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """End the task and let go of the optimizer. If the best model was loaded back, so is the state beside it."""
+        """End the task and let go, where Trainer's list of callbacks is not known; else after all other callbacks."""
+        if self._ends is None:
+            self._end_walk(args, state, kwargs)
+            self._end_training(args, state, kwargs)
+
+    def _end_walk(self, args: Any, state: Any, kwargs: Mapping[str, Any]) -> None:
+        """Bring the last step in. If the best model was loaded back, so is the state beside it."""
         rwalk = self._core
         best = args.load_best_model_at_end and state.best_model_checkpoint is not None
         if best:
@@ -180,9 +194,17 @@ class RWalkTrainerCallback(TrainerCallback):
         elif self.consolidate_on == "train_end" and shows_averages(rwalk.optimizer):
             with where_steps_led(rwalk.optimizer):  # the averages that are left are the anchor, and no walk
                 rwalk.end_window()
+        with where_steps_led(rwalk.optimizer):
+            rwalk.settle()
         if self.consolidate_on == "train_end" or (best and self.consolidate_on == "epoch_end" and rwalk.task_steps):
-            _consolidate(rwalk, args, state, kwargs)
-        self._let_go(rwalk)
+            self._walk_end = WalkEnd([rwalk], rwalk.model)
+
+    def _end_training(self, args: Any, state: Any, kwargs: Mapping[str, Any]) -> None:
+        """End the task at the weights that the other callbacks have left, and let go of the optimizer."""
+        if self._walk_end is not None:
+            self._walk_end.close()
+            _consolidate(self._core, args, state, kwargs)
+        self._let_go(self._core)
 
     @property
     def _core(self) -> RWalk:
@@ -198,10 +220,15 @@ class RWalkTrainerCallback(TrainerCallback):
     def _let_go(self, rwalk: RWalk) -> None:
         if self._watch is not None:
             self._watch.remove()
-            self._watch = None
+        if self._ends is not None:
+            self._ends.remove()
+        if self._walk_end is not None:
+            self._walk_end.let_go()
+        self._watch = self._ends = self._walk_end = None
         self.base.detach()
-        with where_steps_led(rwalk.optimizer):
-            rwalk.detach()
+        if rwalk.attached:
+            with where_steps_led(rwalk.optimizer):
+                rwalk.detach()
 
     def _follow(self, model: nn.Module, optimizer: Optimizer, source: Path | None) -> RWalk:
         if self.rwalk is not None:
@@ -236,11 +263,10 @@ def _has_ended(epoch: float | None) -> bool:
     return epoch is not None and float(epoch).is_integer()
 
 
-def _put_before_reporters(callback: TrainerCallback, handler: Any) -> None:
+def _put_before_reporters(callback: TrainerCallback, handler: CallbackHandler) -> None:
     """Reporters come first in Trainer's list of callbacks, and nothing public moves a callback in front of them."""
-    if isinstance(handler, CallbackHandler) and callback in handler.callbacks:
-        handler.callbacks.remove(callback)  # those in front have been called already, so that none is left out
-        handler.callbacks.insert(0, callback)
+    handler.callbacks.remove(callback)  # those in front have been called already, so that none is left out
+    handler.callbacks.insert(0, callback)
 
 
 def _of_the_model(data: Any, model: nn.Module, args: Any) -> Any:
