@@ -75,31 +75,37 @@ def test_the_same_callback_can_resume_what_was_interrupted(first_day, tmp_path):
     assert_same_state(callback.rwalk.state_dict(), expected.rwalk.state_dict())
 
 
-def test_a_checkpoint_elsewhere_is_found_where_it_is_said_to_be(first_day, tmp_path):
+def test_a_checkpoint_elsewhere_is_gone_on_from(first_day, tmp_path):
     killed, _ = second_day(first_day, tmp_path / "here", StopAfter(5))
     with pytest.raises(KeyboardInterrupt):
         killed.train()
     moved = shutil.move(tmp_path / "here" / "checkpoint-4", tmp_path / "moved")
+    bare = shutil.copytree(moved, tmp_path / "bare", ignore=shutil.ignore_patterns("rwalk"))
     resumed, _ = second_day(first_day, tmp_path / "new")
-    with pytest.raises(
-        RWalkError, match=r"goes on from step 4, but no RWalk state.*checkpoint-4 or .*first\.safetensors"
-    ):
-        resumed.train(resume_from_checkpoint=str(moved))
-    for options in ({"start_from": moved}, {"resume_from_checkpoint": str(moved)}):
-        callback = RWalkTrainerCallback(start_from=options.pop("start_from", None))
-        resumed = trainer(language_model(), tmp_path / "new", sentences(1), callback, **EVERY_FOUR, **options)
-        resumed.train(resume_from_checkpoint=str(moved))
+    with pytest.raises(RWalkError, match=r"goes on from step 4, but no RWalk state.*bare or .*first\.safetensors"):
+        resumed.train(resume_from_checkpoint=str(bare))
+    for start_from, named in ((first_day[0], moved), (moved, bare)):
+        callback = RWalkTrainerCallback(start_from=start_from)
+        resumed = trainer(language_model(), tmp_path / "new", sentences(1), callback, **EVERY_FOUR)
+        resumed.train(resume_from_checkpoint=str(named))
         assert (callback.rwalk.tasks, callback.rwalk.steps) == (2, 16)
 
 
-def test_another_runs_checkpoint_of_the_same_step_is_not_mistaken_for_it(first_day, tmp_path):
-    for folder, seed in (("here", 1), ("elsewhere", 2)):
-        callback = RWalkTrainerCallback(CONFIG)
-        trainer(language_model(seed), tmp_path / folder, sentences(1), callback, **EVERY_FOUR).train()
-    elsewhere = tmp_path / "elsewhere" / "checkpoint-4"
-    resumed = trainer(language_model(), tmp_path / "here", sentences(1), RWalkTrainerCallback(CONFIG), **EVERY_FOUR)
+@pytest.mark.parametrize("logged", [True, False])
+def test_another_runs_checkpoint_of_the_same_step_is_not_mistaken_for_it(tmp_path, logged):
+    options = EVERY_FOUR if logged else {**EVERY_FOUR, "logging_strategy": "no"}
+    runs = {}
+    for folder, task in (("here", 1), ("elsewhere", 0)):
+        runs[folder] = RWalkTrainerCallback(CONFIG)
+        trainer(language_model(), tmp_path / folder, sentences(task), runs[folder], **options).train()
+    callback = RWalkTrainerCallback(CONFIG)
+    resumed = trainer(language_model(), tmp_path / "here", sentences(0), callback, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "elsewhere" / "checkpoint-4"))
+    assert_same_state(callback.rwalk.state_dict(), runs["elsewhere"].rwalk.state_dict())
+    shutil.rmtree(tmp_path / "elsewhere" / "checkpoint-4" / "rwalk")
+    resumed = trainer(language_model(), tmp_path / "here", sentences(0), RWalkTrainerCallback(CONFIG), **options)
     with pytest.raises(RWalkError, match="goes on from step 4, but no RWalk state"):
-        resumed.train(resume_from_checkpoint=str(elsewhere))
+        resumed.train(resume_from_checkpoint=str(tmp_path / "elsewhere" / "checkpoint-4"))
 
 
 def test_a_checkpoint_saved_without_the_callback_is_refused(tmp_path):

@@ -18,7 +18,7 @@ from rwalk.core.likelihood import outputs_of
 from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.integrations.lora_checks import is_peft
 from rwalk.integrations.trainer_base import HeldBase
-from rwalk.integrations.trainer_checkpoints import checkpoint_of, resumed_from, state_file
+from rwalk.integrations.trainer_checkpoints import checkpoint_of, named_to_resume, resumed_from, state_file
 from rwalk.integrations.trainer_steps import StepWatch, shows_averages, where_steps_led
 from rwalk.integrations.walk_end import WalkEnd
 
@@ -106,7 +106,7 @@ class RWalkTrainerCallback(TrainerCallback):
             self._let_go(self.rwalk)
         source = None
         if state.global_step:
-            source = resumed_from(args, state, [args.resume_from_checkpoint, self.start_from])
+            source = resumed_from(args, state, named_to_resume(), self.start_from)
         elif self.rwalk is None and self.start_from is not None:
             source = Path(self.start_from)
         is_new = self.rwalk is None and source is None
