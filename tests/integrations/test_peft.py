@@ -108,6 +108,66 @@ def test_a_model_that_an_adapter_was_merged_into_for_good_needs_a_new_rwalk(tmp_
     assert learned(merged, tmp_path, sentences(1)).rwalk.tasks == 1
 
 
+def deleted(model):
+    model.delete_adapter("default")
+    model.add_adapter("default", LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"]))
+    model.set_adapter("default")
+    return model
+
+
+@pytest.mark.parametrize(
+    "successor",
+    [
+        lambda model: lora(model.merge_and_unload()),
+        lambda model: lora(model.merge_and_unload(), init_lora_weights=False),
+        lambda model: lora(model.unload()),
+        deleted,
+    ],
+    ids=["merged", "merged, begun at random", "unloaded", "deleted"],
+)
+def test_a_new_adapter_of_the_same_name_is_not_held_where_the_old_one_was(tmp_path, caplog, successor):
+    model = lora(language_model())
+    callback = learned(model, tmp_path, sentences(0))
+    again = successor(model)
+    alone = RWalkTrainerCallback(CONFIG)
+    twin = lora(language_model())
+    twin.load_state_dict(again.state_dict())
+    with caplog.at_level("WARNING", logger="rwalk"):
+        learned(again, tmp_path, sentences(1), callback)
+    assert "adapter 'default' was merged or removed" in caplog.text
+    learned(twin, tmp_path, sentences(1), alone)
+    assert_same(trainable(again), trainable(twin))
+    assert_same_state(callback.rwalk.state_dict(), alone.rwalk.state_dict())
+
+
+def test_what_is_trained_whole_stays_protected_when_the_adapter_is_merged(tmp_path):
+    model = bert_lora()
+    callback = learned(model, tmp_path, labelled(0))
+    before = callback.rwalk.anchors()
+    torch.manual_seed(2)
+    config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])
+    again = get_peft_model(model.merge_and_unload(), config)
+    learned(again, tmp_path, labelled(1), callback, max_steps=1, learning_rate=0.0)
+    found, head = callback.rwalk.anchors(), {name for name in before if "modules_to_save" in name}
+    assert head
+    assert_same({name: found[name] for name in head}, {name: before[name] for name in head})
+    assert callback.rwalk.tasks == 2
+
+
+def test_an_adapter_loaded_again_by_the_same_callback_goes_on(tmp_path, caplog):
+    model = lora(language_model())
+    callback = learned(model, tmp_path, sentences(0))
+    before = callback.rwalk
+    model.save_pretrained(tmp_path / "adapter")
+    model.merge_adapter()  # as for an evaluation
+    loaded = PeftModel.from_pretrained(language_model(), tmp_path / "adapter", is_trainable=True)
+    with caplog.at_level("WARNING", logger="rwalk"):
+        learned(loaded, tmp_path, sentences(1), callback)
+    assert "merged or removed" not in caplog.text
+    assert callback.rwalk is before
+    assert callback.rwalk.tasks == 2
+
+
 def second_adapter(model):
     """Another adapter, which is trained from now on; the first is frozen."""
     model.add_adapter("second", LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"]))

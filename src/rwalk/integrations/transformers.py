@@ -17,6 +17,7 @@ from rwalk.core.first_protection import FirstProtection
 from rwalk.core.likelihood import outputs_of
 from rwalk.errors import MissingExtraError, RWalkError
 from rwalk.integrations.lora_checks import is_peft
+from rwalk.integrations.lora_names import AdaptersSeen, without_gone
 from rwalk.integrations.trainer_base import HeldBase
 from rwalk.integrations.trainer_checkpoints import checkpoint_of, named_to_resume, resumed_from, state_file
 from rwalk.integrations.trainer_steps import StepWatch, shows_averages, where_steps_led
@@ -96,6 +97,7 @@ class RWalkTrainerCallback(TrainerCallback):
         self.log, self.base = log, HeldBase(base_lambda)
         self.rwalk: RWalk | None = None
         self._watch: StepWatch | None = None
+        self._adapters = AdaptersSeen()
         self._ends: Ends | None = None
         self._walk_end: WalkEnd | None = None
 
@@ -235,10 +237,13 @@ class RWalkTrainerCallback(TrainerCallback):
             self.rwalk.follow(model, optimizer)
             if source is not None:
                 self.rwalk.load_state_dict(load_state(state_file(source)))
+            else:
+                self.rwalk = without_gone(self.rwalk, self._adapters.gone(model))
         elif source is not None:
             self.rwalk = RWalk.load(state_file(source), model, optimizer, self.config, attach=False)
         else:
             self.rwalk = RWalk(model, optimizer, self.config, attach=False)
+        self._adapters.note(model)
         return self.rwalk
 
 
