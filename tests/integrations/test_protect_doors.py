@@ -224,6 +224,11 @@ def test_what_is_refused(door):
         door(protect_options={"labels": "data"})
 
 
+def test_hugging_face_trainer_does_not_take_a_generator():
+    with pytest.raises(TypeError, match=r"protect is a generator.*expected a dataset .*list\(\.\.\.\)"):
+        RWalkTrainerCallback(protect=(row for row in labelled(0, 4)))
+
+
 def adapted(seed=0):
     from peft import LoraConfig, get_peft_model
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -62,7 +62,7 @@ class RWalkTrainerCallback(TrainerCallback):
 
     Raises:
         ValueError: ``consolidate_on`` is none of these, or an option that ``RWalk.protect`` does not have.
-        TypeError: ``protect`` is a single batch.
+        TypeError: ``protect`` is a single batch, or an iterator (a generator).
         RWalkError: In ``train()``: DeepSpeed, a hyperparameter search, a second RWalk on the optimizer, a model that
             lacks parameters whose importances are kept, a resumed checkpoint without a state, an unseen step.
 
@@ -90,6 +90,11 @@ class RWalkTrainerCallback(TrainerCallback):
         if not is_count and consolidate_on not in ("train_end", "epoch_end", None):
             raise ValueError(
                 f"consolidate_on={consolidate_on!r}: expected 'train_end', 'epoch_end', a number of steps ≥ 1 or None"
+            )
+        if isinstance(protect, Iterator):
+            raise TypeError(
+                f"protect is a {type(protect).__name__}, which can be read only once, and does not tell samples from "
+                "batches: expected a dataset like train_dataset, or a DataLoader; samples are list(...) of it"
             )
         self._protect = FirstProtection(protect, protect_options)
         self.config = self._protect.keeps(config) if start_from is None else config
