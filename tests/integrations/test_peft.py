@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 from integrations.trainers import StopAfter, classifier, labelled, language_model, sentences, trainer
 from reference.problems import assert_same, assert_same_state, weights
 from rwalk import RWalk, RWalkConfig, RWalkError
+from rwalk.integrations.several import RWalkGroup
 from rwalk.integrations.transformers import RWalkTrainerCallback
 
 CONFIG = RWalkConfig(ewc_lambda=5.0, ewc_alpha=0.3, delta_t=3)
@@ -138,6 +139,22 @@ def test_a_new_adapter_of_the_same_name_is_not_held_where_the_old_one_was(tmp_pa
     learned(twin, tmp_path, sentences(1), alone)
     assert_same(trainable(again), trainable(twin))
     assert_same_state(callback.rwalk.state_dict(), alone.rwalk.state_dict())
+
+
+def test_a_group_too_does_not_hold_a_new_adapter_where_the_old_one_was():
+    model, group = lora(language_model()), RWalkGroup(CONFIG)
+    penalties = []
+    for _ in range(2):
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        group.attach(model, [optimizer])
+        penalties.append(float(group.rwalks[0].penalty()))
+        for row in sentences(0, 4):
+            model(input_ids=row["input_ids"][None], labels=row["labels"][None]).loss.backward()
+            optimizer.step()
+        group.consolidate()
+        model = lora(model.merge_and_unload(), init_lora_weights=False)
+    assert penalties == [0.0, 0.0]
+    assert group.rwalks[0].tasks == 1
 
 
 def test_what_is_trained_whole_stays_protected_when_the_adapter_is_merged(tmp_path):

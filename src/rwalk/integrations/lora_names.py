@@ -83,8 +83,9 @@ def _adapters(model: nn.Module) -> Iterator[tuple[tuple[str, str], Adapter]]:
         if not isinstance(layer, kind):
             continue
         found: dict[str, dict[str, nn.Parameter]] = {}
-        for part in layer.adapter_layer_names:
-            for inside, parameter in getattr(layer, part).named_parameters():
+        parts = [getattr(layer, name, None) for name in layer.adapter_layer_names]
+        for part in [part for part in parts if isinstance(part, nn.Module)]:
+            for inside, parameter in part.named_parameters():
                 if id(parameter) in names:
                     found.setdefault(inside.split(".")[0], {})[names[id(parameter)]] = parameter
         for adapter, parameters in found.items():

@@ -12,6 +12,7 @@ from rwalk.core import RWalk, RWalkConfig
 from rwalk.core.hooks import base_optimizer
 from rwalk.core.names import selected_parameters
 from rwalk.errors import RWalkError
+from rwalk.integrations.lora_names import AdaptersSeen, without_gone
 
 __all__ = ["RWalkGroup"]
 
@@ -38,6 +39,7 @@ class RWalkGroup:
     def __init__(self, config: RWalkConfig | None = None) -> None:
         self.config = config
         self.rwalks: dict[int, RWalk] = {}
+        self._adapters = AdaptersSeen()
         self._saved: dict[int, dict[str, Any]] = {}
         self._is_placed = True  # whether the numbers in it are optimizers' places
 
@@ -71,14 +73,17 @@ class RWalkGroup:
                 f"{len(optimizers)} optimizers hold protected parameters: give them as before"
             )
         self.detach()
+        gone = self._adapters.gone(model)
         for index, optimizer in chosen.items():
             if index in self.rwalks:
                 self.rwalks[index].follow(model, optimizer)
+                self.rwalks[index] = without_gone(self.rwalks[index], gone)
             else:
                 self.rwalks[index] = RWalk(model, optimizer, self.config, attach=False)
             if index in self._saved:
                 self.rwalks[index].load_state_dict(self._saved.pop(index))
             self.rwalks[index].attach()
+        self._adapters.note(model)
 
     def detach(self) -> None:
         """Let go of all optimizers that are followed, and of steps that were begun."""
