@@ -5,6 +5,7 @@ import torch
 
 from reference.problems import assert_same, assert_same_state, tanh_net, train, weights
 from rwalk import RWalk, RWalkConfig, RWalkError
+from rwalk.core import consolidate
 
 
 def sgd_walk(config=None, lr=0.1, **arguments):
@@ -135,3 +136,28 @@ def test_a_task_whose_end_is_refused_ends_as_if_it_had_not_been_asked_for(source
             rwalk.consolidate(*data, **asked)
         states.append(rwalk.state_dict())
     assert_same_state(*states)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, torch.OutOfMemoryError])
+def test_half_a_tasks_end_is_nothing_to_go_on_from(error, monkeypatch):
+    model, optimizer, rwalk = sgd_walk()
+    for task in range(2):
+        train(model, optimizer, task, steps=12)
+        if not task:
+            rwalk.consolidate()
+    saved = rwalk.state_dict()
+
+    def interrupted(*_, **__):
+        raise error
+
+    monkeypatch.setattr(consolidate, "_build_importance", interrupted)
+    with pytest.raises(error):
+        rwalk.consolidate()
+    monkeypatch.undo()
+    for tried in (rwalk.consolidate, rwalk.state_dict, lambda: train(model, optimizer, task=1, steps=1)):
+        with pytest.raises(RWalkError, match="the end of a task was interrupted"):
+            tried()
+    rwalk.load_state_dict(saved)
+    rwalk.consolidate()
+    assert rwalk.tasks == 2
+    train(model, optimizer, task=1, steps=1)

@@ -308,8 +308,14 @@ def test_picture():
 # --- figures for a loop of one's own, and a strength ----------------------------------------------------------------
 
 
-def test_report_every_so_many_steps():
-    model, optimizer, rwalk, _ = walked(steps=0)
+class Child(torch.optim.Adam):
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, Child])
+def test_report_every_so_many_steps(kind):
+    model, optimizer, rwalk, _ = walked(steps=0, optimizer=kind)
     seen = []
     handle = rwalk.report_every(3, lambda report: seen.append((report.task_steps, report.total.ratio)))
     train(model, optimizer, 10)

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from rwalk.errors import RWalkError
 
-__all__ = ["OptimizerHooks", "base_optimizer", "release", "watch_loading"]
+__all__ = ["OptimizerHooks", "base_optimizer", "is_inner_step", "release", "watch_loading"]
 
 
 def base_optimizer(optimizer: Optimizer) -> Optimizer:
@@ -243,6 +243,17 @@ def _is_running(frame: FrameType | None) -> bool:
     while above is not None and above is not frame:
         above = above.f_back
     return above is not None
+
+
+def is_inner_step(optimizer: Optimizer) -> bool:
+    """Whether the hook that asks was called for a step within another one of the optimizer, its parent class's."""
+    hooked = sys._getframe(2)  # torch's wrapper of a class's step, who calls the hook
+    above = hooked.f_back
+    while above is not None:
+        if above.f_code is hooked.f_code and above.f_locals["args"][0] is optimizer:
+            return True
+        above = above.f_back
+    return False
 
 
 _FOLLOWED: WeakKeyDictionary[Optimizer, ref[OptimizerHooks]] = WeakKeyDictionary()

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from rwalk.core import equations as F
+from rwalk.core.hooks import is_inner_step
 from rwalk.core.native import backend_of
 from rwalk.core.sharding import is_sharded, join, local, over_processes, weights_in_sums
 from rwalk.core.steps import Steps
@@ -246,8 +247,8 @@ class Readings:
             raise ValueError(f"steps={steps!r}: expected a whole number of optimizer steps ≥ 1")
         taken = count(1)
 
-        def after_step(*_: Any) -> None:
-            if next(taken) % steps == 0:
+        def after_step(optimizer: Optimizer, *_: Any) -> None:
+            if not is_inner_step(optimizer) and next(taken) % steps == 0:
                 call(self.report())
 
         return self.optimizer.register_step_post_hook(after_step)

@@ -98,6 +98,7 @@ class RWalk(Readings):
         self._held = False
         self._strength, self._rates = StrengthCheck(), list[Any]()
         self._held_share, self._has_protected = (-1, 0.0), False
+        self._is_half_ended = False
         self._hooks: OptimizerHooks | None = None
         self._loading: list[RemovableHandle] = []
         self._watch()
@@ -124,6 +125,7 @@ class RWalk(Readings):
         steps, tracker, config = self._steps, self._tracker, self._tracker.config
         if steps.begun:
             raise RWalkError("before_step() called twice: after_step() must follow each optimizer step")
+        self._refuse_half_ended()
         held, self._held = held and self._held, False
         if tracker.has_changed():
             self._match()
@@ -245,6 +247,8 @@ class RWalk(Readings):
             batches: The task's data, batches ``(x, ...)`` or x; needed with ``fisher_source="loader"`` or
                 ``"samples"`` and refused without.
             forward: Maps a batch to scores of classes; the model on the batch's first entry if None.
+
+        An interruption while importances are made leaves half of them: all but ``load_state_dict`` is refused then.
 
         Raises:
             RWalkError: Called between ``before_step`` and ``after_step``, ``batches`` missing or not wanted, the model
@@ -514,7 +518,8 @@ class RWalk(Readings):
         self._end_abandoned()
         self._steps.start_over(counters)
         self._watch()
-        self._held, self._has_protected = False, state_dict.get("protected", False)
+        self._held = self._is_half_ended = False
+        self._has_protected = state_dict.get("protected", False)
         self._strength, self._rates, self._held_share = StrengthCheck(), [], (-1, 0.0)
 
     @quietly
@@ -611,7 +616,13 @@ class RWalk(Readings):
 
     def _freeze(self, residents: list[Cohort], config: RWalkConfig, resting: Collection[Tracked]) -> None:
         """The task has ended: from Fisher and scores as they are, importances and anchors."""
-        freeze(self._tracker.buckets, residents, config, self._steps.tasks, resting)
+        try:
+            freeze(self._tracker.buckets, residents, config, self._steps.tasks, resting)
+        except RWalkError:  # nothing has changed
+            raise
+        except BaseException:  # Control-C, or no memory left
+            self._is_half_ended = True
+            raise
         for entry in self._tracker.entries:
             entry.grew = False
         self._steps.end_task()
@@ -679,7 +690,15 @@ class RWalk(Readings):
             self._hooks.forget()
             self.abandon_step()
 
+    def _refuse_half_ended(self) -> None:
+        if self._is_half_ended:
+            raise RWalkError(
+                "the end of a task was interrupted while importances were made, and half of them are old ones: go on "
+                "from the last state that was saved, with load_state_dict() or RWalk.load()"
+            )
+
     def _refuse_within_step(self, called: str) -> None:
+        self._refuse_half_ended()
         self._end_abandoned()
         if self._steps.begun:
             raise RWalkError(
