@@ -45,6 +45,37 @@ def test_a_run_is_resumed_by_the_command_and_refused_without_being_asked(shell, 
     assert {**again, "seconds": 0, "checksum": 0} == {**first, "seconds": 0, "checksum": 0}
 
 
+def test_a_run_that_takes_anothers_place_is_resumed_too(shell, tmp_path, monkeypatch):
+    spec = write_spec(tmp_path)
+    old = ("run", "--spec", spec, "--out", "out")
+    new = (*old, "--set", "epochs=2")
+    assert shell(*old, "--checkpoint-every", "5")[0] == 0
+    first = Path("out/result.json").read_bytes()
+    for every, left in (("0", ["result.json", "weights.safetensors"]), ("5", ["checkpoints"])):
+        with monkeypatch.context() as context:
+            context.setattr("rwalk.experiments.runner.AccuracyMatrix.record", _third_time())
+            assert shell(*new, "--checkpoint-every", every, "--overwrite")[2] == "rwalk: error: broken off\n"
+        assert sorted(path.name for path in Path("out").iterdir()) == left  # until there is a checkpoint, the old one
+    last = checkpoints("out/checkpoints")[-1].name
+    Path("out/result.json").write_bytes(first)  # as if it had ended between the two
+    assert "holds checkpoints of another run, with epochs=2 and not 3" in shell(*old, "--epochs", "3", "--resume")[2]
+    assert checkpoints("out/checkpoints")[-1].name == last
+    assert shell(*new, "--resume")[0] == 0
+    assert json.loads(Path("out/result.json").read_text())["config"]["epochs"] == 2
+    assert sorted(path.name for path in Path("out").iterdir()) == ["result.json", "weights.safetensors"]
+
+
+def test_a_finished_run_leaves_no_checkpoints_when_asked_for_again(shell, tmp_path, monkeypatch):
+    run = ("run", "--spec", write_spec(tmp_path), "--out", "out", "--checkpoint-every", "5")
+    with monkeypatch.context() as context:  # as if it had ended before they were gone
+        context.setattr("rwalk.training.CheckpointPlugin.clear", lambda self: None)
+        assert shell(*run)[0] == 0
+    before = Path("out/result.json").read_bytes()
+    assert shell(*run, "--resume")[0] == 0
+    assert Path("out/result.json").read_bytes() == before
+    assert not Path("out/checkpoints").exists()
+
+
 def _third_time():
     from rwalk.metrics import AccuracyMatrix
 

@@ -21,7 +21,7 @@ from rwalk.cli.studies import studies
 from rwalk.cli.sweeping import sweeping
 from rwalk.cli.tuning import tuning
 from rwalk.experiments import METHODS, RunResult, RunSpec, load_spec, read_result, reference_for
-from rwalk.experiments.carrying import CHECKPOINTS, begun, carry_out, finished
+from rwalk.experiments.carrying import CHECKPOINTS, Replacing, begun, carry_out, finished
 from rwalk.experiments.holding import held
 from rwalk.experiments.loading import merged
 from rwalk.experiments.results import RESULT, Reference, check_folder
@@ -203,16 +203,21 @@ def _refuse_ignored(spec: RunSpec, **given: Any) -> None:
 
 
 def _done_before(folder: Path, spec: RunSpec) -> RunResult | None:
-    """The result that is stored in the folder, if it is this run's."""
+    """The result that is stored in the folder, if it is this run's; None too if another's is being replaced."""
     found = finished(folder, lambda note: display.tell(Console(stderr=True), note))
-    if found is not None and found.spec.canonical() != spec.canonical():
-        raise FileExistsError(f"{folder} holds another run ({RESULT}): choose another folder, or --overwrite it")
-    return found
+    if found is None:
+        return None
+    if found.spec.canonical() == spec.canonical():
+        CheckpointPlugin(folder / CHECKPOINTS, every=0).clear()  # it was ended before they were gone
+        return found
+    if begun(folder):  # whose the checkpoints are is seen where they are read
+        return None
+    raise FileExistsError(f"{folder} holds another run ({RESULT}): choose another folder, or --overwrite it")
 
 
 def _checkpoint(folder: Path, every: int, *, resume: bool, overwrite: bool) -> CheckpointPlugin | None:
     """What writes checkpoints, if any are asked for or gone on from."""
-    checkpoint = CheckpointPlugin(folder / CHECKPOINTS, every=every)
+    checkpoint = Replacing(folder, every)
     if begun(folder) and not resume:
         if not overwrite:
             raise FileExistsError(f"{folder} holds a run that was interrupted: --resume it, or --overwrite it")

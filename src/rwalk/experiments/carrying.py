@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from rwalk.errors import CheckpointError
 from rwalk.experiments.results import (
@@ -28,12 +29,34 @@ from rwalk.experiments.writing import naming
 from rwalk.training import BasePlugin, CheckpointPlugin
 from rwalk.training.plugins.checkpoints import checkpoints
 
-__all__ = ["CHECKPOINTS", "WEIGHTS", "begun", "carry_out", "finished", "unwritten"]
+__all__ = ["CHECKPOINTS", "WEIGHTS", "Replacing", "begun", "carry_out", "finished", "unwritten"]
 
 CHECKPOINTS, WEIGHTS = "checkpoints", "weights.safetensors"
 RESERVE = ".result.reserve"
 
 Tell = Callable[[str], object]
+
+
+class Replacing(CheckpointPlugin):
+    """Checkpoints of a run that takes another one's place in its folder; what that has stored goes with the first.
+
+    Until then it stays: the new run has nothing to show. From then on it could only be taken for the new run's.
+
+    Args:
+        folder: The runs' own.
+        every: As ``CheckpointPlugin``.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        super().__init__(folder / CHECKPOINTS, every=every)
+        self._replaced = (folder / RESULT, folder / WEIGHTS, unwritten(folder))
+
+    def write(self, strategy: Any) -> Path:
+        """As ``CheckpointPlugin``."""
+        written = super().write(strategy)
+        for path in self._replaced:
+            path.unlink(missing_ok=True)
+        return written
 
 
 def begun(folder: Path) -> bool:
