@@ -65,6 +65,13 @@ def test_a_run_that_takes_anothers_place_is_resumed_too(shell, tmp_path, monkeyp
     assert sorted(path.name for path in Path("out").iterdir()) == ["result.json", "weights.safetensors"]
 
 
+def test_the_weights_of_a_run_go_when_another_takes_its_place(shell, tmp_path):
+    run = ("run", "--spec", write_spec(tmp_path), "--out", "out")
+    assert shell(*run, "--checkpoint-every", "5")[0] == 0
+    assert shell(*run, "--seed", "8", "--overwrite")[0] == 0
+    assert [path.name for path in Path("out").iterdir()] == ["result.json"]
+
+
 def test_a_finished_run_leaves_no_checkpoints_when_asked_for_again(shell, tmp_path, monkeypatch):
     run = ("run", "--spec", write_spec(tmp_path), "--out", "out", "--checkpoint-every", "5")
     with monkeypatch.context() as context:  # as if it had ended before they were gone

@@ -113,6 +113,8 @@ def carry_out(
         joint = reference()
         weights = None if checkpoint is None else folder / WEIGHTS
         result = run(spec, plugins=plugins, reference=joint, checkpoint=checkpoint, weights=weights)
+        if weights is None:  # those of a run whose place this one takes
+            (folder / WEIGHTS).unlink(missing_ok=True)
         try:
             write_json(result.to_dict(), folder / RESULT)
         except OSError as error:
