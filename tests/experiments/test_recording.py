@@ -78,6 +78,29 @@ def test_layers_are_shares_of_the_importances(learned):
         assert all(0 <= held <= 1 for held in layer.held)
 
 
+@pytest.mark.parametrize("average", [False, True])
+def test_drift_is_that_of_the_weights_which_the_experience_leaves(average):
+    class Anchors(BasePlugin):
+        def __init__(self):
+            self.before, self.drift = {}, []
+
+        def after_training(self, strategy, **kwargs):
+            core = next(plugin.rwalk for plugin in strategy.plugins if hasattr(plugin, "rwalk"))
+            weights = dict(strategy.model.named_parameters())
+            sums = {}
+            for name, anchor in self.before.items():
+                both = sums.setdefault(name.rpartition(".")[0], [0.0, 0.0])
+                both[0] += float((weights[name].detach() - anchor).square().sum())
+                both[1] += float(anchor.square().sum())
+            self.drift.append({layer: (moved / held) ** 0.5 for layer, (moved, held) in sums.items()})
+            self.before = core.anchors()
+
+    witness = Anchors()
+    record = Record(**run(SPEC.model_copy(update={"average_weights": average}), plugins=[witness]).record)
+    for layer in record.layers:
+        assert layer.drift == [None, *(pytest.approx(found[layer.name], rel=1e-3) for found in witness.drift[1:])]
+
+
 def test_it_changes_nothing_that_is_learned(learned):
     result, _ = learned
     data = benchmark("split-digits", n_experiences=3)

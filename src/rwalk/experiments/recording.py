@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from rwalk.core import RWalk
 from rwalk.core.report import layer_of
@@ -100,7 +100,7 @@ class Recorder(BasePlugin):
         self._looks: list[int] = []
         self._seen: list[dict[str, list[float | None]]] = []
         self._weights: dict[str, int] = {}
-        self._loss, self._every, self._drift = RunningMean(), 0, dict[str, float]()
+        self._loss, self._every, self._anchors = RunningMean(), 0, dict[str, Tensor]()
 
     def record(self) -> dict[str, Any]:
         """What was kept, as plain values that make a ``Record``."""
@@ -139,7 +139,7 @@ class Recorder(BasePlugin):
         total = strategy.train_epochs * len(strategy.dataloader)
         within = max(1, min(WITHIN, POINTS // count, total // APART))
         self._every = 0 if place % math.ceil(count / POINTS) else max(1, total // within)
-        self._loss, self._drift = RunningMean(), {}
+        self._loss, self._anchors = RunningMean(), {}
         if self._every:
             self._course.append({"experience": place, "step": [], "loss": [], "penalty": []})
 
@@ -157,10 +157,10 @@ class Recorder(BasePlugin):
             self._loss = RunningMean()
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Before the task ends: how far weights have come from their anchors."""
+        """Before the task ends: where weights were held. They may yet be averaged, so that they are looked at later."""
         rwalk = _core(strategy)
         if rwalk is not None and rwalk.tasks and self._looks_now(strategy):
-            self._drift = {layer.name: layer.drift for layer in rwalk.report().layers}
+            self._anchors = rwalk.anchors()
 
     def after_training(self, strategy: Any, **kwargs: Any) -> None:
         """After it has ended: where the importance is now."""
@@ -169,11 +169,12 @@ class Recorder(BasePlugin):
             return
         layers = rwalk.report().layers
         fisher, score = (_shares(rwalk.importances(kind)) for kind in ("fisher", "score"))
+        drift, self._anchors = _drift(strategy.model, self._anchors), {}
         self._weights |= {layer.name: layer.weights for layer in layers}
         self._looks.append(strategy.experience.current_experience)
         parts = {
             layer.name: (
-                layer.importance, fisher.get(layer.name), score.get(layer.name), layer.held, self._drift.get(layer.name)
+                layer.importance, fisher.get(layer.name), score.get(layer.name), layer.held, drift.get(layer.name)
             )
             for layer in layers
         }  # fmt: skip
@@ -195,6 +196,22 @@ def _count(strategy: Any) -> int:
 @torch.no_grad()
 def _penalty(rwalk: RWalk) -> float:
     return float(rwalk.penalty())
+
+
+def _drift(model: nn.Module, anchors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Each layer's distance from its anchors over their norm; 0 where that is 0."""
+    weights, sums = dict(model.named_parameters()), dict[str, tuple[float, float]]()
+    for name, anchor in anchors.items():
+        if name not in weights:  # it has left the model
+            continue
+        moved, held = sums.get(layer_of(name), (0.0, 0.0))
+        distance = weights[name].detach().to(anchor.dtype) - anchor
+        sums[layer_of(name)] = (moved + _squared(distance), held + _squared(anchor))
+    return {name: math.sqrt(moved / held) if held else 0.0 for name, (moved, held) in sums.items()}
+
+
+def _squared(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
 
 
 def _shares(values: Mapping[str, Tensor]) -> dict[str, float]:
