@@ -14,7 +14,7 @@ from threading import Event, Thread
 from typing import BinaryIO
 from uuid import uuid4
 
-__all__ = ["dead", "fsync_folder", "mark", "remove_leftovers", "replacing"]
+__all__ = ["dead", "fsync_folder", "mark", "naming", "remove_leftovers", "replacing"]
 
 #: Says which process of which machine something belongs to: machine, number, and when it began.
 MARK = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<pid>\d{1,10})-(?P<began>\d{1,20})")
@@ -33,24 +33,36 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         path: Where to.
 
     Raises:
-        OSError: It cannot be written; the old file is as it was.
+        OSError: It cannot be written; the message names it, and the old file is as it was.
     """
-    path = Path(os.path.realpath(path))
+    target, path = Path(path), Path(os.path.realpath(path))
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
     remove_leftovers(path)
     temporary = path.with_name(f"{_prefix(path)}{mark()}-{uuid4().hex[:8]}.writing")
     try:
-        with temporary.open("xb") as file:
+        with naming(target), temporary.open("xb") as file:
             with _syncing(file.fileno()):
                 yield file
                 file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming(target):
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+@contextmanager
+def naming(target: Path) -> Iterator[None]:
+    """Inside, an error of the system is told with this file's name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # its message says it all
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from rwalk.core.replacing import naming
 from rwalk.errors import CheckpointError
 from rwalk.experiments.results import (
     RESULT,
@@ -25,7 +26,6 @@ from rwalk.experiments.results import (
 from rwalk.experiments.runner import run
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.watching import gone_with_parent
-from rwalk.experiments.writing import naming
 from rwalk.training import BasePlugin, CheckpointPlugin
 from rwalk.training.plugins.checkpoints import checkpoints
 

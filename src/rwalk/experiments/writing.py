@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and errors that say which file it was."""
+"""Files that are there whole or not at all, in folders that are made for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from rwalk.core.replacing import replacing
 
-__all__ = ["naming", "writing_whole"]
+__all__ = ["writing_whole"]
 
 
 @contextmanager
@@ -29,21 +29,10 @@ def writing_whole(target: Path) -> Iterator[BinaryIO]:
         place = next(place for place in target.parents if place.exists())
         raise NotADirectoryError(f"{target} cannot be written: {place} is no folder; choose another place") from None
     try:
-        with naming(target), replacing(target) as file:
+        with replacing(target) as file:
             yield file
     except BaseException:
         for place in missing:
             with suppress(OSError):  # it holds something
                 place.rmdir()
         raise
-
-
-@contextmanager
-def naming(target: Path) -> Iterator[None]:
-    """Inside, an error of the system is told with this file's name."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:  # its message says it all
-            raise
-        raise OSError(error.errno, error.strerror, str(target)) from error
