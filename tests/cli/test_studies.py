@@ -87,6 +87,17 @@ def test_methods_are_compared_over_seeds_with_and_without_exemplars(shell):
     assert "8 of 8 runs were finished before." in again[1]
 
 
+def test_a_picture_of_other_figures_goes(shell, table):
+    words = ["compare", *DIGITS, "--methods", "fine-tuning", "--seeds", "1", "--out", "out", *SHORT]
+    reproduced = ["reproduce", "small", "--out", "out", "--jobs", "1"]
+    assert [shell(*words)[0], shell(*reproduced)[0]] == [0, 0]
+    Path("out/other.svg").write_text("another's")
+    assert len(list(Path("out").glob("*.svg"))) == 3
+    Path("tables/small.yaml").write_text(TABLE.partition("published:")[0] + "intransigence: false\npublished: {}\n")
+    assert [shell(*words, "--no-intransigence")[0], shell(*reproduced)[0]] == [0, 0]
+    assert [path.name for path in Path("out").glob("*.svg")] == ["other.svg"]
+
+
 def test_a_row_tells_that_its_strength_was_not_chosen_for_the_benchmark(shell):
     status, out, _ = shell("compare", *DIGITS, "--methods", "mas,rwalk-facil,rwalk", "--seeds", "1", "--jobs", "1",
                            "--no-intransigence", "--out", "out", *SHORT)  # fmt: skip

@@ -26,7 +26,7 @@ def draw_plane(rows: Sequence[Row], path: Path, *, title: str = "", published: P
         published: By label and metric, as in a ``Table``; drawn hollow.
 
     Returns:
-        The path, or None if no row has both figures.
+        The path, or None if no row has both figures; a picture of other figures that was there is gone then.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -38,4 +38,7 @@ def draw_plane(rows: Sequence[Row], path: Path, *, title: str = "", published: P
         pairs = {name: figure if isinstance(figure, tuple) else (figure, None) for name, figure in known.items()}
         groups.append(Group(row.label, {}, runs, published=pairs))
     chart = plane_chart(Study("comparison", title, groups), alone=True)
-    return None if chart is None else draw(replace(chart, title=title or chart.title), path)
+    if chart is None:
+        path.unlink(missing_ok=True)
+        return None
+    return draw(replace(chart, title=title or chart.title), path)
