@@ -195,6 +195,14 @@ def test_tables_are_listed_and_reproduced(shell, table):
     assert status == 0
     assert ([row["label"] for row in some["rows"]], some["seeds"]) == (["ours"], [0])
     assert some["rows"][0]["seeds"]["0"]["average_accuracy"] == ours["seeds"]["0"]["average_accuracy"]
+    assert collect([Path("some")]).commands == ["rwalk reproduce small --row ours --seeds 1 --out some"]
+    (again,) = collect([Path("results/small-quick.json")]).commands
+    assert again == "rwalk reproduce small --quick --out results"
+    assert (
+        shell("reproduce", "small", "--quick", "--out", "two", "--jobs", "1", "--seeds", "2", "--row", "theirs")[0] == 0
+    )
+    (again,) = collect([Path("two")]).commands
+    assert again == "rwalk reproduce small --quick --row theirs --seeds 2 --out two"
     assert shell("reproduce", "--page", "page.md", "--out", "results")[:2] == (0, "page.md\n")
     page = Path("page.md").read_text()
     assert page.count("## A small table") == 2

@@ -171,6 +171,11 @@ def test_the_page_counts_one_seed_in_the_singular(stored, tmp_path):
     assert "; 1 seed, 1.5 minutes" in reproduction_page(tmp_path, tmp_path / "page.md")
 
 
+def test_the_page_names_rows_and_seeds_that_are_not_the_tables_own(folder, stored, tmp_path):
+    (tmp_path / "small.json").write_text(json.dumps(stored | {"seeds": [1, 3], "rows": stored["rows"][:1]}))
+    assert "`rwalk reproduce small --row ours --seeds 4`: " in reproduction_page(tmp_path, tmp_path / "page.md")
+
+
 def test_the_page_shows_what_is_stored(stored, tmp_path):
     results = tmp_path / "results"
     results.mkdir()

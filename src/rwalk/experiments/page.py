@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from rwalk.experiments.reproduce import command_of
 
 __all__ = ["how_many_seeds", "reproduction_page"]
 
@@ -69,9 +72,11 @@ def _table(stored: Mapping[str, Any], picture: str | None) -> list[str]:
     minutes = f"{stored['wall_seconds'] / 60:.1f} minutes"
     runs = sum(len(row["seeds"]) + len(row["errors"]) for row in stored["rows"])
     reused = f" ({stored['reused']} of {runs} runs were finished before)" if stored["reused"] else ""
+    labels = [str(row["label"]) for row in stored["rows"]]
+    words = command_of(str(stored["table"]), labels, stored["seeds"], quick=bool(stored["quick"]))
     lines = [
         f"## {_safe(stored['title'])}\n",
-        f"`rwalk reproduce {_code(stored['table'])}{' --quick' if stored['quick'] else ''}`: "
+        f"`{_code(shlex.join(words))}`: "
         f"{_safe(stored['source'])}; "
         f"{how_many_seeds(stored)}, {minutes}{reused}, {_safe(stored['date'])}, {_safe(known)}.\n",
     ]

@@ -16,7 +16,7 @@ from rwalk.experiments.loading import explain, merged, read_yaml
 from rwalk.experiments.results import versions
 from rwalk.experiments.summary import METRICS, Row
 
-__all__ = ["Table", "load_table", "report", "tables"]
+__all__ = ["Table", "command_of", "load_table", "report", "tables"]
 
 Figure = float | tuple[float, float]
 
@@ -142,6 +142,30 @@ def report(
         "reused": reused,
         "rows": [row.to_dict() | {"published": _beside(table.published.get(row.label, {}), row)} for row in rows],
     }
+
+
+def command_of(name: str, labels: Sequence[str], seeds: Sequence[int], *, quick: bool) -> list[str]:
+    """The command that runs these rows with these seeds; rows and seeds are named where they are not the table's own.
+
+    Args:
+        name: The table's name; of one that is not known here, rows are not named.
+        labels: Of the rows.
+        seeds: Seeds; a command has those from 0 to the last of them.
+        quick: Whether it is the quick version.
+
+    Example:
+        >>> " ".join(command_of("eccv2018-mnist-multihead", ["EWC++", "RWalk"], [0, 1], quick=True))
+        'rwalk reproduce eccv2018-mnist-multihead --quick --row EWC++ --row RWalk --seeds 2'
+    """
+    try:
+        table = load_table(name, quick=quick)
+    except ValueError:
+        table = None
+    some = table is not None and set(labels) != set(table.runs)
+    rows = [word for label in labels if some for word in ("--row", label)]
+    others = bool(seeds) and (table is None or set(seeds) != set(table.seeds))
+    count = ["--seeds", str(max(seeds) + 1)] if others else []
+    return ["rwalk", "reproduce", name, *(["--quick"] if quick else []), *rows, *count]
 
 
 def _listed(labels: Iterable[str]) -> str:

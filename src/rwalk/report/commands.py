@@ -10,6 +10,7 @@ from typing import Any
 
 from rwalk.experiments import RunSpec
 from rwalk.experiments.loading import flat, nested
+from rwalk.experiments.reproduce import command_of
 from rwalk.experiments.yaml_files import plain_yaml
 from rwalk.report.stored import StoredSummary
 from rwalk.report.study import Study, shown
@@ -34,9 +35,9 @@ def commands_of(study: Study, path: Path, summary: StoredSummary | None) -> list
     """
     folder = path if path.is_dir() else path.parent
     if summary is not None and summary.table is not None:
-        quick = ["--quick"] if summary.quick else []
-        seeds = ["--seeds", str(len(summary.seeds))] if summary.seeds and not quick else []
-        return [shlex.join(["rwalk", "reproduce", summary.table, *quick, *seeds, "--out", str(folder)])]
+        labels = [row.label for row in summary.rows]
+        words = command_of(summary.table, labels, summary.seeds, quick=summary.quick)
+        return [shlex.join([*words, "--out", str(folder)])]
     if summary is not None and summary.sweep is not None:
         return [_planned("sweep", "plan.yaml", json.dumps(summary.sweep, indent=1, ensure_ascii=False), folder)]
     if summary is not None and summary.best is not None and (tuning := _tune(study, summary, folder)):
