@@ -8,7 +8,7 @@ import pytest
 
 import rwalk
 from cli.shells import open_shell, write_spec
-from rwalk.experiments import METHODS, RunSpec, read_result, run
+from rwalk.experiments import METHODS, RunSpec, read_result, reference_for, run
 from rwalk.streams import benchmarks
 
 #: Runs a script twice in one process: it must end with 0; what the second ends with is what the process ends with.
@@ -103,6 +103,27 @@ def test_a_joint_run_gives_intransigence(shell, spec):
     assert joint["intransigence"] is None
     expected = joint["accuracy_matrix"][1][1] - mine["accuracy_matrix"][1][1]
     assert mine["intransigence"] == pytest.approx(expected)
+
+
+def test_a_finished_run_is_given_the_reference_that_is_asked_for(shell, spec, tmp_path, monkeypatch):
+    monkeypatch.setenv("RWALK_CACHE_DIR", str(tmp_path / "cache"))
+    assert shell("run", "--spec", spec, "--method", "joint", "--out", "joint")[0] == 0
+    assert shell("run", "--spec", spec, "--out", "mine")[0] == 0
+    before = read_result("mine")
+    monkeypatch.setattr("rwalk.cli.commands.carry_out", lambda *_, **__: pytest.fail("trained again"))
+    for options, reference in (
+        (["--intransigence"], list(reference_for(RunSpec(**before["config"])))),
+        (["--reference", "joint"], [row[k] for k, row in enumerate(read_result("joint")["accuracy_matrix"])]),
+        (["--intransigence"], [row[k] for k, row in enumerate(read_result("joint")["accuracy_matrix"])]),  # it has one
+    ):
+        status, out, err = shell("run", "--spec", spec, "--out", "mine", "--resume", *options)
+        assert (status, err) == (0, "")
+        assert "intransigence" in out
+        after = read_result("mine")
+        assert after["reference"] == reference
+        assert after["intransigence"] == pytest.approx(reference[1] - after["accuracy_matrix"][1][1])
+        changed = {"reference", "intransigence", "checksum"}
+        assert {key for key in before if before[key] != after[key]} == changed
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from rwalk.cli.studies import studies
 from rwalk.cli.sweeping import sweeping
 from rwalk.cli.tuning import tuning
 from rwalk.experiments import METHODS, RunResult, RunSpec, load_spec, read_result, reference_for
-from rwalk.experiments.carrying import CHECKPOINTS, Replacing, begun, carry_out, finished
+from rwalk.experiments.carrying import CHECKPOINTS, Replacing, begun, carry_out, finished, refer
 from rwalk.experiments.holding import held
 from rwalk.experiments.loading import merged
 from rwalk.experiments.results import RESULT, Reference, check_folder
@@ -170,19 +170,22 @@ def run_(
         options.refuse_inputs("--out", out / RESULT, [reference, reference / RESULT])
     stored = None if reference is None else _joint_accuracies(reference, chosen)
     with held(check_folder(out, overwrite=overwrite or resume)):
+
+        def joint() -> Reference | None:
+            if not intransigence or stored is not None:
+                return stored
+            with Console(stderr=True).status("joint references"):
+                return reference_for(chosen)
+
         result = _done_before(out, chosen) if resume else None
         if result is None:
             checkpoint = _checkpoint(out, checkpoint_every, resume=resume, overwrite=overwrite)
             asked = nullcontext() if checkpoint is None else when_signalled(checkpoint.stop)
-
-            def joint() -> Reference | None:
-                if not intransigence or stored is not None:
-                    return stored
-                with Console(stderr=True).status("joint references"):
-                    return reference_for(chosen)
-
             with asked, display.run_progress(Console(stderr=True)) as progress:
                 result = carry_out(chosen, out, plugins=[progress], reference=joint, checkpoint=checkpoint)
+        elif stored is not None or None in (result.reference or [None]):
+            found = joint()
+            result = result if found is None else refer(out, result, found)
     if as_json:
         display.show_json(console, result.to_dict())
         return

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rwalk.experiments.results import (
     Reference,
     RunResult,
     as_text,
+    checksum,
     read_json,
     read_result,
     set_aside,
@@ -29,7 +31,7 @@ from rwalk.experiments.watching import gone_with_parent
 from rwalk.training import BasePlugin, CheckpointPlugin
 from rwalk.training.plugins.checkpoints import checkpoints
 
-__all__ = ["CHECKPOINTS", "WEIGHTS", "Replacing", "begun", "carry_out", "finished", "unwritten"]
+__all__ = ["CHECKPOINTS", "WEIGHTS", "Replacing", "begun", "carry_out", "finished", "refer", "unwritten"]
 
 CHECKPOINTS, WEIGHTS = "checkpoints", "weights.safetensors"
 RESERVE = ".result.reserve"
@@ -122,6 +124,24 @@ def carry_out(
     if checkpoint is not None:
         checkpoint.clear()
     return result
+
+
+def refer(folder: Path, result: RunResult, reference: Reference) -> RunResult:
+    """Put a reference into a result that is stored, from whose matrix intransigence follows; nothing is trained.
+
+    Raises:
+        ValueError: It does not cover the stream.
+        OSError: It could not be written; what was stored is as it was.
+    """
+    tasks = len(result.matrix.tolist())
+    if len(reference) != tasks:
+        raise ValueError(f"the reference has {len(reference)} accuracies for {tasks} experiences")
+    if result.reference == reference:
+        return result
+    referred = replace(result, reference=reference)
+    content = {**read_result(folder), "reference": list(reference), **referred.metrics}  # with the versions of then
+    write_json({**content, "checksum": checksum(content)}, folder / RESULT)
+    return referred
 
 
 def unwritten(folder: Path) -> Path:
