@@ -105,6 +105,24 @@ def test_a_joint_run_gives_intransigence(shell, spec):
     assert mine["intransigence"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "same"),
+    [
+        ([], ["--n-experiences", "5"], True),
+        (["--set", "sizes=[2,2,2,2,2]"], ["--set", "only_first=5"], True),
+        ([], ["--n-experiences", "2"], False),
+        ([], ["--set", "class_order=[9,8,7,6,5,4,3,2,1,0]"], False),
+        ([], ["--set", "sizes=[3,3,4]"], False),
+        (["--set", "only_first=2"], [], False),
+    ],
+)
+def test_a_reference_over_the_same_stream_by_other_words_is_taken(shell, theirs, ours, same):
+    short = ["--benchmark", "split-digits", "--epochs", "1", "--set", "hidden=[8]"]
+    assert shell("run", *short, "--method", "joint", *theirs, "--out", "joint")[0] == 0
+    status, out, err = shell("run", *short, "--method", "rwalk", *ours, "--out", "mine", "--reference", "joint")
+    assert (status, "intransigence" in out, "--reference needs a run with" in err) == (0 if same else 1, same, not same)
+
+
 def test_a_finished_run_is_given_the_reference_that_is_asked_for(shell, spec, tmp_path, monkeypatch):
     monkeypatch.setenv("RWALK_CACHE_DIR", str(tmp_path / "cache"))
     assert shell("run", "--spec", spec, "--method", "joint", "--out", "joint")[0] == 0

@@ -13,6 +13,7 @@ from rwalk import __version__
 from rwalk.cli import demo as demonstration
 from rwalk.cli import display, options
 from rwalk.cli.completion import completing
+from rwalk.cli.joint import joint_accuracies
 from rwalk.cli.options import AsJson, examples
 from rwalk.cli.reports import reports
 from rwalk.cli.signals import when_signalled
@@ -20,7 +21,7 @@ from rwalk.cli.state_files import state_files
 from rwalk.cli.studies import studies
 from rwalk.cli.sweeping import sweeping
 from rwalk.cli.tuning import tuning
-from rwalk.experiments import METHODS, RunResult, RunSpec, load_spec, read_result, reference_for
+from rwalk.experiments import METHODS, RunResult, RunSpec, load_spec, reference_for
 from rwalk.experiments.carrying import CHECKPOINTS, Replacing, begun, carry_out, finished, refer
 from rwalk.experiments.holding import held
 from rwalk.experiments.loading import merged
@@ -168,7 +169,7 @@ def run_(
     _refuse_ignored(chosen, sampler=sampler, replay_batch_size=replay_batch_size)
     if reference is not None and overwrite:
         options.refuse_inputs("--out", out / RESULT, [reference, reference / RESULT])
-    stored = None if reference is None else _joint_accuracies(reference, chosen)
+    stored = None if reference is None else joint_accuracies(reference, chosen)
     with held(check_folder(out, overwrite=overwrite or resume)):
 
         def joint() -> Reference | None:
@@ -231,21 +232,3 @@ def _checkpoint(folder: Path, every: int, *, resume: bool, overwrite: bool) -> C
 def _present(**values: Any) -> dict[str, Any]:
     """What was given of some options."""
     return {name: value for name, value in values.items() if value is not None and value != {}}
-
-
-def _joint_accuracies(path: Path, spec: RunSpec) -> Reference:
-    """What a stored joint run reached on each experience, if it is one over the spec's stream."""
-    stored = read_result(path)
-    config, rows = stored.get("config", {}), stored["accuracy_matrix"]
-    stream = ["benchmark", "n_experiences", "class_order", "sizes", "only_first", "shuffle_classes", "task_labels"]
-    stream.append("validation")
-    ours = spec.canonical()
-    expected = {name: ours[name] for name in [*stream, *(["seed"] if spec.shuffle_classes else [])]}
-    for name, value in {"method": "joint", **expected}.items():
-        if config.get(name) != value:
-            raise ValueError(
-                f"{path}: --reference needs a run with {name}={value!r}, this one has {config.get(name)!r}"
-            )
-    if any(len(row) != len(rows) or row[index] is None for index, row in enumerate(rows)):
-        raise ValueError(f"{path}: its accuracy matrix is not square, or not measured on the diagonal")
-    return tuple(row[index] for index, row in enumerate(rows))
