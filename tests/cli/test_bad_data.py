@@ -75,7 +75,7 @@ def test_text_for_a_network_that_reads_numbers_is_refused(shell):
         (["--model", "nowhere.to:find"], "cannot import nowhere.to"),
         (["--model", "paper-cnn"], "takes images"),
         (["--model", "os:system"], "model='os:system': system() takes at most 1 argument (2 given); it is called as"),
-        (["--method", "mas", "--set", "options.strength=abc"], "options={'strength': 'abc'}: '<=' not supported"),
+        (["--method", "mas", "--set", "options.strength=abc"], "options.strength='abc': expected a number\n"),
         (
             ["--exemplars", "2", "--sampler", "entropy", "--set", "sampler_layer=0"],
             "sampler_layer=0: expected text; put it in quotes",

@@ -111,7 +111,15 @@ def test_a_new_file_in_the_folder_is_a_new_method(tmp_path):
         ("fine-tuning", {"strength": 1.0}, "options={'strength': 1.0}: this method has no options"),
         ("rwalk", {"strength": 1.0}, "options={'strength': 1.0}: settings of methods made of the core go into rwalk"),
         ("lwf", {"strength": -1.0}, "strength=-1.0: expected a number ≥ 0"),
-        ("lwf", {"strenght": 1.0}, "strenght"),
+        (
+            "lwf",
+            {"strenght": 3},
+            "options.strenght=3: unknown (did you mean 'strength'?); this method has strength, temperature",
+        ),
+        ("l2-sp", {"temperature": 1.0}, "options.temperature=1.0: unknown; this method has strength"),
+        ("lwf", {"temperature": [1]}, "options.temperature=[1]: expected a number"),
+        ("lwf", {"strength": True}, "options.strength=True: expected a number"),
+        ("mas", {"samples": 1.5}, "options.samples=1.5: expected a whole number or null"),
         ("mas", {"samples": 0}, "samples=0: expected at least 1"),
     ],
 )

@@ -1,15 +1,20 @@
-"""What a method is."""
+"""What a method is, and how it reads its options."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from rwalk.core import RWalkConfig
+from rwalk.errors import closest
 from rwalk.training import BasePlugin
 
-__all__ = ["Method"]
+__all__ = ["Method", "with_options"]
+
+#: What is expected of an option, by its type.
+EXPECTED: dict[type, str] = {float: "a number", int: "a whole number", type(None): "null"}
 
 
 def _nothing(config: RWalkConfig, options: Mapping[str, Any]) -> list[BasePlugin]:  # noqa: ARG001 - the signature of all
@@ -56,3 +61,32 @@ class Method:
         if not self.has_strength:
             return None
         return "rwalk.ewc_lambda" if self.reads_rwalk else "options.strength"
+
+
+def with_options(kind: type[BasePlugin], options: Mapping[str, Any]) -> BasePlugin:
+    """A plugin with a spec's options, of which each is one that it has, and of its type.
+
+    Args:
+        kind: The plugin's class.
+        options: By name.
+
+    Raises:
+        ValueError: One is not, or is out of range; the message names it, its value, and what was expected.
+    """
+    known, hints = list(inspect.signature(kind).parameters), get_type_hints(kind.__init__)
+    for name, value in options.items():
+        if name not in known:
+            raise ValueError(
+                f"options.{name}={value!r}: unknown{closest(name, known)}; this method has {', '.join(known)}"
+            )
+        types = get_args(hints[name]) or (hints[name],)
+        if not any(_is_of(value, of_type) for of_type in types):
+            raise ValueError(f"options.{name}={value!r}: expected {' or '.join(EXPECTED[each] for each in types)}")
+    return kind(**options)
+
+
+def _is_of(value: Any, of_type: type) -> bool:
+    """Whether a value is of a type: a whole number is a number too, and true or false is none."""
+    if of_type not in EXPECTED:
+        return True
+    return isinstance(value, (int, float) if of_type is float else of_type) and not isinstance(value, bool)
