@@ -86,6 +86,14 @@ def shell(tmp_path, monkeypatch, capsys):
         (["compare", "--out", "out", *DIGITS, "--methods", "rwalk", "--set", "epochs=1:10"], "epochs='1:10'"),
         (["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=0"], "lr=0"),
         (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "rwalk.ewc_lambda=1,1.0,3"],
+            "rwalk.ewc_lambda=[1, 1.0, 3]: expected different values; 1.0 is one of the others",
+        ),
+        (
+            ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--search", "optuna", "--grid", "lr=1,1.0"],
+            "--grid 'lr=1,1.0': expected different values; 1.0 is one of the others",
+        ),
+        (
             ["tune", "--out", "out", *DIGITS, "--method", "rwalk", "--grid", "lr=1", "--grid", "lr=2,3"],
             "--grid 'lr=1' and --grid 'lr=2,3' are for one key: give it once",
         ),

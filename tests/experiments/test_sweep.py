@@ -58,6 +58,7 @@ def test_a_file_is_changed_key_by_key(tmp_path):
         ),
         ({"grid": {"lr": []}}, "grid.lr: no values to try"),
         ({"grid": {"lr": [0.1, 0.1]}}, "grid.lr=[0.1, 0.1]: expected different values"),
+        ({"grid": {"lr": [1, 0.1, 1.0]}}, "grid.lr=[1, 0.1, 1.0]: expected different values; 1.0 is one of the others"),
         ({"grid": [1]}, "grid=[1]: expected keys with values to try"),
         (
             {"methods": {"fine-tuning": {"lambda": 1}}, "base": BASE},

@@ -57,6 +57,7 @@ def test_a_grid_becomes_a_spec_for_each_combination():
     [
         ({}, {"lr": []}, "lr: no values to choose from"),
         ({}, {"lr": [0.1, 0.1]}, "lr=[0.1, 0.1]: expected different values"),
+        ({}, {"hidden": [[8], [8.0]]}, "hidden=[[8], [8.0]]: expected different values; [8.0] is one of the others"),
         ({"validation": 0}, {"lr": [1.0]}, "validation=0: settings are chosen on held-out"),
         ({"validation": None}, {"lr": [1.0]}, "validation=0: settings are chosen on held-out"),
         ({}, {"validation": [0, 0.1]}, "validation=0: validation is no setting to choose"),

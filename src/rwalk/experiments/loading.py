@@ -22,6 +22,7 @@ __all__ = [
     "merged",
     "nested",
     "read_yaml",
+    "repeated",
     "shared_by",
     "short",
 ]
@@ -126,6 +127,31 @@ def differing(settings: Iterable[Mapping[str, Any]]) -> list[str]:
         for key, value in each.items():
             values.setdefault(key, []).append(value)
     return [key for key, known in values.items() if any(value != known[0] for value in known)]
+
+
+def repeated(values: Iterable[Any]) -> list[Any]:
+    """Those of some values that stand there before: 1 and 1.0 are the same setting, 1 and true are not.
+
+    Example:
+        >>> repeated([1, 3.0, 1.0]), repeated([[8], [8.0, 4]]), repeated([1, True, "1"])
+        ([1.0], [], [])
+    """
+    known: set[Any] = set()
+    found = []
+    for value in values:
+        told = _told_apart(value)
+        if told in known:
+            found.append(value)
+        known.add(told)
+    return found
+
+
+def _told_apart(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(map(_told_apart, value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (value,)
+    return repr(value)
 
 
 def shared_by(methods: Sequence[Method], base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from rwalk.errors import MissingExtraError
+from rwalk.experiments.loading import repeated, short
 from rwalk.experiments.methods import METHODS
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.summary import Row
@@ -49,6 +50,8 @@ def spaces(entries: Sequence[str], method: str) -> dict[str, Range | list[Any]]:
             found[key] = (low, high)
         else:
             found[key] = plain_yaml(f"[{text}]")
+            if twice := repeated(found[key]):
+                raise ValueError(f"--grid {entry!r}: expected different values; {short(twice[0])} is one of the others")
     if not found:
         strength = METHODS[method].strength if method in METHODS else None
         if strength is None:

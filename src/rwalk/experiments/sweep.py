@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rwalk.errors import closest
 from rwalk.experiments.comparison import MOST_RUNS, Seeds, as_seeds
-from rwalk.experiments.loading import build_spec, explain, flat, merged, nested, read_yaml, shared_by, short
+from rwalk.experiments.loading import build_spec, explain, flat, merged, nested, read_yaml, repeated, shared_by, short
 from rwalk.experiments.methods import METHODS, is_strength
 from rwalk.experiments.spec import RunSpec
 
@@ -164,8 +164,10 @@ def _as_grid(value: Any, where: str) -> dict[str, list[Any]]:
     for key, values in grid.items():
         if not values:
             raise ValueError(f"{where}.{key}: no values to try")
-        if len({repr(entry) for entry in values}) < len(values):
-            raise ValueError(f"{where}.{key}={short(values)}: expected different values")
+        if twice := repeated(values):
+            raise ValueError(
+                f"{where}.{key}={short(values)}: expected different values; {short(twice[0])} is one of the others"
+            )
     return grid
 
 

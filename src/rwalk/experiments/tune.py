@@ -9,7 +9,7 @@ from typing import Any
 
 from rwalk.errors import closest
 from rwalk.experiments.comparison import MOST_RUNS
-from rwalk.experiments.loading import build_spec, merged, nested, short
+from rwalk.experiments.loading import build_spec, merged, nested, repeated, short
 from rwalk.experiments.pool import Outcome
 from rwalk.experiments.spec import RunSpec
 from rwalk.experiments.summary import Row
@@ -46,8 +46,10 @@ def candidates(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> di
     for key, values in grid.items():
         if not values:
             raise ValueError(f"{key}: no values to choose from")
-        if len({repr(value) for value in values}) < len(values):
-            raise ValueError(f"{key}={short(list(values))}: expected different values")
+        if twice := repeated(values):
+            raise ValueError(
+                f"{key}={short(list(values))}: expected different values; {short(twice[0])} is one of the others"
+            )
         if key in ("seed", "validation"):
             raise ValueError(f"{key}={values[0]!r}: {key} is no setting to choose; it is the same for all runs")
     if "seed" in base:
