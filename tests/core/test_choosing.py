@@ -220,6 +220,16 @@ def test_the_dimension_of_the_classes_is_told_by_the_labels_for_old_answers_too(
     assert kept[0] < kept[1]
 
 
+def test_batches_of_several_ranks_are_read_each_in_its_own_way():
+    """Features (B, 2), or sequences of them (B, L, 2): classes are in the last dimension of both."""
+    torch.manual_seed(2)
+    model, x = nn.Linear(2, 3), torch.randn(24, 2)
+    sequences = x.reshape(3, 8, 2)
+    new = [(x, model(x).argmax(-1)), (sequences, model(sequences).argmax(-1))]
+    choice = choose_lambda(model, adam, lambda model, optimizer: None, [new[0]], new, grid=[1.0])
+    assert choice.trials[0] == Trial(1.0, 1.0, 1.0)
+
+
 def test_a_network_that_answers_nan_keeps_and_knows_nothing():
     model = network()
 

@@ -334,3 +334,17 @@ def test_a_refused_attach_leaves_it_with_the_optimizer_it_had():
     rwalk.attach()
     train(model, optimizer, task=0, steps=2)
     assert rwalk.steps == 5
+
+
+def test_a_model_that_holds_its_rwalk_is_copied():
+    model, optimizer, rwalk = walk(lambda p: torch.optim.SGD(p, lr=0.1))
+    model.rwalk = rwalk
+    train(model, optimizer, task=0, steps=3)
+    twin = copy.deepcopy(model)
+    assert twin.rwalk.model is twin
+    its_optimizer = torch.optim.SGD(twin.parameters(), lr=0.1)
+    twin.rwalk.attach(its_optimizer)
+    train(twin, its_optimizer, task=0, steps=2)
+    assert (twin.rwalk.steps, twin.rwalk.window_steps) == (5, 1)
+    twin.load_state_dict(twin.state_dict())
+    assert (rwalk.window_steps, twin.rwalk.window_steps) == (3, 0)

@@ -212,6 +212,36 @@ def test_loading_what_is_not_followed_is_no_replacement(backend, part, delta_t):
     assert_same_state(*scores)
 
 
+class Renames(nn.Linear):
+    """Takes what an older version called otherwise, in a way of its own."""
+
+    def _load_from_state_dict(self, state_dict, prefix, *arguments):
+        with torch.no_grad():
+            self.weight.copy_(state_dict.pop(prefix + "old_weight"))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+@pytest.mark.parametrize("by", ["the module", "a hook of later"])
+def test_weights_that_are_loaded_under_other_names_are_replaced_too(by):
+    model = (Renames if by == "the module" else nn.Linear)(3, 2, bias=False).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rwalk = RWalk(model, optimizer)
+    for x, _ in batches(0, 3):
+        optimizer.zero_grad()
+        model(x[:, :3]).square().sum().backward()
+        optimizer.step()
+
+    def rename(module, state_dict, prefix, *_):
+        state_dict[prefix + "weight"] = state_dict.pop(prefix + "old_weight")
+
+    if by == "a hook of later":
+        model.register_load_state_dict_pre_hook(rename)
+    assert rwalk.window_steps == 3
+    model.load_state_dict({"old_weight": torch.ones(2, 3)}, strict=False)
+    assert bool((model.weight == 1).all())
+    assert rwalk.window_steps == 0
+
+
 def test_weights_that_a_loaded_state_follows_are_watched_too():
     model = tanh_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -8,6 +8,7 @@ from torch import nn
 
 from reference.problems import assert_same, assert_same_state, batches, tanh_net
 from rwalk import RWalkConfig, RWalkError, StateError
+from rwalk.core import consolidate as consolidating
 from rwalk.integrations.several import RWalkGroup
 
 CONFIG = RWalkConfig(ewc_lambda=0.5, delta_t=3)
@@ -161,18 +162,29 @@ def test_of_states_that_do_not_all_fit_none_is_loaded():
         assert_same_state(group.rwalks[index].state_dict(), before[index])
 
 
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
 def not_finite(core):
     with torch.no_grad():
         core.model[2].weight[0, 0] = torch.nan
 
 
-@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("interrupted", ["no", "within", "after"])
 def test_a_task_that_cannot_end_in_every_core_ends_in_none(interrupted, monkeypatch):
     model, optimizers, group = learned()
     twin, others, expected = learned()
     kept = model[2].weight.detach().clone()
     before = copy.deepcopy(group.state_dict())["optimizers"]
-    if interrupted:
+    if interrupted == "within":
+        ends = iter([consolidating._build_importance])
+
+        def build(*arguments):
+            next(ends, interrupt)(*arguments)
+
+        monkeypatch.setattr(consolidating, "_build_importance", build)
+    elif interrupted == "after":
         end = group.rwalks[1].consolidate
 
         def consolidate(*arguments):
@@ -182,7 +194,7 @@ def test_a_task_that_cannot_end_in_every_core_ends_in_none(interrupted, monkeypa
         monkeypatch.setattr(group.rwalks[1], "consolidate", consolidate)
     else:
         not_finite(group.rwalks[1])
-    with pytest.raises(KeyboardInterrupt if interrupted else RWalkError):
+    with pytest.raises(RWalkError if interrupted == "no" else KeyboardInterrupt):
         group.consolidate()
     monkeypatch.undo()
     with torch.no_grad():

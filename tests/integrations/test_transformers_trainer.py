@@ -432,3 +432,43 @@ def test_trainings_with_the_callback_are_reproducible(tmp_path):
             trainer(model, tmp_path, sentences(task), callback, shuffles=True).train()
         states.append(callback.rwalk.state_dict())
     assert_same_state(*states)
+
+
+class Rebuilds(TrainerCallback):
+    """Puts another module in a place of the model as training ends, as merging an adapter does."""
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        name, old = [(name, each) for name, each in model.named_modules() if isinstance(each, nn.Linear)][-1]
+        model.set_submodule(name, nn.Linear(old.in_features, old.out_features))
+
+
+@pytest.mark.parametrize("unfinished", ["flush", "drop"])
+def test_a_model_that_is_rebuilt_as_training_ends_is_held_where_the_walk_led(tmp_path, unfinished):
+    config, kept, expected = CONFIG.replace(unfinished=unfinished), classifier(), None
+    for others in ((), (Rebuilds(),)):
+        model, walk = (kept if not others else classifier()), RWalkTrainerCallback(config)
+        framework = trainer(model, tmp_path, labelled(0), walk, *others)
+        before = list(framework.callback_handler.callbacks)
+        framework.train()
+        assert framework.callback_handler.callbacks == before
+        assert (walk.rwalk.tasks, walk.rwalk.attached) == (1, False)
+        expected = expected or walk.rwalk
+    assert_same(walk.rwalk.anchors(), expected.anchors())
+    assert_same(walk.rwalk.importances(), expected.importances())
+    assert_same(
+        walk.rwalk.anchors(), {name: each for name, each in weights(kept).items() if name in expected.anchors()}
+    )
+
+
+def test_a_callback_that_was_removed_ends_no_task(tmp_path):
+    walk = RWalkTrainerCallback(CONFIG)
+    training = trainer(classifier(), tmp_path, labelled(0), walk)
+
+    class Removes(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                training.remove_callback(walk)
+
+    training.add_callback(Removes())
+    training.train()
+    assert walk.rwalk.tasks == 0

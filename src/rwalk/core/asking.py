@@ -14,40 +14,39 @@ from rwalk.core.samples import own_loss
 from rwalk.errors import RWalkError
 from rwalk.module_state import in_eval_mode
 
-__all__ = ["NONE_COUNTS", "accuracy", "answers", "class_dim_of"]
+__all__ = ["NONE_COUNTS", "accuracy", "answers", "class_dims"]
 
 NONE_COUNTS = f"new has no label that counts, there are none but {IGNORED}: give batches whose answers are known"
 
 
 @torch.no_grad()
-def answers(model: nn.Module, batches: Iterable[Any], class_dim: int | None) -> Tensor:
+def answers(
+    model: nn.Module, batches: Iterable[Any], class_dim: int | None, told: Mapping[int, int] | None = None
+) -> Tensor:
     """The most likely class of every sample, or of every position of one, flat, int64, shape (N,); -1 where it is NaN.
 
     Args:
         model: Gives scores of classes.
         batches: With labels or without.
-        class_dim: Which dimension of the outputs goes over classes; None: the last.
+        class_dim: Which dimension of the outputs goes over classes; None: the last, or what was told.
+        told: It by the number of the outputs' dimensions.
     """
     device, found = next(model.parameters()).device, []
     with in_eval_mode(model):
         for batch in batches:
             outputs = outputs_of(call(model, split(to_device(batch, device))[0]))
             dim = checked_class_dim(class_dim, outputs)
-            found.append(_said(outputs, -1 if dim is None else dim).flatten())
+            dim = (told or {}).get(outputs.dim(), -1) if dim is None else dim
+            found.append(_said(outputs, dim).flatten())
     return torch.cat(found)
 
 
 @torch.no_grad()
-def class_dim_of(model: nn.Module, batches: Iterable[Any], class_dim: int | None) -> int:
-    """Which dimension of the outputs goes over classes, as the labels of the first batch tell it.
-
-    Args:
-        model: Gives scores of classes.
-        batches: With labels, at least one.
-        class_dim: As it was given; None if it is to be told.
-    """
+def class_dims(model: nn.Module, batches: Iterable[Any]) -> dict[int, int]:
+    """Which dimension of outputs goes over classes, by how many they have, as the labels of batches tell it."""
     with in_eval_mode(model):
-        return class_dim if class_dim is not None else _told(model, next(iter(batches)), class_dim)[2].class_dim
+        told = [(outputs.dim(), found.class_dim) for outputs, _, found in (_told(model, b, None) for b in batches)]
+    return dict(reversed(told))
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rwalk.batches import refuse_single
-from rwalk.core.asking import NONE_COUNTS, accuracy, answers, class_dim_of
+from rwalk.core.asking import NONE_COUNTS, accuracy, answers, class_dims
 from rwalk.core.checking import check_state
 from rwalk.core.config import RWalkConfig
 from rwalk.core.likelihood import IGNORED, split
@@ -120,8 +120,9 @@ def choose_lambda(
             raise ValueError(f"{name} is empty: expected at least one")
     settings = [config.replace(ewc_lambda=strength) for strength in strengths]  # refuses what is out of range
     _check_labels(new)
-    class_dim = class_dim_of(model, new, options.get("class_dim"))
-    before, generator, trials = answers(model, old, class_dim), torch.get_rng_state(), []
+    class_dim = options.get("class_dim")
+    told = class_dims(model, new) if class_dim is None else None
+    before, generator, trials = answers(model, old, class_dim, told), torch.get_rng_state(), []
     for setting in settings:
         torch.set_rng_state(generator)
         trained = copy.deepcopy(model)
@@ -133,7 +134,7 @@ def choose_lambda(
             rwalk.load_state_dict(state)
         train(trained, moving)
         rwalk.detach()
-        agreement = float((answers(trained, old, class_dim) == before).float().mean())
+        agreement = float((answers(trained, old, class_dim, told) == before).float().mean())
         trials.append(Trial(setting.ewc_lambda, agreement, accuracy(trained, new, class_dim)))
         log.info("choose_lambda: %s", trials[-1])
     best = max(trials, key=lambda trial: (trial.agreement + trial.accuracy, -trial.ewc_lambda))

@@ -324,23 +324,29 @@ class _Loaded(_LoadingHook):
 
     def __init__(self, replaced: Callable[[], None]) -> None:
         self._replaced = WeakMethod(replaced)
-        self.touches = True  # a module that loads in a way of its own need not say what it takes
+        self.before: list[Any] | None = None  # None too where a module loads in a way of its own: it may be anything
 
-    def __call__(self, *_: Any) -> None:
-        touched, self.touches = self.touches, True
+    def __call__(self, module: nn.Module, *_: Any) -> None:
+        before, self.before = self.before, None
         replaced = self._replaced()
-        if touched and replaced is not None:
+        if replaced is not None and (before is None or before != _written(module)):
             replaced()
 
 
 class _Loads(_LoadingHook):
-    """Called before ``load_state_dict`` fills a module: whether there is anything for these parameters of it."""
+    """Called before ``load_state_dict`` fills a module: notes its parameters, unless there is something for these."""
 
     def __init__(self, names: list[str], loaded: _Loaded) -> None:
         self._names, self._loaded = names, loaded
 
-    def __call__(self, _: nn.Module, state_dict: Mapping[str, Any], prefix: str, *__: Any) -> None:
-        self._loaded.touches = any(prefix + name in state_dict for name in self._names)
+    def __call__(self, module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
+        given = any(prefix + name in state_dict for name in self._names)
+        self._loaded.before = None if given else _written(module)
+
+
+def _written(module: nn.Module) -> list[Any]:
+    """What tells whether one of a module's own parameters was replaced or written to."""
+    return [(id(p), p._version) for p in module._parameters.values() if p is not None and not p.is_inference()]
 
 
 def watch_loading(model: nn.Module, parameters: set[int], replaced: Callable[[], None]) -> list[RemovableHandle]:
@@ -356,6 +362,7 @@ def watch_loading(model: nn.Module, parameters: set[int], replaced: Callable[[],
         names = [name for name, parameter in module._parameters.items() if id(parameter) in parameters]
         if names:
             loaded = _Loaded(replaced)
-            handles.append(module.register_load_state_dict_pre_hook(_Loads(names, loaded)))
+            if type(module)._load_from_state_dict is nn.Module._load_from_state_dict:
+                handles.append(module.register_load_state_dict_pre_hook(_Loads(names, loaded)))
             handles.append(module.register_load_state_dict_post_hook(loaded))
     return handles

@@ -356,8 +356,8 @@ class RWalk(Readings):
         steps.make_room(tracker.moved)
         residents = tracker.resident()
         check_finite(tracker.buckets, residents, config)
-        take_fisher(residents, estimate)
         steps.flush_window(residents)
+        take_fisher(residents, estimate)
         fresh = steps.task_steps if config.combine in ("sum", "mean") else steps.steps  # else a score would join twice
         terms = "both" if fresh > 0 and config.terms != "fisher" else "fisher"
         asked = {entry for entry in tracker.moved if entry.parameter.requires_grad}
@@ -434,6 +434,7 @@ class RWalk(Readings):
         except RWalkError:
             self.follow(*before)
             raise
+        self._watch()
 
     def follow(self, model: nn.Module | None = None, optimizer: Optimizer | None = None) -> None:
         """Go on with another model or optimizer, without attaching to it.
@@ -598,7 +599,8 @@ class RWalk(Readings):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Watch the copy's model."""
         vars(self).update(state)
-        self._watch()
+        if "_modules" in vars(self.model):  # else it holds this object, and is still being copied
+            self._watch()
 
     def _export(self) -> dict[str, Any]:
         self._refuse_within_step("state_dict")

@@ -62,23 +62,29 @@ class Squares:
     def _choose(self, question: Question, batch: Any, size: int) -> Method | None:
         if size < 2:
             return "one at a time"
-        compared, reached, state = list[tuple[Question, Any, dict[str, Tensor]]](), set[str](), self._rng.get_state()
+        if unknown := unknown_layers(self._model, self._learning):
+            log.info("protect(): no closed form for %s", ", ".join(unknown[:3]))
+        ways: tuple[Method, ...] = ("vmap",) if unknown else ("closed form", "vmap")
+        for way in ways:
+            agrees = self._agrees_throughout(way, question, batch, size)
+            if agrees is not False:
+                return way if agrees else None
+        return "one at a time"
+
+    def _agrees_throughout(self, way: Method, question: Question, batch: Any, size: int) -> bool | None:
+        """Whether a way gives the right gradients of a batch's first samples; None if all of them are zero."""
+        reached, state = set[str](), self._rng.get_state()
         for begin in range(0, min(size - 1, LOOKED_AT), 2):
             two, asked = sliced(batch, begin, begin + 2), (question[0], sliced(question[1], begin, begin + 2))
             expected = self._alone(asked, two, 2)
             self._rng.set_state(state)
             found = {name for name, right in expected.items() if bool((right != 0).any())}
-            if found - reached:  # where all is zero, every way is right
-                compared.append((asked, two, expected))
+            if found - reached and not self._agrees(way, asked, two, expected):  # where all is zero, every way is right
+                return False
             reached |= found
             if len(reached) == len(self._learning):
                 break
-        if not compared:
-            return None
-        if unknown := unknown_layers(self._model, self._learning):
-            log.info("protect(): no closed form for %s", ", ".join(unknown[:3]))
-        ways: tuple[Method, ...] = ("vmap",) if unknown else ("closed form", "vmap")
-        return next((way for way in ways if all(self._agrees(way, *each) for each in compared)), "one at a time")
+        return True if reached else None
 
     def _agrees(self, method: Method, question: Question, two: Any, expected: Mapping[str, Tensor]) -> bool:
         state = self._rng.get_state()

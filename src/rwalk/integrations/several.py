@@ -112,8 +112,7 @@ class RWalkGroup:
                 core.consolidate(batches, forward)
         except BaseException:
             for core, state in zip(cores, before, strict=False):
-                if core.tasks > state["tasks"]:
-                    core.load_state_dict(state)
+                core.load_state_dict(state)
             raise
 
     def state_dict(self) -> dict[str, Any]:

@@ -20,12 +20,13 @@ class Ends:
 
     Args:
         handler: Trainer's list of callbacks. It is as it was once training has ended.
+        owner: A callback in it; if that is removed, nothing is called.
         first: Called before all callbacks.
         last: Called after all of them, also those that are added in the meantime.
     """
 
-    def __init__(self, handler: CallbackHandler, first: End, last: End) -> None:
-        self._handler = handler
+    def __init__(self, handler: CallbackHandler, owner: TrainerCallback, first: End, last: End) -> None:
+        self._handler, self._owner = handler, owner
         self._first, self._last = _AtTheEnd(self._begin), _AtTheEnd(last)
         self._act = first
         handler.callbacks = [self._first, *handler.callbacks]  # a new list: the old one is being gone through
@@ -36,6 +37,9 @@ class Ends:
         self._handler.callbacks = [callback for callback in self._handler.callbacks if callback not in ours]
 
     def _begin(self, args: Any, state: Any, kwargs: Mapping[str, Any]) -> None:
+        if self._owner not in self._handler.callbacks:
+            self.remove()
+            return
         self._handler.callbacks.append(self._last)  # to the list that is being gone through
         self._act(args, state, kwargs)
 

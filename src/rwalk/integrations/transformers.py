@@ -145,7 +145,7 @@ class RWalkTrainerCallback(TrainerCallback):
         if handler is not None:
             if self.log:
                 _put_before_reporters(self, handler)
-            self._ends = Ends(handler, self._end_walk, self._end_training)
+            self._ends = Ends(handler, self, self._end_walk, self._end_training)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Be ready to notice a step that RWalk cannot see."""
@@ -208,10 +208,16 @@ class RWalkTrainerCallback(TrainerCallback):
 
     def _end_training(self, args: Any, state: Any, kwargs: Mapping[str, Any]) -> None:
         """End the task at the weights that the other callbacks have left, and let go of the optimizer."""
-        if self._walk_end is not None:
-            self._walk_end.close()
-            _consolidate(self._core, args, state, kwargs)
-        self._let_go(self._core)
+        rwalk = self._core
+        try:
+            if self._walk_end is not None:
+                self._walk_end.close()
+                if rwalk.config.fisher_source == "step" and self._walk_end.is_rebuilt():
+                    rwalk.detach()
+                    rwalk.follow(self._walk_end.as_it_was())
+                _consolidate(rwalk, args, state, kwargs)
+        finally:
+            self._let_go(rwalk)
 
     @property
     def _core(self) -> RWalk:

@@ -75,7 +75,7 @@ class WeightAveragePlugin(BasePlugin):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back which weights have been trained."""
-        self._trained = set(state_dict["trained"])
+        self._trained = set(state_dict.get("trained", ()))
 
     def moment_dict(self, strategy: Any) -> dict[str, Any]:
         """The average so far."""
