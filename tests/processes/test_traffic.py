@@ -34,9 +34,10 @@ def test_a_step_sends_one_flag_under_fsdp(traffic):
         assert extra(found["steps"], found["steps without"]) == {FLAG: 4}  # whether it counts
 
 
-def test_a_tasks_end_sends_a_flag_and_two_numbers_for_each_term(traffic):
+def test_a_tasks_end_sends_two_flags_and_two_numbers_for_each_term(traffic):
+    """Whether all is finite, before anything is changed and once the open window is scored."""
     for found in traffic.found("traffic.fsdp"):
-        assert found["consolidate"] == {FLAG: 1, PAIR: 2}
+        assert found["consolidate"] == {FLAG: 2, PAIR: 2}
 
 
 def test_relative_damping_sends_two_numbers_a_window(traffic):

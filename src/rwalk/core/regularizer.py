@@ -125,7 +125,8 @@ class RWalk(Readings):
         steps, tracker, config = self._steps, self._tracker, self._tracker.config
         if steps.begun:
             raise RWalkError("before_step() called twice: after_step() must follow each optimizer step")
-        self._refuse_half_ended()
+        if self._is_half_ended:  # else it costs no call
+            self._refuse_half_ended()
         held, self._held = held and self._held, False
         if tracker.has_changed():
             self._match()
