@@ -123,10 +123,9 @@ class RWalk(Readings):
                 not finite.
         """
         steps, tracker, config = self._steps, self._tracker, self._tracker.config
-        if steps.begun:
-            raise RWalkError("before_step() called twice: after_step() must follow each optimizer step")
-        if self._is_half_ended:  # else it costs no call
+        if steps.begun or self._is_half_ended:
             self._refuse_half_ended()
+            raise RWalkError("before_step() called twice: after_step() must follow each optimizer step")
         held, self._held = held and self._held, False
         if tracker.has_changed():
             self._match()
