@@ -12,7 +12,7 @@ from pathlib import Path
 
 __all__ = ["complaints"]
 
-LARGEST = 565_000  # bytes of the wheel
+LARGEST = 580_000  # bytes of the wheel
 CODE = (".py", ".c", ".yaml", ".typed")
 RELATIVE = re.compile(r"\]\((?!https?://|mailto:|#)[^)]*\)")
 #: Folders whose files the tests read.
