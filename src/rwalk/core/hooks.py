@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from rwalk.errors import RWalkError
 
-__all__ = ["OptimizerHooks", "base_optimizer", "is_inner_step", "release", "watch_loading"]
+__all__ = ["LoadingHook", "OptimizerHooks", "base_optimizer", "is_inner_step", "release", "watch_loading"]
 
 
 def base_optimizer(optimizer: Optimizer) -> Optimizer:
@@ -250,7 +250,7 @@ def is_inner_step(optimizer: Optimizer) -> bool:
     hooked = sys._getframe(2)  # torch's wrapper of a class's step, who calls the hook
     above = hooked.f_back
     while above is not None:
-        if above.f_code is hooked.f_code and above.f_locals["args"][0] is optimizer:
+        if above.f_code is hooked.f_code and above.f_locals.get("args", (None,))[0] is optimizer:
             return True
         above = above.f_back
     return False
@@ -311,15 +311,15 @@ def _candidates(parameters: set[int], stepping: bool) -> Iterator[Optimizer]:
             yield followed
 
 
-class _LoadingHook:
-    """A hook of a module's ``load_state_dict``."""
+class LoadingHook:
+    """A hook of a module's ``load_state_dict``, as a base."""
 
     def __reduce__(self) -> Any:
         """A copy of the model watches nothing, and needs no rwalk where it is unpickled: a log of level -1 is void."""
         return partial, (logging.getLogger("rwalk").log, -1)
 
 
-class _Loaded(_LoadingHook):
+class _Loaded(LoadingHook):
     """Called when ``load_state_dict`` is through with a module: tells whose weights it may have replaced."""
 
     def __init__(self, replaced: Callable[[], None]) -> None:
@@ -333,7 +333,7 @@ class _Loaded(_LoadingHook):
             replaced()
 
 
-class _Loads(_LoadingHook):
+class _Loads(LoadingHook):
     """Called before ``load_state_dict`` fills a module: notes its parameters, unless there is something for these."""
 
     def __init__(self, names: list[str], loaded: _Loaded) -> None:

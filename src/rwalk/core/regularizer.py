@@ -248,7 +248,8 @@ class RWalk(Readings):
                 ``"samples"`` and refused without.
             forward: Maps a batch to scores of classes; the model on the batch's first entry if None.
 
-        An interruption while importances are made leaves half of them: all but ``load_state_dict`` is refused then.
+        An interruption while importances are made leaves half of them: until a state is loaded, steps, another task's
+        end, and saving are refused then.
 
         Raises:
             RWalkError: Called between ``before_step`` and ``after_step``, ``batches`` missing or not wanted, the model
@@ -279,10 +280,11 @@ class RWalk(Readings):
             parameters = {entry.name: entry.parameter for entry in asked}
             found = estimate_fisher(self.model, parameters, batches, forward)
         check_finite(tracker.buckets, residents, config)
-        if found is not None and config.fisher_source == "samples":
-            take_fisher(residents, found)
-        elif found is not None:
-            merge_fisher(residents, found, config)
+        if found is not None:
+            if config.fisher_source == "samples":
+                take_fisher(residents, found)
+            else:
+                merge_fisher(residents, found, config)
         steps.flush_window(residents)
         if self._has_protected and config.combine == "replace":
             self._has_protected = False
@@ -434,7 +436,8 @@ class RWalk(Readings):
         except RWalkError:
             self.follow(*before)
             raise
-        self._watch()
+        if not self._loading:  # a copy's
+            self._watch()
 
     def follow(self, model: nn.Module | None = None, optimizer: Optimizer | None = None) -> None:
         """Go on with another model or optimizer, without attaching to it.
@@ -715,17 +718,11 @@ class RWalk(Readings):
 
     def _check_strength(self, *, anew: bool = False) -> None:
         """Look whether the penalty is too strong, where a learning rate, the settings or importances have changed."""
-        rates = [_known(group.get("lr")) for group in self.optimizer.param_groups]
+        lrs = [group.get("lr") for group in self.optimizer.param_groups]
+        rates = [(id(lr), lr._version) if isinstance(lr, Tensor) else lr for lr in lrs]  # no device is waited for
         if self._steps.tasks and (anew or rates != self._rates):
             self._rates = rates
             self._strength(self._tracker, self.optimizer, anew=anew)
-
-
-def _known(rate: Any) -> Any:
-    """What a learning rate can be told apart by, without waiting for a device."""
-    if not isinstance(rate, Tensor):
-        return rate
-    return float(rate) if rate.device.type == "cpu" else (id(rate), rate._version)
 
 
 def _check_config(config: object) -> None:

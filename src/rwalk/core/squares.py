@@ -34,7 +34,7 @@ class Squares:
     """Adds up the squared gradients of single samples, in the fastest way that gives the right ones.
 
     What is right is one sample at a time. The other ways are compared with it on the first samples that have gradients,
-    two by two, until every parameter has had one.
+    two by two, until every parameter has had one (of the first batch's sixteen at most).
     """
 
     def __init__(

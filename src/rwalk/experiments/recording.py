@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from rwalk.core import RWalk
+from rwalk.core.names import named_parameters
 from rwalk.core.report import layer_of
 from rwalk.metrics.running import RunningMean
 from rwalk.training import BasePlugin, RWalkPlugin
@@ -200,7 +201,7 @@ def _penalty(rwalk: RWalk) -> float:
 
 def _drift(model: nn.Module, anchors: Mapping[str, Tensor]) -> dict[str, float]:
     """Each layer's distance from its anchors over their norm; 0 where that is 0."""
-    weights, sums = dict(model.named_parameters()), dict[str, tuple[float, float]]()
+    weights, sums = named_parameters(model), dict[str, tuple[float, float]]()
     for name, anchor in anchors.items():
         if name not in weights:  # it has left the model
             continue

@@ -237,11 +237,10 @@ class BaseProtection:
     def after_step(self, *, skipped: bool | Tensor = False) -> None:
         """Nothing: a step leaves no state."""
 
-    def abandon_step(self) -> None:
-        """Nothing: a step leaves no state."""
-
     def hold_weights(self) -> None:
         """Nothing: a step leaves no state."""
+
+    abandon_step = hold_weights
 
     def protected(self) -> set[int]:
         """No parameter: an RWalk may follow the adapters as well."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 from weakref import WeakMethod
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rwalk.core import RWalk
+from rwalk.core.hooks import LoadingHook
 from rwalk.core.names import named_parameters
 from rwalk.core.sharding import local, over_processes
 
@@ -95,8 +94,8 @@ class WalkEnd:
         _put(left, self._parameters)
 
 
-class _BeforeLoading:
-    """What a module calls before ``load_state_dict`` replaces its weights; that of a copy does nothing."""
+class _BeforeLoading(LoadingHook):
+    """What a module calls before ``load_state_dict`` replaces its weights."""
 
     def __init__(self, act: Callable[[], None]) -> None:
         self._act = WeakMethod(act)
@@ -105,10 +104,6 @@ class _BeforeLoading:
         act = self._act()
         if act is not None:
             act()
-
-    def __reduce__(self) -> Any:
-        """A copy needs no rwalk where it is unpickled: a log of level -1 is void."""
-        return partial, (logging.getLogger("rwalk").log, -1)
 
 
 def _put(weights: Sequence[Tensor], parameters: Iterable[nn.Parameter]) -> None:
