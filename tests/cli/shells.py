@@ -31,6 +31,10 @@ methods:
 """
 
 
+SHORT = ["--set", "epochs=1", "--set", "hidden=[8]", "--set", "n_experiences=2", "--jobs", "1"]
+DIGITS = ["--benchmark", "split-digits"]
+
+
 def open_shell(folder: Path, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
     """What runs the command in a folder and returns exit status, standard output and standard error."""
     monkeypatch.chdir(folder)
@@ -46,6 +50,15 @@ def open_shell(folder: Path, monkeypatch, capsys) -> Callable[..., tuple[int, st
         return exit_.value.code or 0, out, err
 
     return call
+
+
+def open_studies(folder: Path, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """As ``open_shell``, on a terminal of 80 columns, and with a folder of references of its own."""
+    monkeypatch.setattr("rwalk.experiments.references.reference_folder", lambda: folder / "cache")
+    opened = open_shell(folder, monkeypatch, capsys)
+    for module in (studies, sweeping, tuning):
+        monkeypatch.setattr(module, "console", Console(width=80))
+    return opened
 
 
 def write_spec(folder: Path) -> str:
@@ -65,3 +78,12 @@ def refused(result, message, *, folder=None, holds=()):
     assert err.count("\n") == 1
     assert err.endswith("\n")
     assert sorted(path.name for path in (folder or Path()).rglob("*")) == sorted(holds)
+
+
+def fits_a_terminal(out, stored):
+    """No line is longer than 80 columns, nothing is cut off, and figures are in one piece."""
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    for row in stored["rows"]:
+        for metric in ("average_accuracy", "forgetting"):
+            assert f"{100 * row['mean'][metric]:.1f} ± {100 * row['deviation'][metric]:.1f}" in out

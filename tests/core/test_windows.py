@@ -58,3 +58,23 @@ def test_a_parameter_that_joins_has_no_part_in_the_window_before(backend):
                 rwalk.settle()
         found.append(rwalk.state_dict())
     assert_same_state(*found)
+
+
+def test_an_open_window_is_scored_by_the_fisher_of_its_walk():
+    scores = []
+    for protects in (False, True):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3).double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        rwalk = RWalk(model, optimizer, RWalkConfig(delta_t=10))
+        for _ in range(7):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(torch.randn(6, 4).double()), torch.arange(6) % 3).backward()
+            optimizer.step()
+        if protects:
+            rwalk.protect([torch.randn(6, 4).double()])
+        else:
+            rwalk.consolidate()
+        scores.append(rwalk.importances("score"))
+    for name, score in scores[0].items():
+        torch.testing.assert_close(scores[1][name], score)
